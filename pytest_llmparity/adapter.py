@@ -22,8 +22,9 @@ from pytest_llmparity.core.sample import (
     ToolCall,
     WireRequest,
 )
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.start.program import flags, option, program
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.build import EVERY_SERVER, OPEN_SERVERS
 from pytest_llmparity.engines.wire.control import Control, Reply
 from pytest_llmparity.engines.wire.refusals import Meaning

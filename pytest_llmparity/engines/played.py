@@ -24,7 +24,8 @@ from pytest_llmparity.core.recorded.playing import Answers, Purpose
 from pytest_llmparity.core.recording import MISSING, Header, Question, question
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, WireRequest, from_json
 from pytest_llmparity.core.words.printable import elide, printable
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.start.launch import Launch
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store import recordings

@@ -252,6 +252,11 @@ def _launch(spec: EngineSpec, root: str) -> dict[str, Setting]:
         "route": spec.route,
         "model": _file(str(spec.model_path), root) if spec.model_path is not None else str(_model(spec.model or "")),
         "revision": spec.revision,
+        "image": spec.image,
+        "run_args": tuple(portable(text, root) for text in spec.run_args),
+        "volumes": tuple(portable(text, root) for text in spec.volumes),
+        "gpus": spec.gpus,
+        "shm_size": spec.shm_size,
         "requires": tuple(portable(text, root) for text in spec.requires),
         "python": _file(spec.python, root) if spec.python else None,
         "command": (_file(spec.command[0], root), *(portable(text, root) for text in spec.command[1:]))

@@ -21,6 +21,7 @@ _PINNED: Final[Mapping[str, tuple[str, ...]]] = {
     "context_length": ("context_length", "configuration"),
     "slots": ("slots", "configuration"),
     "args": ("configuration",),
+    "image": ("version", "build", "image_digest"),
 }
 """What a pin says of an engine by the key that decides it: where the key is another one, so is that."""
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pytest_llmparity.core.errors import ConfigError, UsageError
 from pytest_llmparity.core.words.problems import describe, given
+from pytest_llmparity.settings import containers
 from pytest_llmparity.settings.configuration import HINTS
 from pytest_llmparity.settings.file import KEYS, EngineTable
 from pytest_llmparity.settings.selection import KINDS, Kind
@@ -66,6 +67,28 @@ def of_versions(
         text: {"requires": [*requires[:place], f"{package.name}{extras}=={text}{marker}", *requires[place + 1 :]]}
         for text in read.values()
     }
+
+
+def of_images(texts: Sequence[str], image: str | None, *, engine: str) -> dict[str, dict[str, Any]]:
+    """Return by version the image that the engine runs from: a tag or digest is one of its configured ``image``.
+
+    Raises ``UsageError`` for an engine without an image, and for what can be none.
+    """
+    if image is None:
+        raise UsageError(
+            f'--images: {engine} does not run from an image. Write image = "NAME:TAG" in [engines.{engine}], or give '
+            "--versions, --models, --revisions or --versions-from"
+        )
+    repository = re.sub(r":[^:/]+$", "", image.partition("@")[0])
+    images = {}
+    for text in texts:
+        whole = re.search(r"[/@]|:(?![0-9a-f]{64}$)", text) is not None
+        joined = text if whole else f"{repository}{'@' if text.startswith('sha256:') else ':'}{text}"
+        try:
+            images[text] = {"image": containers.image(joined)}
+        except ValueError as error:
+            raise UsageError(f"--images: {text!r} {error}") from None
+    return images
 
 
 def _pinned(requires: Sequence[str] | None, packages: Sequence[str]) -> int | None:

@@ -254,7 +254,7 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ("base_url = 'h:80'", ".base_url does not start with http:// or https://; write http://h:80"),
         ("proxy = 'http://me:hunter2@h'", ".proxy carries credentials"),
         ("modle = 'm'", ".modle is not a key (did you mean 'model'?)"),
-        ("launch = 'container'", ".launch is \"container\"; allowed: 'attach' or 'process'"),
+        ("launch = 'cloud'", ".launch is \"cloud\"; allowed: 'attach', 'process' or 'container'"),
         ("base_url = 'http://h'\nlaunch = 'process'", " has launch 'process', which starts an engine, and a base_url"),
         ("kind = 'vllm'\nmodel = 'm'\nlaunch = 'attach'", " has launch 'attach' and no base_url; where is the vllm"),
         ("kind = 'ollama'\nmodel = 'm'\nlaunch = 'attach'\nargs = ['-v']", " has args, which only an engine we start"),

@@ -7,7 +7,7 @@ import pytest
 from pytest_llmparity.core.errors import ConfigError, UsageError
 from pytest_llmparity.settings.configuration import parse_config
 from pytest_llmparity.settings.variants import Variant, from_text, to_text
-from pytest_llmparity.settings.versions import named, of_versions, read_versions
+from pytest_llmparity.settings.versions import named, of_images, of_versions, read_versions
 
 FILE = """
 [engines.dev]
@@ -122,3 +122,31 @@ def test_a_variant_of_nobody_and_what_is_none_are_refused() -> None:
     for text in ("{", "[]", '{"x": 1}', '{"x": {"of": "dev", "keys": 1}}'):
         with pytest.raises(UsageError, match="cannot be read"):
             from_text(text)
+
+
+DIGEST = "sha256:" + 64 * "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        ("v0.32.0", "localhost:5000/vllm/vllm-openai:v0.32.0"),
+        (DIGEST, f"localhost:5000/vllm/vllm-openai@{DIGEST}"),
+        ("rocm/vllm:latest", "rocm/vllm:latest"),
+        ("vllm:nightly", "vllm:nightly"),
+    ],
+)
+def test_a_tag_is_one_of_the_configured_image(text: str, image: str) -> None:
+    images = of_images([text], "localhost:5000/vllm/vllm-openai:v0.33.0", engine="a")
+
+    assert images == {text: {"image": image}}
+
+
+def test_an_engine_without_an_image_has_no_tags() -> None:
+    with pytest.raises(UsageError, match=r"--images: a does not run from an image. Write image ="):
+        of_images(["v1"], None, engine="a")
+
+
+def test_what_can_be_no_image_is_refused() -> None:
+    with pytest.raises(UsageError, match="an image is written NAME:TAG"):
+        of_images(["v 1"], "vllm:v0", engine="a")

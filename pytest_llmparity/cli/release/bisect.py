@@ -60,6 +60,9 @@ def add(commands: Commands) -> None:
     sources.add_argument("--models", action="append", metavar="FILE[,FILE...]", help="Files, or names, of its model")
     sources.add_argument("--revisions", action="append", metavar="REV[,REV...]", help="Revisions of its model")
     sources.add_argument(
+        "--images", action="append", metavar="TAG[,TAG...]", help="Tags or digests of its image, or whole images"
+    )
+    sources.add_argument(
         "--versions-from",
         metavar="FILE",
         help="TOML file of NAME = { key = value } lines: keys of the engine that are others in that version",
@@ -216,7 +219,9 @@ def _job(asked: argparse.Namespace, root: Path) -> Job:
 
 
 def _source(asked: argparse.Namespace) -> str:
-    option = next(name for name in ("versions", "models", "revisions", "versions_from") if getattr(asked, name))
+    option = next(
+        name for name in ("versions", "models", "revisions", "images", "versions_from") if getattr(asked, name)
+    )
     return f"--{option.replace('_', '-')}"
 
 
@@ -224,7 +229,7 @@ def _values(asked: argparse.Namespace, config: Config, root: Path) -> Mapping[st
     """Return by version, in their order, the keys that make it one."""
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.engines import registry
-    from pytest_llmparity.settings.versions import of_versions, read_versions
+    from pytest_llmparity.settings.versions import of_images, of_versions, read_versions
 
     engine, table = asked.engine, config.engines[asked.engine]
     if asked.versions_from is not None:
@@ -243,6 +248,8 @@ def _values(asked: argparse.Namespace, config: Config, root: Path) -> Mapping[st
     if asked.versions:
         packages = registry.adapter_for(table.kind).distributions if table.kind else ()
         return of_versions(texts, table.requires, engine=engine, packages=packages)
+    if asked.images:
+        return of_images(texts, table.image, engine=engine)
     if asked.revisions:
         return {text: {"revision": text} for text in texts}
     return {text: {"model": _model(text, root)} for text in texts}

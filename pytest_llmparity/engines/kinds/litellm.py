@@ -19,8 +19,9 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact
 from pytest_llmparity.engines.start import inside, program
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import read
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import Meaning, shown
 from pytest_llmparity.engines.wire.values import facts, mapping, mappings

@@ -22,8 +22,8 @@ from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, 
 from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.kinds.llamacpp import GgufServer
 from pytest_llmparity.engines.start import inside, program
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
-from pytest_llmparity.engines.wire.base import Launch
 from pytest_llmparity.engines.wire.refusals import Meaning
 from pytest_llmparity.engines.wire.values import facts, mapping, string
 from pytest_llmparity.settings.specification import EngineSpec

@@ -28,7 +28,7 @@ from pytest_llmparity.keeper.client import Removal
 from pytest_llmparity.settings.specification import EngineSpec
 
 if TYPE_CHECKING:
-    from pytest_llmparity.engines.wire.base import Launch
+    from pytest_llmparity.engines.start.launch import Launch
 
 LABEL: Final = "pytest-llmparity"
 """Begins the labels of a container: ``.run`` has the keeper's, ``.engine`` the engine's name, ``.name`` its own."""

@@ -94,6 +94,20 @@ def resident(pids: Iterable[int]) -> dict[int, tuple[str, int]]:
     return processes
 
 
+def listening(pid: int) -> set[int]:
+    """Return the TCP ports that a process or one below it listens on; none of what may not be looked into."""
+    import psutil
+
+    ports: set[int] = set()
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                ask = getattr(member, "net_connections", None) or member.connections  # its name before psutil 6
+                ports |= {each.laddr.port for each in ask("tcp") if each.status == psutil.CONN_LISTEN}
+    return ports
+
+
 def available() -> int:
     """Return how many bytes of RAM a new process can have without anything being swapped out."""
     import psutil

@@ -7,7 +7,6 @@ import functools
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -20,46 +19,19 @@ from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sa
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines.facts import device, files, serving
 from pytest_llmparity.engines.start import hub, inside
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import read
 from pytest_llmparity.engines.wire.build import RequestBuilder
 from pytest_llmparity.engines.wire.control import Control, Reply, routed, sent_secrets
 from pytest_llmparity.engines.wire.experiments import Experimental
 from pytest_llmparity.engines.wire.refusals import Meaning, meant, read_refusal, shown
 from pytest_llmparity.engines.wire.values import facts, mappings, names
-from pytest_llmparity.keeper.client import Removal
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
 ATTACH_DEADLINE_S: Final = 10.0
 """How long a server somebody else started may take to answer: it is there already, or its address is wrong."""
 
 LIST: Final = "/v1/models"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """How one engine process is started and stopped.
-
-    ``env`` is laid over the inherited environment after every variable that matches a pattern of ``scrub``
-    (``fnmatch``) was taken out of it. ``deadline_s`` is the time to become ready; ``stop_signal`` is followed by
-    SIGKILL to the whole tree after ``grace_s``.
-
-    Of an engine in a container ``argv`` begins with its program in the image and is meant inside of it, until
-    ``start.container.contained`` has made a command line of the runtime of it. ``reads`` are the files and folders that
-    it names, ``caches`` folders of models by their place inside, written to where ``download`` is set; ``beside_model``
-    says that it runs in the folder its model is in. ``removal`` is there where a container has to be removed.
-    """
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
-    scrub: tuple[str, ...] = ()
-    cwd: Path
-    deadline_s: float
-    stop_signal: int = signal.SIGTERM
-    grace_s: float = 10.0
-    reads: tuple[Path, ...] = ()
-    caches: Mapping[str, Path] = field(default_factory=dict)
-    beside_model: bool = False
-    removal: Removal | None = None
 
 
 class Adapter(RequestBuilder, Experimental):
@@ -403,7 +375,8 @@ class Adapter(RequestBuilder, Experimental):
         if not self.ours:
             return {}
         words = [*self.spec.command, *self.spec.args]
-        return serving.declared(self.serving_flags, words, self.spec.env, inherited=os.environ, scrub=self.scrub)
+        inherited = {} if self.spec.launch == "container" else os.environ
+        return serving.declared(self.serving_flags, words, self.spec.env, inherited=inherited, scrub=self.scrub)
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says."""

@@ -39,7 +39,7 @@ def engine_lines(
             None if engine.context_length is None else f"context {engine.context_length}",
             _kv_cache(engine),
             _slots(engine),
-            engine.launch,
+            _launch(engine),
             "baseline" if engine.baseline else None,
         ]
         if parts[3] is not None and cells(head + ", ".join(part for part in parts if part)) > width:
@@ -64,6 +64,8 @@ def header_lines(spec: EngineSpec, *, width: int = WIDTH) -> list[str]:
             f"uses the {spec.kind} that is running at {spec.base_url}, which has {spec.model}"
             + ('; launch = "process" starts our own' if spec.kind == "ollama" else "")
         )
+    if spec.image:
+        clauses.append(f"runs in a container of {spec.image}")
     if spec.command:
         clauses.append(f"runs the command {shlex.join(spec.command)}")
     if spec.requires and spec.launch == "process":
@@ -177,6 +179,12 @@ def _slots(engine: EngineRecord) -> str | None:
     """Return how many requests are answered at once where that had to be found out."""
     slots = engine.identity.facts.get("slots")
     return None if slots is None or slots.source != "probed" else f"slots {slots.value} (probed)"
+
+
+def _launch(engine: EngineRecord) -> str:
+    """Return how an engine is reached; of a container the beginning of its image's digest, where it is known."""
+    digest = engine.identity.get("image_digest")
+    return engine.launch if digest is None else f"{engine.launch} {printable(str(digest).removeprefix('sha256:')[:8])}"
 
 
 def _digest(engine: EngineRecord) -> str | None:

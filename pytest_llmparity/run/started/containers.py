@@ -16,11 +16,11 @@ import filelock
 
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.sample import Fact, Identity
-from pytest_llmparity.engines.start import container, runtimes
+from pytest_llmparity.engines.start import container, memory, runtimes
 from pytest_llmparity.engines.start.environments import LOCK_POLL_S, KeptRunner
-from pytest_llmparity.engines.start.memory import shown
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.start.runtimes import Image
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import EngineState
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -59,6 +59,7 @@ class Containers:
         self._runner = runner
         self._stop = stop
         self._say = say
+        self._name = ""
         self.runtime = runtimes.runtime_of(spec, environ)
         self._image = runtimes.image_of(spec, self.runtime, environ)
         if self._image is None and not spec.download:
@@ -67,10 +68,11 @@ class Containers:
     def launch(self, kind: type[Adapter], launch: Launch, *, port: int, run: str) -> Launch:
         """Return the launch of a container for what a kind says of its inside; ``run`` labels all of one run."""
         spec = self._spec
+        self._name = f"llmparity-{spec.name}-{uuid.uuid4().hex[:12]}"
         box = container.Box(
             runtime=self.runtime,
             image=self.image,
-            name=f"llmparity-{spec.name}-{uuid.uuid4().hex[:12]}",
+            name=self._name,
             run=run,
             port=port,
             cache=kind.hub_models and spec.model_path is None,
@@ -90,6 +92,19 @@ class Containers:
         digest = Fact(value=self.image.digest, source="reported", raw=f"{self._spec.image}, {self.runtime}")
         return dataclasses.replace(identity, facts={**identity.facts, "image_digest": digest})
 
+    def listening(self, port: int) -> str:
+        """Say on which ports the last container listens where ``port`` is none of them; empty where nobody can tell."""
+        argv = [*self.runtime.argv, "inspect", "--format", "{{.State.Pid}}", self._name]
+        _, pid, _ = runtimes.run(argv, self._environ)
+        ports = memory.listening(int(pid)) if pid.strip().isdecimal() else set()
+        if not ports or port in ports:
+            return ""
+        listed = " and ".join(map(str, sorted(ports)))
+        return (
+            f"\nIts container listens on port {listed}, and was told to listen on {port}: give args or a command with "
+            "which its image takes the port that it is told."
+        )
+
     def _missing(self) -> LaunchError:
         return self._spec.launch_error(
             f"the image {self._spec.image} is not on this machine. Fetch it with: "
@@ -104,12 +119,12 @@ class Containers:
             if image is not None:
                 return image
             self._say(f"{self._spec.name}: fetching {self._spec.image} with {self.runtime}")
-            said = time.monotonic()
+            told_at = time.monotonic()
 
             def watch() -> None:
-                nonlocal said
-                if time.monotonic() - said >= SAY_EVERY_S:
-                    said = time.monotonic()
+                nonlocal told_at
+                if time.monotonic() - told_at >= SAY_EVERY_S:
+                    told_at = time.monotonic()
                     self._say(f"{self._spec.name}: fetching {self._spec.image}{layers(self._log)}")
 
             argv = [*self.runtime.argv, "pull", str(self._spec.image)]
@@ -163,12 +178,12 @@ def ending(spec: EngineSpec, state: EngineState, tail: str) -> str:
         about = json.loads(state.container)
     except ValueError:
         return ""
-    said, limit = about.get("state") or {}, about.get("memory") or 0
-    room = f" (--memory {shown(limit)})" if limit else ""
-    if said.get("OOMKilled"):
+    state_then, limit = about.get("state") or {}, about.get("memory") or 0
+    room = f" (--memory {memory.shown(limit)})" if limit else ""
+    if state_then.get("OOMKilled"):
         return f": its container ran out of memory{room}. Give it more by run_args, or a smaller context or fewer slots"
     # podman on cgroups v1 does not say OOMKilled, seen with 4.3.1: the kernel's log alone tells then.
-    if limit and state.returncode == KILLED and said.get("ExitCode") == KILLED:
+    if limit and state.returncode == KILLED and state_then.get("ExitCode") == KILLED:
         return (
             f": its process was killed in a container with a limit of memory{room}, most likely because that was "
             "reached. Give it more by run_args, or a smaller context or fewer slots"

@@ -14,8 +14,9 @@ from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.start import environments
 from pytest_llmparity.engines.start.environments import Environment, KeptRunner
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.start.readiness import free_port, port_was_taken, wait_ready
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import resolve_env
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
 from pytest_llmparity.run.started.containers import Containers, ending
@@ -102,8 +103,10 @@ class Launcher:
                 if attempt < PORT_TRIES and port_was_taken(self._tail(spec.name)):
                     self._keeper().stop(spec.name)
                     continue
+                if containers is not None and self.gone(spec) is None and (words := containers.listening(port)):
+                    error = LaunchError(f"{error}{words}", engine=spec.name)
                 self._keeper().fail(spec.name, reason_of(error, spec.name))
-                raise
+                raise error
             info = {"base_url": adapter.base_url, "identity": to_json(identity), "installed": installed}
             self._keeper().announce(spec.name, info)
             return adapter

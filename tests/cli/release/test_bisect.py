@@ -52,7 +52,7 @@ def project(shell: Shell) -> Shell:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (ENGINE, "one of the arguments --versions --models --revisions --versions-from is required"),
+        (ENGINE, "one of the arguments --versions --models --revisions --images --versions-from is required"),
         ((*ENGINE, "--versions", "1,2", "--models", "a,b"), "not allowed with argument"),
         (("--versions", "1,2"), "the following arguments are required: --engine"),
         (("--engine", "dve", "--versions", "1,2"), "no engine 'dve' is configured (did you mean 'dev'?)"),

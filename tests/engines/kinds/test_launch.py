@@ -9,7 +9,8 @@ from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.kinds.openai import OpenAIAdapter
 from pytest_llmparity.engines.kinds.vllm import CPU_DEADLINE_S, VllmAdapter
-from pytest_llmparity.engines.wire.base import ATTACH_DEADLINE_S, Launch
+from pytest_llmparity.engines.start.launch import Launch
+from pytest_llmparity.engines.wire.base import ATTACH_DEADLINE_S
 from pytest_llmparity.settings.specification import EngineSpec
 
 

@@ -13,8 +13,9 @@ from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Fact, Request, Sampling, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.kinds.sglang import _ASKED, NEUTRAL_DEFAULTS, SglangAdapter
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.start.readiness import free_port
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.settings.selection import KINDS
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import Replay

@@ -19,8 +19,9 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.start import inside, program
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.values import decoded, facts, mapping, mappings, quantization, string
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec

@@ -21,8 +21,9 @@ from pytest_llmparity.engines import daemons
 from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.kinds.ollama import about, limits, models, native
 from pytest_llmparity.engines.start import inside, program
+from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
-from pytest_llmparity.engines.wire.base import Adapter, Launch
+from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.values import facts, string
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec, Route

@@ -1,0 +1,144 @@
+"""Which runtime is taken and what it is asked, with the words of Docker 28.2 and podman 4.3.1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.engines.start.runtimes import image_of, pull_of, runtime_of
+from pytest_llmparity.settings.specification import EngineSpec
+from tests.doubles.runtime import FakeRuntime, image
+
+NO_DAEMON = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
+NO_PERMISSION = (
+    "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: "
+    'Get "http://%2Fvar%2Frun%2Fdocker.sock/v1.50/version": dial unix /var/run/docker.sock: connect: '
+    "permission denied\n"
+)
+DIGEST = "sha256:" + 64 * "a"
+
+
+def spec(**keys: Any) -> EngineSpec:
+    return EngineSpec(**{"name": "boxed", "launch": "container", "image": "llama:test", **keys})
+
+
+def environ(folder: Path) -> dict[str, str]:
+    return {"PATH": str(folder)}
+
+
+def test_docker_is_taken_where_both_answer(tmp_path: Path) -> None:
+    FakeRuntime(tmp_path, "podman")
+    docker = FakeRuntime(tmp_path, "docker")
+
+    runtime = runtime_of(spec(runtime_args=("--debug",)), environ(tmp_path))
+
+    assert str(runtime) == "docker 20.10.24"
+    assert runtime.argv == (str(docker.program), "--debug")
+
+
+def test_podman_is_taken_where_dockers_daemon_does_not_run(tmp_path: Path) -> None:
+    FakeRuntime(tmp_path, "docker", version=[1, '{"Client":{"Version":"28.2.2"},"Server":null}', NO_DAEMON])
+    FakeRuntime(tmp_path, "podman")
+
+    assert str(runtime_of(spec(), environ(tmp_path))) == "podman 4.3.1"
+
+
+def test_a_program_that_is_called_docker_and_is_podman_is_told_by_what_it_says(tmp_path: Path) -> None:
+    says = FakeRuntime(tmp_path, "podman").says["version"]
+    FakeRuntime(tmp_path, "docker", version=says)
+
+    assert runtime_of(spec(), environ(tmp_path)).name == "podman"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (NO_DAEMON, "Is the docker daemon running?"),
+        (NO_PERMISSION, "you may not use its socket: join the group docker, or use podman"),
+    ],
+)
+def test_a_runtime_that_does_not_answer_is_told_in_its_words_with_what_helps(
+    tmp_path: Path, words: str, told: str
+) -> None:
+    FakeRuntime(tmp_path, "docker", version=[1, '{"Server":null}', words])
+
+    with pytest.raises(LaunchError) as error:
+        runtime_of(spec(), environ(tmp_path))
+
+    assert told in str(error.value)
+    assert "podman is not on PATH" in str(error.value)
+
+
+def test_one_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"/nowhere/docker is not there"):
+        runtime_of(spec(runtime="/nowhere/docker"), environ(tmp_path))
+
+
+def test_a_docker_on_another_machine_is_refused_because_loopback_is_not_ours(tmp_path: Path) -> None:
+    FakeRuntime(tmp_path, "docker")
+
+    with pytest.raises(LaunchError, match="DOCKER_HOST lets docker start containers on another machine"):
+        runtime_of(spec(), environ(tmp_path) | {"DOCKER_HOST": "tcp://10.0.0.1:2375"})
+
+
+@pytest.mark.parametrize(
+    ("name", "about", "digest"),
+    [
+        (f"vllm/vllm-openai@{DIGEST}", {}, DIGEST),
+        ("vllm/vllm-openai:v1", {"RepoDigests": [f"vllm/vllm-openai@{DIGEST}"]}, DIGEST),
+        (
+            "vllm/vllm-openai:v1",
+            {"RepoDigests": [f"mirror.local/v@sha256:{64 * 'b'}", f"docker.io/vllm/vllm-openai@{DIGEST}"]},
+            DIGEST,
+        ),
+        ("llama:test", {"RepoDigests": [], "Digest": DIGEST}, DIGEST),
+        ("llama:test", {"RepoDigests": []}, "sha256:" + 64 * "1"),
+        ("llama:test", {"RepoDigests": None, "Id": 64 * "c"}, "sha256:" + 64 * "c"),
+    ],
+)
+def test_the_digest_is_the_repositorys_else_the_images_own(
+    tmp_path: Path, name: str, about: dict[str, Any], digest: str
+) -> None:
+    FakeRuntime(tmp_path, "docker", image=image(**about))
+    runtime = runtime_of(spec(), environ(tmp_path))
+
+    known = image_of(spec(image=name), runtime, environ(tmp_path))
+
+    assert known is not None
+    assert known.digest == digest
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Error response from daemon: no such image: nosuch:image: No such image: nosuch:image\n",
+        "Error: inspecting object: nosuch:image: image not known\n",
+    ],
+)
+def test_an_image_that_is_not_there_is_none_and_has_a_command_that_fetches_it(tmp_path: Path, words: str) -> None:
+    FakeRuntime(tmp_path, "docker", image=[1, "[]", words])
+    runtime = runtime_of(spec(runtime_args=("--context", "my own")), environ(tmp_path))
+
+    assert image_of(spec(), runtime, environ(tmp_path)) is None
+    assert pull_of(spec(), runtime) == "docker --context 'my own' pull llama:test"
+
+
+def test_a_runtime_that_cannot_tell_is_no_missing_image(tmp_path: Path) -> None:
+    words = 'Error: database storage graph driver "" does not match our storage graph driver "vfs"\n'
+    FakeRuntime(tmp_path, "podman", image=[125, "", words])
+    runtime = runtime_of(spec(), environ(tmp_path))
+
+    with pytest.raises(LaunchError, match="podman cannot tell whether it has llama:test: database storage"):
+        image_of(spec(), runtime, environ(tmp_path))
+
+
+def test_an_image_for_other_processors_is_refused_unless_they_are_asked_for(tmp_path: Path) -> None:
+    FakeRuntime(tmp_path, "docker", image=image(Architecture="arm64"))
+    runtime = runtime_of(spec(), environ(tmp_path))
+
+    with pytest.raises(LaunchError, match=r"is for arm64 and this machine is amd64.*--platform linux/amd64 llama:test"):
+        image_of(spec(), runtime, environ(tmp_path))
+    assert image_of(spec(run_args=("--platform=linux/arm64",)), runtime, environ(tmp_path)) is not None

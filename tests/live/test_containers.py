@@ -1,0 +1,276 @@
+"""Real containers: llama.cpp in podman, judged, locked, killed, and removed whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from pytest_llmparity.core.identity.pins import SHORTEST_DIGEST
+from pytest_llmparity.engines.start.readiness import free_port
+from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.started import launching
+from pytest_llmparity.settings.specification import EngineSpec
+from tests.real_podman import IMAGE, RUN, Podman, real_podman, server_tree
+
+if TYPE_CHECKING:
+    from tests.live.conftest import LiveRun
+
+pytestmark = pytest.mark.live
+
+GONE_S = 10.0
+"""After so many seconds nothing of a killed run is left."""
+SUITE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("{mixed}", check.logprobs(shift=0.06), max_tokens=16)
+def test_in_nats(): ...
+"""
+
+__all__ = ["real_podman"]
+
+
+@pytest.fixture(scope="module")
+def config(real_podman: Podman, models: Path, gguf: Callable[..., str]) -> str:
+    return real_podman.table("c16", models / "tiny-F16.gguf") + gguf("q4", "Q4_0")
+
+
+@pytest.fixture(scope="module")
+def run(
+    launch: Callable[..., LiveRun], config: str, some: Callable[..., Path], stay: str, llamacpp: None
+) -> Iterator[LiveRun]:
+    run = launch("--engines=c16,q4", suite=SUITE.format(mixed=some("mixed", 32)) + stay, config=config)
+    run.wait_for("all-up")
+    yield run
+    run.close()
+
+
+def test_4_bits_in_a_process_are_no_16_bits_in_a_container(run: LiveRun, real_podman: Podman) -> None:
+    verdict = run.verdicts()["test_in_nats", "logprobs", "q4"]
+
+    assert verdict["outcome"] == "FAIL", verdict
+    assert verdict["estimate"] > 0.15
+
+
+def test_a_container_is_labelled_and_listens_on_loopback_alone(run: LiveRun, real_podman: Podman) -> None:
+    (name,) = real_podman("ps", "--filter", "label=pytest-llmparity.engine=c16", "--format", "{{.Names}}").split()
+    pid = int(real_podman("inspect", "--format", "{{.State.Pid}}", name))
+
+    listens = [address.laddr.ip for address in psutil.Process(pid).net_connections("tcp") if address.status == "LISTEN"]
+
+    assert name.startswith("llmparity-c16-")
+    assert listens == ["127.0.0.1"]
+
+
+def test_kill_9_of_pytest_leaves_no_container_but_those_of_others(
+    run: LiveRun, real_podman: Podman, models: Path
+) -> None:
+    with somebody_elses(real_podman, models):
+        before = real_podman.containers()
+
+        run.process.kill()
+        run.process.wait()
+        took = until(lambda: real_podman.containers() == ["somebody-elses"])
+
+        assert len(before) == 2
+        assert took < GONE_S
+
+
+def test_an_image_imported_anew_under_its_tag_is_not_the_one_in_the_lock(
+    real_podman: Podman, models: Path, tmp_path: Path, lock: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    image, tree = "localhost/llmparity-anew:test", tmp_path / "tree"
+    entry = server_tree(tree)
+    real_podman.load(tree, image, entry=entry)
+    (tmp_path / "llmparity.toml").write_text(real_podman.table("c16", models / "tiny-F16.gguf", image=image))
+    (tmp_path / "test_anew.py").write_text("def test_up(engine):\n    assert engine.model\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+
+    locked = lock(tmp_path, "c16")
+    before = frozen(tmp_path)
+    real_podman.load(tree, image, entry=entry)
+    after = frozen(tmp_path)
+
+    assert locked.returncode == 0, locked.stderr
+    assert before.returncode == 0, before.stdout
+    assert after.returncode == 1, after.stdout
+    assert "image_digest" in after.stdout
+
+
+def frozen(folder: Path) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--engines=c16", "--parity-frozen"]
+    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+# one engine at a time, in this process --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[Keeper]:
+    keeper = Keeper.spawn(tmp_path / ".llmparity")
+    yield keeper
+    keeper.close()
+
+
+def spec_of(podman: Podman, models: Path, *more: str, **keys: Any) -> EngineSpec:
+    model = models / "tiny-F16.gguf"
+    spec = EngineSpec(
+        **{
+            **{"name": "boxed", "kind": "llamacpp", "launch": "container", "model": model.name, "model_path": model},
+            **{"image": IMAGE, "runtime": "podman", "runtime_args": podman.args, "run_args": (*RUN, *more)},
+            **{"context_length": 128, "slots": 1},
+            **keys,
+        }
+    )
+    return dataclasses.replace(spec, args=("--threads", "1", *spec.args))
+
+
+def fleet_of(keeper: Keeper, tmp_path: Path, *specs: EngineSpec, **more: Any) -> Fleet:
+    return Fleet({spec.name: spec for spec in specs}, keeper=lambda: keeper, workdir=tmp_path / ".llmparity", **more)
+
+
+def test_the_digest_of_the_image_can_be_pinned(
+    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    digest = real_podman("image", "inspect", "--format", "{{.Digest}}", IMAGE).strip()
+    pins = {"right": digest, "short": digest[: len("sha256:") + SHORTEST_DIGEST], "wrong": "sha256:" + 64 * "0"}
+    specs = [spec_of(real_podman, models, name=name, pin={"image_digest": pin}) for name, pin in pins.items()]
+    fleet = fleet_of(keeper, tmp_path, *specs)
+
+    fleet.engage_all()
+    records = {record.name: record for record in fleet.records()}
+
+    assert {record.identity.get("image_digest") for record in records.values()} == {digest}
+    assert records["right"].incomparable is records["short"].incomparable is None
+    assert "image_digest is pinned to sha256:0000" in (records["wrong"].incomparable or "")
+
+
+def test_a_container_that_ends_at_its_start_is_told_at_once_with_its_last_words(
+    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+
+    record = fleet_of(keeper, tmp_path, spec_of(real_podman, models, args=("--no-such-flag",))).engage("boxed").record
+
+    assert record.error is not None
+    assert "ended with exit code" in record.error
+    assert "no-such-flag" in record.error
+    assert time.monotonic() - began < 30.0  # the limit of a start is 60
+    until(lambda: not real_podman.containers())
+
+
+def test_a_port_that_is_taken_is_given_up_for_another(
+    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1]])
+        monkeypatch.setattr(launching, "free_port", lambda: next(ports, None) or free_port())
+
+        engaged = fleet_of(keeper, tmp_path, spec_of(real_podman, models)).engage("boxed")
+
+        assert engaged.record.error is None
+        assert not engaged.record.address.endswith(f":{taken.getsockname()[1]}")
+
+
+def test_a_container_out_of_memory_is_named_as_such(
+    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    spec = spec_of(real_podman, models, "--memory", "60m", context_length=120_000)
+
+    record = fleet_of(keeper, tmp_path, spec).engage("boxed").record
+
+    assert record.error is not None
+    assert "memory" in record.error
+    assert "--memory 60 MiB" in record.error
+
+
+def test_a_client_that_is_killed_leaves_no_container(
+    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    fleet = fleet_of(keeper, tmp_path, spec_of(real_podman, models))
+    assert fleet.engage("boxed").record.error is None
+
+    os.kill(keeper.state("boxed").pid or 0, signal.SIGKILL)
+    until(lambda: fleet.gone("boxed") is not None)
+    until(lambda: not real_podman.containers())
+
+    assert "signal 9" in (fleet.gone("boxed") or "")
+    until(lambda: not keeper.members("boxed"))
+
+
+def test_a_keeper_that_is_killed_has_its_containers_cleared_away(
+    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    assert fleet_of(keeper, tmp_path, spec_of(real_podman, models)).engage("boxed").record.error is None
+    (spawned,) = [
+        child for child in psutil.Process().children() if "pytest_llmparity.keeper" in " ".join(child.cmdline())
+    ]
+
+    spawned.kill()
+    keeper.close()
+
+    assert real_podman.containers() == []
+
+
+def test_one_at_a_time_waits_until_a_container_is_gone(
+    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    specs = [spec_of(real_podman, models, name=name) for name in ("first", "second")]
+    fleet = fleet_of(keeper, tmp_path, *specs, one_at_a_time=True)
+
+    seen = []
+    for name in ("first", "second", "first"):
+        assert fleet.engage(name).record.error is None
+        seen += [[container.split("-")[1] for container in real_podman.containers()]]
+
+    assert seen == [["first"], ["second"], ["first"]]
+
+
+def test_a_server_that_listens_elsewhere_in_its_container_is_told_where(
+    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        elsewhere = other.getsockname()[1]
+    spec = spec_of(real_podman, models, args=("--port", str(elsewhere)), start_timeout_s=4.0)
+
+    record = fleet_of(keeper, tmp_path, spec).engage("boxed").record
+
+    assert f"Its container listens on port {elsewhere}" in (record.error or "")
+
+
+@contextlib.contextmanager
+def somebody_elses(podman: Podman, models: Path) -> Iterator[None]:
+    """Start a container that is none of ours."""
+    mount = f"type=bind,source={models / 'tiny-F16.gguf'},target=/model.gguf,readonly"
+    words = ("--model", "/model.gguf", "--host", "127.0.0.1", "--port", str(free_port()))
+    podman("run", "--detach", "--name", "somebody-elses", *RUN, "--mount", mount, IMAGE, *words)
+    try:
+        yield
+    finally:
+        podman("rm", "--force", "somebody-elses")
+
+
+def until(done: Callable[[], bool], limit_s: float = 60.0) -> float:
+    """Wait for something; return how long that took."""
+    began = time.monotonic()
+    while not done():
+        assert time.monotonic() - began < limit_s
+        time.sleep(0.05)
+    return time.monotonic() - began
