@@ -62,6 +62,11 @@ def order(adapter: type[Adapter]) -> str:
     return "no schema" if adapter.declares.json_schema is False else declared("schema_order")(adapter)
 
 
+def route(name: Route) -> Callable[[type[Adapter]], str]:
+    """Return what reads whether a kind has a route of a name."""
+    return lambda adapter: "yes" if name in adapter.routes else "no"
+
+
 def always(adapter: type[Adapter]) -> str:
     """Say that every kind can."""
     return "yes"
@@ -92,7 +97,7 @@ def _refused(adapter: type[Adapter], route: Route) -> list[str]:
     }.items():
         request = Request(case="c", messages=(), sampling=Sampling(**{name: value}))  # type: ignore[arg-type]
         try:
-            made.build(request)
+            made.build(made.own(request))
         except ParameterNotHonoured:
             refused.append(f"`{name}`")
     return refused
@@ -106,6 +111,18 @@ CAPABILITIES: Mapping[str, Capability] = {
         recordings=("v1_chat_stream",),
         read=True,
         generic=True,
+    ),
+    "route `responses`": Capability(
+        says=route("responses"),
+        live="test_responses_answer_as_the_chat_does",
+        contract="test_an_answer_is_the_same_streamed_or_whole",
+        recordings=("v1_responses",),
+    ),
+    "route `completions`": Capability(
+        says=route("completions"),
+        live="test_completions_take_the_raw_prompt",
+        contract="test_a_raw_prompt_is_answered",
+        recordings=("v1_completions_stream",),
     ),
     "raw prompts": Capability(
         says=declared("raw_prompt"),

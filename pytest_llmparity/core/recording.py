@@ -57,7 +57,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     version: str | None
     model: str
-    route: Literal["openai", "native"]
+    route: Literal["openai", "native", "responses", "completions"]
     api: Annotated[str, msgspec.Meta(pattern=r"^(/[!-~]*)?$", max_length=1000)] | None
     context_length: Annotated[int, msgspec.Meta(ge=1)] | None
     lock: Short
@@ -180,11 +180,12 @@ def unnumbered(body: Any) -> Any | None:
     if isinstance(body.get("prompt"), str):
         text = _without(body["prompt"])
         return None if text is None else {**body, "prompt": text}
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or not isinstance(messages[0], dict):
+    name = "input" if "input" in body else "messages"  # route "responses" has items, the others turns
+    turns = body.get(name)
+    if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
         return None
-    content = _content_without(messages[0].get("content"))
-    return None if content is None else {**body, "messages": [{**messages[0], "content": content}, *messages[1:]]}
+    content = _content_without(turns[0].get("content"))
+    return None if content is None else {**body, name: [{**turns[0], "content": content}, *turns[1:]]}
 
 
 def _content_without(content: Any) -> Any | None:

@@ -143,7 +143,7 @@ def settle(
 
 def _attached(spec: EngineSpec, base_url: str) -> EngineSpec:
     """Attach a spec to a daemon. What would have been asked of an engine of our own has to be so there."""
-    wanted = {"context_length": spec.context_length} if spec.route == "openai" else {}
+    wanted = {"context_length": spec.context_length} if spec.route != "native" else {}
     pins = {name: value for name, value in wanted.items() if value is not None}
     return spec.found_running(base_url, pins)
 

@@ -122,7 +122,7 @@ def facts(adapter: type[Adapter]) -> Kind:
     return Kind(
         starts=launch is not inspect.getattr_static(Adapter, "launch"),
         local_model=adapter.local_model,
-        native="native" in adapter.routes,
+        routes=adapter.routes,
         unloads=adapter.unloads,
         daemon=adapter.daemon,
     )

@@ -82,7 +82,7 @@ def _examined(
     remarks = dict(learnt.probed.notes)
     if learnt.capabilities.odd_logprobs is not None:
         remarks["logprobs"] = f"{learnt.capabilities.sentence('odd_logprobs')}; check.logprobs() refuses them"
-    routes = compare_routes(adapter, _requests(prompts), say=lambda text: remarks.update(routes=text))
+    routes = compare_routes(adapter, _requests(adapter, prompts), say=lambda text: remarks.update(routes=text))
     record = dataclasses.replace(
         record,
         model=spec.model or adapter.model,
@@ -102,13 +102,11 @@ def _examined(
     )
 
 
-def _requests(prompts: Sequence[PromptSet]) -> list[Request]:
+def _requests(adapter: Adapter, prompts: Sequence[PromptSet]) -> list[Request]:
     """Return what two routes are asked: some of the given prompts, else questions of ours."""
-    ours = [Case(id=text, messages=({"role": "user", "content": text},)) for text in QUESTIONS]
-    return [
-        case.request(Sampling())
-        for case in [case for prompt_set in prompts for case in prompt_set.cases][:CASES] or ours
-    ]
+    given = [case.request(Sampling()) for prompt_set in prompts for case in prompt_set.cases][:CASES]
+    ours = [Case(id=text, messages=({"role": "user", "content": text},)).request(Sampling()) for text in QUESTIONS]
+    return given or [adapter.own(request) for request in ours]
 
 
 def _rendered(adapter: Adapter, prompts: Sequence[PromptSet]) -> dict[str, str | None]:
@@ -141,7 +139,7 @@ def _unsaid(adapter: Adapter, prompts: Sequence[PromptSet]) -> Iterator[str]:
     """Yield what the route has no field for, of a plain greedy request and of the given prompts."""
     missing: dict[str, None] = {}
     for request in [
-        asking(_messages("Hi"), max_tokens=1),
+        adapter.own(asking(_messages("Hi"), max_tokens=1)),
         *(c.request(Sampling()) for prompt_set in prompts for c in prompt_set.cases),
     ]:
         try:
@@ -183,7 +181,7 @@ class _Consulting:
     def _tokens(self, messages: Sequence[dict[str, Any]]) -> int | None:
         """Return how many tokens the server counts in these messages, ``None`` where it refuses or does not count."""
         try:
-            return self._ask(asking(messages, max_tokens=8)).prompt_tokens
+            return self._ask(self._adapter.own(asking(messages, max_tokens=8))).prompt_tokens
         except EngineError:
             return None
 

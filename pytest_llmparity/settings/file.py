@@ -26,7 +26,16 @@ from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.core.words.problems import Strict, given, listed, looks_secret, names_secret, nearest
 from pytest_llmparity.settings import containers
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
-from pytest_llmparity.settings.specification import EngineSpec, EnvRef, Gather, Inconclusive, Key, Residency, seconds
+from pytest_llmparity.settings.specification import (
+    EngineSpec,
+    EnvRef,
+    Gather,
+    Inconclusive,
+    Key,
+    Residency,
+    Route,
+    seconds,
+)
 
 _SECRET_HEADERS = re.compile(r"authori[sz]ation|cookie|key|token|secret|password", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
@@ -295,9 +304,8 @@ class EngineKeys(Strict, defer_build=True):
     @model_validator(mode="after")
     def _whole(self, info: ValidationInfo) -> EngineKeys:
         kinds = (info.context or {}).get("kinds", KINDS)
-        if self.route == "native" and not (self.kind in kinds and kinds[self.kind].native):
-            native = ", ".join(sorted(name for name, kind in kinds.items() if kind.native))
-            raise ValueError(f"has route 'native', which only these kinds have: {native}")
+        if self.route not in (None, "openai"):
+            self._has_route(self.route, kinds)
         if self.requires is None and (useless := self.given("install")):
             raise ValueError(f"has {' and '.join(useless)}, which only say how requires is installed, and no requires")
         if self.image is None and (useless := self.given("container")):
@@ -312,6 +320,17 @@ class EngineKeys(Strict, defer_build=True):
         if useless := self.given("start", "process", "install", "container"):
             raise ValueError(f"has {' and '.join(useless)}, which only an engine we start can use, and a base_url")
         return self
+
+    def _has_route(self, route: str, kinds: Mapping[str, Kind]) -> None:
+        able = sorted(name for name, kind in kinds.items() if route in kind.routes)
+        if self.kind is None:
+            raise ValueError(f"has route {route!r} and no kind; these kinds have that route: {', '.join(able)}")
+        if self.kind not in able:
+            own = ", ".join(repr(name) for name in kinds[self.kind].routes)
+            raise ValueError(
+                f"has route {route!r}, which only these kinds have: {', '.join(able)}; the routes of kind "
+                f"{self.kind!r} are {own}"
+            )
 
     def _can_start(self, kinds: Mapping[str, Kind]) -> None:
         if self.kind is None:
@@ -371,7 +390,7 @@ TYPES: Mapping[str, Any] = {
     "text": Text,
     "address": Address,
     "launch": Literal["attach", "process", "container"],
-    "route": Literal["openai", "native"],
+    "route": Route,
     "program": Text,
     "requires": Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)],
     "addresses": list[Address],

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.words.printable import elide, printable
+from pytest_llmparity.settings.specification import Route
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 """What an engine may be called: it is part of node ids, file names and report columns."""
@@ -48,34 +49,40 @@ _NO_PORT = re.compile(r"://[^/?#\[]*:(?!\d*(?:[/?#]|$)).*")
 """A host followed by what is no port: most likely the first half of ``user:password@host``."""
 
 
+CHATS: tuple[Route, ...] = ("openai", "completions")
+"""Routes of every server with OpenAI's API."""
+ANSWERS: tuple[Route, ...] = ("openai", "responses", "completions")
+"""The same of those that have OpenAI's newer one, too."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """What the core must know of a kind before its adapter is loaded.
 
     ``starts``: we can start it, not only attach. ``local_model``: its model may be a local file or folder.
-    ``native``: it has a route of its own beside OpenAI's. ``unloads``: a running one can give its memory back.
+    ``routes`` are the ways to ask it. ``unloads``: a running one can give its memory back.
     ``daemon``: people have one server of it running that holds all their models, and a model's name means that one.
     """
 
     starts: bool
     local_model: bool
-    native: bool = False
+    routes: tuple[Route, ...] = CHATS
     unloads: bool = False
     daemon: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
-    "litellm": Kind(starts=True, local_model=False),
-    "llamacpp": Kind(starts=True, local_model=True),
+    "litellm": Kind(starts=True, local_model=False, routes=ANSWERS),
+    "llamacpp": Kind(starts=True, local_model=True, routes=ANSWERS),
     "llamacpp-python": Kind(starts=True, local_model=True),
-    "lmstudio": Kind(starts=False, local_model=False, unloads=True, daemon=True),
+    "lmstudio": Kind(starts=False, local_model=False, routes=ANSWERS, unloads=True, daemon=True),
     "mlx": Kind(starts=True, local_model=True),
-    "ollama": Kind(starts=True, local_model=True, native=True, unloads=True, daemon=True),
-    "openai": Kind(starts=False, local_model=False),
-    "sglang": Kind(starts=True, local_model=True),
+    "ollama": Kind(starts=True, local_model=True, routes=(*ANSWERS, "native"), unloads=True, daemon=True),
+    "openai": Kind(starts=False, local_model=False, routes=ANSWERS),
+    "sglang": Kind(starts=True, local_model=True, routes=ANSWERS),
     "tgi": Kind(starts=True, local_model=True),
-    "transformers": Kind(starts=True, local_model=True),
-    "vllm": Kind(starts=True, local_model=True, unloads=True),
+    "transformers": Kind(starts=True, local_model=True, routes=ANSWERS),
+    "vllm": Kind(starts=True, local_model=True, routes=ANSWERS, unloads=True),
 }
 """The kinds that come with the package."""
 

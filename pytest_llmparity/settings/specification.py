@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_llmparity.core.gate.policy import Policy
 
 LaunchMode = Literal["attach", "process", "container", "golden"]
-Route = Literal["openai", "native"]
+Route = Literal["openai", "native", "responses", "completions"]
 Residency = Literal["together", "one-at-a-time"]
 Gather = Literal["side-by-side", "in-turn"]
 Inconclusive = Literal["show", "fail", "skip"]
@@ -171,7 +171,9 @@ class EngineSpec:
         Route,
         Key(
             "route",
-            '`"openai"` (default) is what applications use; `"native"` for kinds with an interface of their own',
+            '`"openai"` (default): `/v1/chat/completions`; `"responses"`: `/v1/responses`; `"completions"`: '
+            '`/v1/completions`, for cases that are a `prompt`; `"native"` for kinds with an interface of their own. '
+            "See [routes](engines.md#routes)",
         ),
     ] = "openai"
     python: Annotated[

@@ -12,9 +12,9 @@ from typing import Any
 
 from pytest_llmparity.testing.script import Fault, Reply, babble, drifted, prompt_of, split_tokens
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
-from pytest_llmparity.testing.speech import Speech, dump, error_body
+from pytest_llmparity.testing.speech import ResponsesSpeech, Speech, as_chat, dump, error_body
 
-CHAT, RAW = "/v1/chat/completions", "/v1/completions"
+CHAT, RAW, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 
 Scripted = str | Reply | Fault
 Script = Callable[[Mapping[str, Any]], Scripted]
@@ -106,7 +106,7 @@ class LoopbackEngine(LoopbackServer):
 
     # what other servers do otherwise ----------------------------------------------------------------------------------
 
-    generating: Sequence[str] = (CHAT, RAW)
+    generating: Sequence[str] = (CHAT, RAW, RESPONSES)
     """Paths that generate."""
     keyless: Sequence[str] = ("/health",)
     """Control routes that answer without a key."""
@@ -147,6 +147,8 @@ class LoopbackEngine(LoopbackServer):
 
     def speech(self, request: Mapping[str, Any], path: str, reply: Reply, tokens: Sequence[str]) -> Speech:
         """Return an answer in the shapes of this path."""
+        if path == RESPONSES:
+            return ResponsesSpeech(request, reply, tokens, model=self.model, chat=True)
         return Speech(request, reply, tokens, model=self.model, chat=path == CHAT)
 
     # answering --------------------------------------------------------------------------------------------------------
@@ -201,6 +203,8 @@ class LoopbackEngine(LoopbackServer):
             self._received.append(Received(path=path, headers=call.headers, body=call.body, json=request))
             earlier = self._seen[digest] = self._seen.get(digest, 0) + 1
             number = len(self._received)
+        if path == RESPONSES:
+            request = as_chat(request)
         locked = (401, "Invalid API key", "authentication_error")
         refusal = locked if self._locked(call) else self.refusal(request)
         if refusal is not None:

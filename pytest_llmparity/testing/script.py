@@ -178,7 +178,9 @@ def prompt_of(request: Mapping[str, Any]) -> str:
     """Return the request's prompt as one text: the raw prompt, or the messages' roles and contents."""
     if isinstance(request.get("prompt"), str):
         return str(request["prompt"])
-    messages = request.get("messages")
+    messages = request.get("messages", request.get("input"))
+    if isinstance(messages, str):
+        return f"user: {messages}"
     parts = [part for part in messages if isinstance(part, dict)] if isinstance(messages, list) else []
     return "\n".join(f"{part.get('role', '')}: {part.get('content', '')}" for part in parts)
 

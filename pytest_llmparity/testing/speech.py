@@ -33,6 +33,26 @@ def error_body(status: int, message: str, kind: str) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
+def as_chat(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request of the Responses route as the one of the chat route that asks the same."""
+    others = ("input", "text", "tools", "max_output_tokens", "include", "reasoning")
+    chat = {name: value for name, value in request.items() if name not in others}
+    asked = request.get("input")
+    chat["messages"] = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    tools = [tool for tool in request.get("tools") or () if isinstance(tool, dict)]
+    wanted = (request.get("text") or {}).get("format") or {}
+    told: dict[str, Any] = {
+        "tools": [{"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}} for tool in tools],
+        "max_tokens": request.get("max_output_tokens"),
+        "logprobs": "message.output_text.logprobs" in (request.get("include") or ()),
+        "reasoning_effort": (request.get("reasoning") or {}).get("effort"),
+    }
+    if wanted:
+        named = {name: value for name, value in wanted.items() if name != "type"}
+        told["response_format"] = {"type": wanted.get("type")} | ({"json_schema": named} if named else {})
+    return chat | {name: value for name, value in told.items() if value}
+
+
 class Speech:
     """One answer in OpenAI's shapes, whole or as events."""
 
@@ -185,3 +205,75 @@ class Speech:
 
     def _data(self, value: object) -> bytes:
         return b"data: " + self._dump(value) + b"\n\n"
+
+
+class ResponsesSpeech(Speech):
+    """One answer in the shapes of OpenAI's Responses route, to a request as :func:`as_chat` has it."""
+
+    end: ClassVar[bytes] = b""
+
+    def document(self) -> dict[str, object]:
+        """Return the unstreamed answer."""
+        return self._response(self._ended(), self._output())
+
+    def events(self) -> Iterator[bytes]:
+        """Yield the stream's events, one per token."""
+        yield self._told("response.created", response=self._response("in_progress", []))
+        for token in split_tokens(self.reply.reasoning):
+            yield self._told("response.reasoning_text.delta", item_id="rs_1", delta=token)
+        for token in self.tokens:
+            scored = {"logprobs": self._entries([token])} if self._asks_logprobs() else {}
+            yield self._told("response.output_text.delta", item_id="msg_1", delta=token, **scored)
+        for place, item in enumerate(self._called()):
+            yield self._told("response.output_item.added", output_index=place, item=item)
+        ended = self._ended()
+        kind = "response.incomplete" if ended == "incomplete" else "response.completed"
+        yield self._told(kind, response=self._response(ended, self._output()), **self.beside_choices())
+
+    def error(self, message: str) -> bytes:
+        """Return an error as an event of the stream."""
+        return self._told("error", code="server_error", message=message, param=None)
+
+    def usage(self) -> Mapping[str, object]:
+        """Return the counts of tokens, by this route's names."""
+        names = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
+        return {names.get(name, name): count for name, count in super().usage().items()}
+
+    def _told(self, kind: str, **fields: object) -> bytes:
+        return f"event: {kind}\n".encode() + self._data({"type": kind, **fields})
+
+    def _ended(self) -> str:
+        return "completed" if self.finish in ("stop", "tool_calls") else "incomplete"
+
+    def _output(self) -> list[dict[str, object]]:
+        items: list[dict[str, object]] = []
+        if self.reply.reasoning:
+            thought = [{"type": "reasoning_text", "text": self.reply.reasoning}]
+            items.append({"type": "reasoning", "id": "rs_1", "summary": [], "content": thought})
+        if self.tokens or not self.reply.tool_calls:
+            part: dict[str, object] = {"type": "output_text", "text": "".join(self.tokens), "annotations": []}
+            if self._asks_logprobs():
+                part["logprobs"] = self._entries(self.tokens)
+            message = {"type": "message", "id": "msg_1", "role": "assistant", "status": self._ended()}
+            items.append({**message, "content": [part]})
+        return [*items, *self._called()]
+
+    def _called(self) -> list[dict[str, object]]:
+        return [
+            {"type": "function_call", "id": f"fc_{place}", "call_id": f"call-{place}", "name": name, "arguments": given}
+            for place, (name, given) in enumerate(self.reply.tool_calls)
+        ]
+
+    def _response(self, status: str, output: list[dict[str, object]]) -> dict[str, object]:
+        reason = "max_output_tokens" if self.finish == "length" else self.finish
+        return {
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 0,
+            "model": self.model,
+            "status": status,
+            "incomplete_details": {"reason": reason} if status == "incomplete" else None,
+            "error": None,
+            "output": output,
+            "usage": self.usage() if output else None,
+        }

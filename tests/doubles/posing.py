@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_llmparity.testing import LoopbackEngine, Reply
-from pytest_llmparity.testing.loopback import CHAT, RAW, Refusal, Script, Scripted
+from pytest_llmparity.testing.loopback import CHAT, RAW, RESPONSES, Refusal, Script, Scripted
 from pytest_llmparity.testing.script import prompt_of
 from tests.doubles.abilities import Abilities
 from tests.doubles.dialects import DIALECTS
-from tests.doubles.speech import DialectSpeech, NativeSpeech
+from tests.doubles.speech import DialectSpeech, NativeSpeech, RespondingSpeech
 
 NATIVE = ("/api/chat", "/api/generate")
 """Where Ollama generates in its own shapes."""
@@ -46,7 +46,7 @@ class PosingEngine(LoopbackEngine):
         self.took_ms = took_ms
         self.loaded = not self.dialect.lazy
         self.keyless = self.dialect.keyless
-        self.generating = (CHAT, RAW, *NATIVE) if poses_as == "ollama" else (CHAT, RAW)
+        self.generating = (CHAT, RAW, RESPONSES, *(NATIVE if poses_as == "ollama" else ()))
 
     def routes(self) -> Mapping[str, object]:
         return self.dialect.routes(self)
@@ -76,13 +76,13 @@ class PosingEngine(LoopbackEngine):
         return self.abilities.forced(request)
 
     def speech(self, request: Mapping[str, Any], path: str, reply: Reply, tokens: Sequence[str]) -> DialectSpeech:
-        kind = NativeSpeech if path in NATIVE else DialectSpeech
+        kind = NativeSpeech if path in NATIVE else RespondingSpeech if path == RESPONSES else DialectSpeech
         return kind(
             request,
             reply,
             tokens,
             model=self.model,
-            chat=path in (CHAT, NATIVE[0]),
+            chat=path in (CHAT, RESPONSES, NATIVE[0]),
             dialect=self.dialect,
             took_ms=self.took_ms,
             counted=self.abilities.usage,

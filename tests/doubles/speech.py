@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pytest_llmparity.testing.script import split_tokens
-from pytest_llmparity.testing.speech import Speech
+from pytest_llmparity.testing.speech import ResponsesSpeech, Speech
 from tests.doubles.dialects import Dialect
 
 
@@ -59,6 +59,10 @@ class DialectSpeech(Speech):
     def usage(self) -> Mapping[str, object]:
         """Return the counts of tokens, where it counts."""
         return super().usage() if self.counted else {}
+
+
+class RespondingSpeech(ResponsesSpeech, DialectSpeech):
+    """One answer in the shapes of the Responses route as a kind words them: only streams say what they took."""
 
 
 class NativeSpeech(DialectSpeech):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def send() -> Send:
     """Sends what an adapter builds, through the client the product gathers with."""
 
     def send_one(adapter: Adapter, request: Request, *, stream: bool = True) -> Exchange:
-        built = adapter.build(request, stream=stream)
+        spoken = dataclasses.replace(adapter.own(request), sampling=request.sampling)
+        built = adapter.build(spoken, stream=stream)
 
         async def exchange() -> Exchange:
             headers = {"content-type": "application/json", **adapter.headers}

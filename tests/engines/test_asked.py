@@ -48,7 +48,7 @@ GIVEN: dict[str, Any] = {
 """What users wrote: it stands in the table by its name, where it is sent as it was written."""
 GIVEN["the format"] = {"type": "json_schema", "json_schema": {"name": "x", "schema": GIVEN["the schema"]}}
 
-NEUTRAL = Sampling(max_tokens=7)
+NEUTRAL = Sampling(max_tokens=17)
 
 
 def chat(**fields: Any) -> Request:
@@ -60,13 +60,13 @@ def raw(**fields: Any) -> Request:
 
 
 def sampled(**values: Any) -> Request:
-    return chat(sampling=Sampling(**{"max_tokens": 7, **values}))
+    return chat(sampling=Sampling(**{"max_tokens": 17, **values}))
 
 
 TOOLS = tuple(GIVEN["the tools"])
 PLAIN = {"chat": chat(), "raw": raw()}
 REQUESTS: dict[str, Request] = {
-    "max_tokens": sampled(max_tokens=9),
+    "max_tokens": sampled(max_tokens=19),
     "temperature": sampled(temperature=0.5),
     "top_p": sampled(top_p=0.9),
     "top_k": sampled(top_k=41),
@@ -88,7 +88,7 @@ REQUESTS: dict[str, Request] = {
     "logprobs_chosen": chat(top_logprobs=0),
     "logprobs_3": chat(top_logprobs=3),
     "logprobs_100": chat(top_logprobs=100),
-    "logprobs_sampled": chat(top_logprobs=3, sampling=Sampling(max_tokens=7, temperature=0.5)),
+    "logprobs_sampled": chat(top_logprobs=3, sampling=Sampling(max_tokens=17, temperature=0.5)),
     "logprobs_and_tools": chat(top_logprobs=3, tools=TOOLS),
     "image": chat(messages=tuple(GIVEN["the image"])),
     "earlier_call": chat(messages=tuple(GIVEN["the call"])),
@@ -99,21 +99,31 @@ REQUESTS: dict[str, Request] = {
 
 
 def told(adapter: Adapter) -> dict[str, str]:
-    """Return what an adapter makes of every request, as the table says it."""
+    """Return what an adapter makes of every request, as the table says it.
+
+    A route may take chats or raw prompts alone.
+    """
     rows, plain = {}, {}
     for name, request in PLAIN.items():
-        built = adapter.build(request)
+        try:
+            built = adapter.build(request)
+        except ParameterNotHonoured as error:
+            rows[name] = f"refused: {error}"
+            continue
         plain[name] = json.loads(built.body)
         rows[name] = f"{built.path} {shown(plain[name])}"
         rows[f"{name}_omitted"] = " ".join(built.omitted)
         rows[f"{name}_whole"] = changes(plain[name], json.loads(adapter.build(request, stream=False).body))
     for name, request in REQUESTS.items():
+        of = "chat" if request.prompt is None else "raw"
+        if of not in plain:
+            continue
         try:
             body = json.loads(adapter.build(request).body)
         except ParameterNotHonoured as error:
             rows[name] = f"refused: {error}"
         else:
-            rows[name] = changes(plain["chat" if request.prompt is None else "raw"], body)
+            rows[name] = changes(plain[of], body)
     return rows
 
 

@@ -87,7 +87,13 @@ STREAMS_WITHOUT: dict[str, set[str]] = {
 FINAL_503 = {"mlx"}
 """Kinds whose 503 says that the server will never be ready."""
 
-TIMED = {"llamacpp", "vllm", "sglang", "ollama-native", "tgi", "llamacpp-python", "litellm"}
+WHOLE_WITHOUT: dict[str, set[str]] = {"llamacpp-responses": {"server", "cached_tokens"}, "vllm-responses": {"server"}}
+"""What only a streamed answer over this way carries."""
+
+TIMED = {
+    *("llamacpp", "vllm", "sglang", "ollama-native", "tgi", "llamacpp-python", "litellm", "litellm-responses"),
+    *(f"{kind}-completions" for kind in ("llamacpp", "vllm", "tgi", "llamacpp-python", "litellm")),
+}
 """Ways that report the server's own timings."""
 
 FILES = {"llamacpp": "tiny-Q4_0.gguf", "llamacpp-python": "tiny-Q4_0.gguf", "ollama": "tiny-Q4_0.gguf"}
@@ -207,13 +213,14 @@ def test_what_can_be_unloaded_has_a_way_to(kind: str) -> None:
 # ---- readiness ------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_answers_is_ready_and_warms_up_with_one_token(pose: Pose) -> None:
+def test_a_server_that_answers_is_ready_and_warms_up_with_few_tokens(way: Way, pose: Pose) -> None:
     engine, adapter = pose()
 
     begin(adapter)
 
     body = dict(words(engine.requests[-1].json))
-    assert body.get("max_tokens", body.get("num_predict")) == 1
+    limit = body.get("max_tokens", body.get("num_predict", body.get("max_output_tokens")))
+    assert limit == (16 if way.route == "responses" else 1)
     assert adapter.openai_base_url == engine.base_url + "/v1"
     assert adapter.api_key == "EMPTY"
 
@@ -339,8 +346,13 @@ def test_a_server_that_is_gone_is_only_what_was_declared(way: Way, attach: Attac
 # ---- requests: which fields they have, kind by kind, is held by test_asked.py ---------------------------------------
 
 
+def spoken(adapter: Adapter, request: Request) -> Request:
+    """Return the request as its route takes it, with the token limit that it has."""
+    return dataclasses.replace(adapter.own(request), sampling=request.sampling)
+
+
 def built(adapter: Adapter, request: Request, *, stream: bool = True) -> dict[str, Any]:
-    wire = adapter.build(request, stream=stream)
+    wire = adapter.build(spoken(adapter, request), stream=stream)
     assert wire.sha256 == hashlib.sha256(wire.body).hexdigest()
     body = json.loads(wire.body.decode("utf-8"))
     assert isinstance(body, dict)
@@ -350,7 +362,7 @@ def built(adapter: Adapter, request: Request, *, stream: bool = True) -> dict[st
 def tried(adapter: Adapter, request: Request) -> tuple[bytes, str]:
     """Return the body and nothing, or nothing and why the request is refused before it is sent."""
     try:
-        return adapter.build(request, stream=False).body, ""
+        return adapter.build(spoken(adapter, request), stream=False).body, ""
     except errors.ParameterNotHonoured as refused:
         return b"", f"{refused.engine} {refused.case} {refused}"
 
@@ -359,10 +371,11 @@ def test_equal_requests_have_equal_bytes_whatever_the_case(pose: Pose, stream: b
     _, adapter = pose()
     request = asking(top_logprobs=2)
 
-    first, again = (adapter.build(request, stream=stream) for _ in range(2))
+    first, again = (adapter.build(spoken(adapter, request), stream=stream) for _ in range(2))
 
     assert first == again
-    assert adapter.build(dataclasses.replace(request, case="other"), stream=stream).body == first.body
+    other = dataclasses.replace(request, case="other")
+    assert adapter.build(spoken(adapter, other), stream=stream).body == first.body
 
 
 def test_a_body_holds_no_field_that_is_not_known(way: Way, pose: Pose, stream: bool) -> None:
@@ -370,19 +383,24 @@ def test_a_body_holds_no_field_that_is_not_known(way: Way, pose: Pose, stream: b
     known = {"model", "messages", "prompt", "tools", "tool_choice", "response_format", "logprobs", "top_logprobs"}
     known |= {"stream", "stream_options", *adapter.fields.values(), *adapter.constants}
     known |= OWN_FIELDS.get(way.kind, set())
+    if way.route == "responses":
+        known |= {"input", "store", "text", "include", "max_output_tokens"}
     requests = [asking(top_logprobs=1), asking(tools=TOOLS), asking(messages=None, prompt="raw", top_logprobs=0)]
 
     for request in requests:
+        if tried(adapter, request)[1]:
+            assert way.route in ("responses", "completions")
+            continue
         assert {name for name, _ in words(built(adapter, request, stream=stream))} <= known
 
 
 def test_a_neutral_sampling_parameter_is_sent_or_recorded_as_left_out(way: Way, pose: Pose) -> None:
     _, adapter = pose()
-    wire = adapter.build(asking(), stream=False)
+    wire = adapter.build(spoken(adapter, asking()), stream=False)
     sent = dict(words(json.loads(wire.body)))
     left_out = {*wire.omitted, *DEFAULT_IS_NEUTRAL.get(way.kind, ())}
 
-    assert set(wire.omitted) <= set(NEUTRAL)
+    assert set(wire.omitted) <= {*NEUTRAL, *(["seed"] if way.route == "responses" else [])}
     for name, value in NEUTRAL.items():
         spelled = {adapter.fields.get(name, name), native.OPTIONS[name]} & sent.keys()
         # SGLang's own word for a top_k that is off is -1.
@@ -395,22 +413,27 @@ def test_a_sampled_request_leaves_nothing_to_unknown_defaults(pose: Pose) -> Non
     body, refused = tried(adapter, asking(sampling=Sampling(temperature=0.7)))
 
     if refused:
-        assert "temperature" in refused or "top_k" in refused
+        assert "temperature" in refused or "top_k" in refused or "seed" in refused
     else:
-        omitted = adapter.build(asking(sampling=Sampling(temperature=0.7))).omitted
+        omitted = adapter.build(spoken(adapter, asking(sampling=Sampling(temperature=0.7)))).omitted
         assert set(omitted) <= {"presence_penalty", "frequency_penalty"}  # what the server does not read at all
         assert 0.7 in dict(words(json.loads(body))).values()
 
 
 def test_a_stream_is_asked_for_where_it_may_be(pose: Pose) -> None:
     _, adapter = pose()
-    for request in (asking(), asking(top_logprobs=1), asking(tools=TOOLS, top_logprobs=1)):
+    tools = () if adapter.spec.route == "completions" else (asking(tools=TOOLS, top_logprobs=1),)
+    for request in (asking(), asking(top_logprobs=1), *tools):
         assert built(adapter, request)["stream" if adapter.can_stream(request) else "model"]
         assert not built(adapter, request, stream=False).get("stream")
 
 
-def test_tools_and_schemas_keep_the_order_they_were_declared_in(pose: Pose) -> None:
+def test_tools_and_schemas_keep_the_order_they_were_declared_in(way: Way, pose: Pose) -> None:
     _, adapter = pose()
+    if way.route == "completions":
+        with pytest.raises(errors.ParameterNotHonoured, match="has messages"):
+            adapter.build(asking(tools=TOOLS))
+        return
     body, refused = tried(adapter, asking(response_format=FORMAT))
 
     assert b'"properties":{"b":{},"a":{}}' in adapter.build(asking(tools=TOOLS)).body
@@ -434,15 +457,19 @@ def test_no_field_of_ours_gives_way_to_one_that_is_passed_through(pose: Pose) ->
 
     for name in bare.keys() - {"options"}:
         with pytest.raises(errors.ParameterNotHonoured, match=f"has {name}, which is sent to"):
-            adapter.build(asking(extra_body={name: 1}))
+            built(adapter, asking(extra_body={name: 1}))
     for name in options:
         with pytest.raises(errors.ParameterNotHonoured, match=rf"has options\.{name}, which is sent to"):
             adapter.build(asking(extra_body={"options": {name: 1}}))
 
 
-def test_a_raw_prompt_goes_out_as_it_is_and_without_tools(pose: Pose) -> None:
+def test_a_raw_prompt_goes_out_as_it_is_and_without_tools(way: Way, pose: Pose) -> None:
     _, adapter = pose()
     text = "<|im_start|>user\nné \u2028<|im_end|>"
+    if way.route == "responses":
+        with pytest.raises(errors.ParameterNotHonoured, match="takes no raw prompt"):
+            adapter.build(asking(messages=None, prompt=text))
+        return
 
     body = built(adapter, asking(messages=None, prompt=text))
 
@@ -457,33 +484,38 @@ def test_any_text_goes_out_as_utf8(pose: Pose) -> None:
 
     body = built(adapter, asking(messages=({"role": "user", "content": "a\ud800 é 😀"},)))
 
-    assert body["messages"][0]["content"] == "a\ud800 é 😀"
+    turns = body.get("messages", body.get("input"))
+    assert (body["prompt"] if turns is None else turns[0]["content"]) == "a\ud800 é 😀"
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------
 
 
 def test_an_answer_is_the_same_streamed_or_whole(way: Way, pose: Pose, send: Send) -> None:
-    _, adapter = pose(Reply(text="30 days, says the agent.", reasoning="refund policy"), took_ms=12.0)
+    thought = "" if way.route == "completions" else "refund policy"
+    _, adapter = pose(Reply(text="30 days, says the agent.", reasoning=thought), took_ms=12.0)
 
     streamed, whole = (send(adapter, asking(), stream=stream) for stream in (True, False))
     found = adapter.read(whole, case="refund-3")
 
-    assert (found.text, found.reasoning, found.finish_reason) == ("30 days, says the agent.", "refund policy", "stop")
-    assert (found.prompt_tokens, found.completion_tokens) == (7, 7)
+    assert (found.text, found.reasoning, found.finish_reason) == ("30 days, says the agent.", thought, "stop")
+    assert (found.prompt_tokens, found.completion_tokens) == ((7, 7) if thought else (6, 5))
     assert found.normalised == ()
-    without = STREAMS_WITHOUT.get(str(way), set())
+    without = STREAMS_WITHOUT.get(way.kind, set()) | WHOLE_WITHOUT.get(str(way), set())
     lost = {name: getattr(Completion(text=""), name) for name in without}
-    assert adapter.read(streamed, case="refund-3") == msgspec.structs.replace(found, **lost)
+    alike = [msgspec.structs.replace(each, **lost) for each in (adapter.read(streamed, case="refund-3"), found)]
+    assert alike[0] == alike[1]
 
 
-def test_tokens_end_where_events_that_carry_tokens_end(pose: Pose, send: Send) -> None:
-    _, adapter = pose(Reply(text="30 days, says", reasoning="refund policy", tool_calls=[("f", "{}")]))
+def test_tokens_end_where_events_that_carry_tokens_end(way: Way, pose: Pose, send: Send) -> None:
+    raw = way.route == "completions"  # which has a text and nothing beside it
+    said = Reply(text="30 days, says", reasoning="refund policy", tool_calls=[("f", "{}")])
+    _, adapter = pose("30 days, says" if raw else said)
 
     streamed, whole = (send(adapter, asking(), stream=stream) for stream in (True, False))
     ends = adapter.read(streamed, case="c").token_ends
 
-    assert len(ends) == 6
+    assert len(ends) == (3 if raw else 6)
     assert list(ends) == sorted(set(ends))
     assert ends[-1] < len(streamed.body)
     for end in ends:
@@ -499,7 +531,9 @@ def test_the_server_s_own_timings_are_in_milliseconds(way: Way, pose: Pose, send
     assert set(found.server.values()) == ({12.0} if str(way) in TIMED else set())
 
 
-def test_tool_calls_arrive_streamed_or_whole(pose: Pose, stream: bool, send: Send) -> None:
+def test_tool_calls_arrive_streamed_or_whole(way: Way, pose: Pose, stream: bool, send: Send) -> None:
+    if way.route == "completions":
+        pytest.skip("this route has no tools")
     calls = [("get_weather", '{"city": "Lisbon", "at": "noon"}'), ("get_time", "{}")]
     _, adapter = pose(Reply(tool_calls=calls))
 
@@ -511,7 +545,9 @@ def test_tool_calls_arrive_streamed_or_whole(pose: Pose, stream: bool, send: Sen
     assert (found.text, found.finish_reason) == ("", "tool_calls")
 
 
-def test_a_raw_prompt_is_answered(pose: Pose, stream: bool, send: Send) -> None:
+def test_a_raw_prompt_is_answered(way: Way, pose: Pose, stream: bool, send: Send) -> None:
+    if way.route == "responses":
+        pytest.skip("this route takes none")
     _, adapter = pose("Paris it is")
 
     found = adapter.read(send(adapter, asking(messages=None, prompt="raw text"), stream=stream), case="c")
@@ -519,18 +555,27 @@ def test_a_raw_prompt_is_answered(pose: Pose, stream: bool, send: Send) -> None:
     assert (found.text, found.finish_reason) == ("Paris it is", "stop")
 
 
-def test_length_and_stop_are_told_apart(pose: Pose, stream: bool, send: Send) -> None:
+def test_length_and_stop_are_told_apart(way: Way, pose: Pose, stream: bool, send: Send) -> None:
     _, adapter = pose("one two three four")
-    cut, stopped = (
-        adapter.read(send(adapter, asking(sampling=sampling), stream=stream), case="c")
-        for sampling in (Sampling(max_tokens=2), Sampling(stop=(" three",)))
-    )
+    if way == Way("litellm", "responses"):
+        with pytest.raises(errors.ParameterNotHonoured, match="makes max_output_tokens=16 of max_tokens=2"):
+            adapter.build(asking(sampling=Sampling(max_tokens=2)))
+        return
+    cut = adapter.read(send(adapter, asking(sampling=Sampling(max_tokens=2)), stream=stream), case="c")
 
     assert (cut.text, cut.finish_reason) == ("one two", "length")
+    ending = asking(sampling=Sampling(stop=(" three",)))
+    if way.route == "responses" and "stop" not in adapter.responses_fields:
+        with pytest.raises(errors.ParameterNotHonoured, match="has no field for stop"):
+            adapter.build(ending)
+        return
+    stopped = adapter.read(send(adapter, ending, stream=stream), case="c")
     assert (stopped.text, stopped.finish_reason) == ("one two", "stop")
 
 
-def test_reasoning_never_mixes_with_the_text(pose: Pose, stream: bool, send: Send) -> None:
+def test_reasoning_never_mixes_with_the_text(way: Way, pose: Pose, stream: bool, send: Send) -> None:
+    if way.route == "completions":
+        pytest.skip("this route has no such channel")
     _, adapter = pose(Reply(text="4", reasoning="two and two"))
 
     found = adapter.read(send(adapter, asking(), stream=stream), case="c")
@@ -543,7 +588,7 @@ def test_logprobs_are_bytes_with_alternatives_best_first(way: Way, pose: Pose, s
 
     found = adapter.read(send(adapter, asking(top_logprobs=1)), case="c")
 
-    if ADAPTERS[way.kind].declares.logprobs is False:
+    if adapter.on_route().logprobs is False:
         assert found.logprobs == ()
         return
     assert b"".join(token.token for token in found.logprobs) == b"30 days, then"

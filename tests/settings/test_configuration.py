@@ -249,6 +249,12 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ("kind = 'vllm'\nmodel = 'm'\npython = 'p'\nrequires = 'vllm'", " has python and requires; one of them"),
         ("kind = 'vllm'\nmodel = 'm'\nconstraints = 'c.txt'", " has constraints, which only say how requires is"),
         ("kind = 'vllm'\nmodel = 'm'\nroute = 'native'", " has route 'native', which only these kinds have: ollama"),
+        ("kind = 'mlx'\nmodel = 'm'\nroute = 'responses'", " has route 'responses', which only these kinds"),
+        (
+            "base_url = 'http://h'\nroute = 'responses'",
+            " has route 'responses' and no kind; these kinds have that route",
+        ),
+        ("kind = 'vllm'\nmodel = 'm'\nroute = 'chat'", ".route is \"chat\"; allowed: 'openai'"),
         ("base_url = 'http://h'\nargs = ['-x']", " has args, which only an engine we start can use, and a base_url"),
         ("base_url = 'http://me:hunter2@h'", ".base_url carries credentials"),
         ("base_url = 'h:80'", ".base_url does not start with http:// or https://; write http://h:80"),

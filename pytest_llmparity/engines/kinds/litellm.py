@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
-from pytest_llmparity.core.errors import ModelMissing, Substituted
+from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured, Substituted
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.core.sample import Completion, Fact
+from pytest_llmparity.core.sample import Completion, Fact, JsonObject, Request
 from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.start.launch import Launch
-from pytest_llmparity.engines.wire import read
+from pytest_llmparity.engines.wire import read, responses
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import Meaning, shown
 from pytest_llmparity.engines.wire.values import facts, mapping, mappings
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.specification import EngineSpec, Route
 
 _INSTALL: Final = (
     'Give requires = "litellm[proxy]==…" to have it installed in an environment of its own, python = "…/bin/python" of '
@@ -49,6 +50,7 @@ class LiteLlmAdapter(Adapter):
     """One LiteLLM proxy; ``model`` is a ``model_name`` of its configuration."""
 
     kind: ClassVar[str] = "litellm"
+    routes: ClassVar[tuple[Route, ...]] = ANSWERS
     deadline_s: ClassVar[float] = 120.0  # LiteLLM names no limit; importing it took 8 to 19 s on two cores
     scrub: ClassVar[tuple[str, ...]] = (
         *("LITELLM_MASTER_KEY", "LITELLM_CONFIG_BUCKET_*", "CONFIG_FILE_PATH", "WORKER_CONFIG", "NUM_WORKERS"),
@@ -111,6 +113,7 @@ class LiteLlmAdapter(Adapter):
             "what the engine behind it is and does is declared, not known: attach to it directly to find out",
             "requests are translated for the provider behind; with drop_params it drops what that does not take",
             "several deployments under one model_name take turns, so answers may come from either",
+            "over /v1/responses it drops stop and allows 16 tokens where a request allows fewer",
             "requests ask for no fallback, no cache and no retry; an application's requests may get all three",
         )
 
@@ -128,6 +131,17 @@ class LiteLlmAdapter(Adapter):
         )
 
     # ---- the wire --------------------------------------------------------------------------------------------------
+
+    def _responses_sampling(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
+        if (most := request.sampling.max_tokens) < responses.LEAST_TOKENS:
+            raise ParameterNotHonoured(
+                f"{self.name} makes max_output_tokens={responses.LEAST_TOKENS} of max_tokens={most} of case "
+                f"{request.case!r} over route 'responses' (LiteLLM 1.106). Allow {responses.LEAST_TOKENS} tokens, or "
+                "use another route.",
+                engine=self.name,
+                case=request.case,
+            )
+        return super()._responses_sampling(request)
 
     def read(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer; ``Substituted`` when it came from a cache or from another model."""

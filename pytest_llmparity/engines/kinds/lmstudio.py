@@ -23,7 +23,8 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import implied_status, read_refusal, refused, shown
 from pytest_llmparity.engines.wire.values import facts, mapping, mappings, string
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.specification import EngineSpec, Route
 
 _MODELS, _LOAD, _UNLOAD = "/api/v1/models", "/api/v1/models/load", "/api/v1/models/unload"
 _LOADS: Final = ("context_length", "eval_batch_size", "flash_attention", "num_experts", "offload_kv_cache_to_gpu")
@@ -36,6 +37,7 @@ class LmStudioAdapter(Adapter):
     """One LM Studio server and one of its models, by key or by the identifier of a loaded instance."""
 
     kind: ClassVar[str] = "lmstudio"
+    routes: ClassVar[tuple[Route, ...]] = ANSWERS
     local_model: ClassVar[bool] = False
     how_to_attach: ClassVar[str] = (
         "LM Studio is one server per account. Start it with: lms daemon up && lms server start --port 1234, and give "

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
-from pytest_llmparity.core.errors import EngineDied, ServerFailure
+from pytest_llmparity.core.errors import EngineDied, ServerFailure, UnsupportedParameter
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
@@ -24,7 +24,7 @@ from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build, tokens
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
-from pytest_llmparity.engines.wire.refusals import Meaning
+from pytest_llmparity.engines.wire.refusals import NO_MEDIA, Meaning
 from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -70,6 +70,7 @@ class MlxAdapter(Adapter):
     }
     meanings: ClassVar[tuple[Meaning, ...]] = (
         Meaning(404, re.compile(r"\Ageneration thread died\Z"), EngineDied, _LOG),
+        Meaning(404, NO_MEDIA, UnsupportedParameter, "Leave these parts out of the case."),
         Meaning(404, _FAILED, ServerFailure, _LOG),
     )
     declares: ClassVar[Capabilities] = Capabilities(

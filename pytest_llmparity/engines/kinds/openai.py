@@ -13,6 +13,8 @@ from pytest_llmparity.engines import recognise
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import API, Reply
 from pytest_llmparity.engines.wire.values import count, facts, fingerprint, mapping
+from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.specification import Route
 
 _NO_LIST = re.compile(r" says (404|405|501|200 without a list)\b")
 
@@ -25,6 +27,7 @@ class OpenAIAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "openai"
+    routes: ClassVar[tuple[Route, ...]] = ANSWERS
     local_model: ClassVar[bool] = False
     health_path: ClassVar[str] = "/v1/models"
 

@@ -24,7 +24,8 @@ from pytest_llmparity.engines.wire.base import LIST, Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import shown
 from pytest_llmparity.engines.wire.values import count, facts, names, quantization, sequence, string
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.specification import EngineSpec, Route
 
 NEUTRAL_DEFAULTS: Final = {"min_p": 0.0, "repetition_penalty": 1.0, "temperature": 1.0, "top_k": -1, "top_p": 1.0}
 """What a request that does not say is sampled with under ``--sampling-defaults openai`` (openai/protocol.py)."""
@@ -52,6 +53,7 @@ class SglangAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "sglang"
+    routes: ClassVar[tuple[Route, ...]] = ANSWERS
     # SGLang's own tests wait this long for a launch (sglang/test/test_utils.py, DEFAULT_TIMEOUT_FOR_SERVER_LAUNCH).
     deadline_s: ClassVar[float] = 600.0
     grace_s: ClassVar[float] = 20.0
@@ -174,11 +176,12 @@ class SglangAdapter(Adapter):
     def capabilities(self) -> Capabilities:
         """Return what SGLang can do, and this server by its own flags: seeds, cut prompts, parsed tool calls."""
         about = self._server()
+        able = self.on_route()
         return dataclasses.replace(
-            self.declares,
+            able,
             seed=about.get("enable_deterministic_inference") is True,
-            overflow="end cut" if about.get("allow_auto_truncate") is True else self.declares.overflow,
-            tools=bool(about.get("tool_call_parser")) if about else None,
+            overflow="end cut" if about.get("allow_auto_truncate") is True else able.overflow,
+            tools=bool(about.get("tool_call_parser")) if about and able.tools is None else able.tools,
         )
 
     def limits(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured
 from pytest_llmparity.core.identity.capabilities import Capabilities
@@ -24,7 +24,7 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import shown
 from pytest_llmparity.engines.wire.values import facts
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.specification import EngineSpec, Route
 
 ANY_MODEL: Final = "tgi"
 """The model's name on the wire: TGI takes every other one for a LoRA adapter's (router/src/lib.rs, adapter_id)."""
@@ -42,6 +42,7 @@ class TgiAdapter(Adapter):
     """One TGI server."""
 
     kind: ClassVar[str] = "tgi"
+    on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {"completions": {"logprobs": False}}
     # TGI states no limit of its own; its warm-up measures how much fits into memory, minutes of work for big models.
     deadline_s: ClassVar[float] = 600.0
     grace_s: ClassVar[float] = 20.0

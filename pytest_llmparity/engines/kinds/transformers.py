@@ -23,7 +23,8 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.refusals import Meaning
 from pytest_llmparity.engines.wire.values import facts
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.specification import EngineSpec, Route
 
 _INSTALL: Final = (
     'Give requires = ["transformers[serving]==…", "torch", "accelerate"] to have it installed in an environment of its '
@@ -44,6 +45,7 @@ class TransformersAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "transformers"
+    routes: ClassVar[tuple[Route, ...]] = ANSWERS
     # Importing torch and reading the weights; ``transformers serve`` has no limit of its own.
     deadline_s: ClassVar[float] = 600.0
     grace_s: ClassVar[float] = 20.0
@@ -51,6 +53,10 @@ class TransformersAdapter(Adapter):
     hub_models: ClassVar[bool] = True
     distributions: ClassVar[tuple[str, ...]] = ("transformers",)
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
+    responses_fields: ClassVar[Mapping[str, str]] = {
+        name: "max_output_tokens" if name == "max_tokens" else name for name in build.OPEN_SERVERS if name != "stop"
+    }
+    on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {"responses": {"logprobs": False, "json_schema": False}}
     ignores: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("response_format", "tool_choice", "reasoning_effort"), _DROPPED
     )
@@ -140,11 +146,19 @@ class TransformersAdapter(Adapter):
     # ---- the wire --------------------------------------------------------------------------------------------------
 
     def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
+        return self._configured(request, *super()._sampling_fields(request))
+
+    def _responses_sampling(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
+        return self._configured(request, *super()._responses_sampling(request))
+
+    def _configured(
+        self, request: Request, sent: JsonObject, omitted: tuple[str, ...]
+    ) -> tuple[JsonObject, tuple[str, ...]]:
+        """Return sampling fields with those the routes have no names for as a ``generation_config``."""
         for name in _IGNORED:
             if value := getattr(request.sampling, name):
                 why = f"transformers serve reads no {name} as what it is (cli/serving/chat_completion.py)"
                 raise build.refuse(f"{name}={value!r}", why, engine=self.name, case=request.case)
-        sent, omitted = super()._sampling_fields(request)
         config = {"do_sample": request.sampling.temperature > 0} | {name: sent.pop(name) for name in _CONFIGURED}
         for name in _IGNORED:
             del sent[name]

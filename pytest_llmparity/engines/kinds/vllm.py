@@ -21,7 +21,8 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter
 from pytest_llmparity.engines.wire.refusals import read_refusal, shown
 from pytest_llmparity.engines.wire.values import facts, fingerprint, mapping, mappings, quantization, string
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.specification import EngineSpec, Route
 
 CPU_DEADLINE_S: Final = 900.0
 """What a start may take on a machine without a GPU, where compiling and loading share the cores."""
@@ -47,6 +48,7 @@ class VllmAdapter(Adapter):
     """One vLLM server."""
 
     kind: ClassVar[str] = "vllm"
+    routes: ClassVar[tuple[Route, ...]] = ANSWERS
     deadline_s: ClassVar[float] = 600.0  # vLLM's own limit (VLLM_ENGINE_READY_TIMEOUT_S)
     grace_s: ClassVar[float] = 20.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
@@ -67,6 +69,11 @@ class VllmAdapter(Adapter):
         overflow="refused",
     )
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
+    # entrypoints/openai/responses/protocol.py (0.32) has all of them.
+    responses_fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS | {"max_tokens": "max_output_tokens"}
+    on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {
+        "responses": {"logprobs": True, "json_schema": True, "schema_order": True}
+    }
     raw_honours_format: ClassVar[bool] = True
     # The first request for logprobs makes vLLM compile its ranking: more than 20 s were seen on two busy CPU cores.
     warm_up_logprobs: ClassVar[int | None] = 1

@@ -20,13 +20,13 @@ from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines.facts import device, files, serving
 from pytest_llmparity.engines.start import hub, inside
 from pytest_llmparity.engines.start.launch import Launch
-from pytest_llmparity.engines.wire import read
+from pytest_llmparity.engines.wire import read, responses
 from pytest_llmparity.engines.wire.build import RequestBuilder
 from pytest_llmparity.engines.wire.control import Control, Reply, routed, sent_secrets
 from pytest_llmparity.engines.wire.experiments import Experimental
 from pytest_llmparity.engines.wire.refusals import Meaning, meant, read_refusal, shown
 from pytest_llmparity.engines.wire.values import facts, mappings, names
-from pytest_llmparity.settings.specification import EngineSpec, Route
+from pytest_llmparity.settings.specification import EngineSpec
 
 ATTACH_DEADLINE_S: Final = 10.0
 """How long a server somebody else started may take to answer: it is there already, or its address is wrong."""
@@ -68,10 +68,6 @@ class Adapter(RequestBuilder, Experimental):
 
     queues_beyond_slots: ClassVar[bool] = False
     """Whether a server of this kind answers a fixed number of requests at once, set at its start; others queue."""
-    declares: ClassVar[Capabilities] = Capabilities()
-    """What every server of this kind can do, as far as its documentation or source says; probes correct it."""
-    routes: ClassVar[tuple[Route, ...]] = ("openai",)
-    """Ways to ask a server of this kind; ``spec.route`` is one of them."""
     local_model: ClassVar[bool] = True
     """Whether a model of this kind may be written as a local file or folder."""
     how_to_attach: ClassVar[str] = "give base_url to attach to a running server"
@@ -93,7 +89,7 @@ class Adapter(RequestBuilder, Experimental):
         self.headers = dict(headers)
         self.recognised = ""
         """What the server of a bare URL was seen to be (``engines.recognise``); empty while nobody looked."""
-        self.can = self.declares
+        self.can = self.on_route()
         self.time_left: Callable[[], float | None] = lambda: None
         """Seconds the run may still take, ``None`` for no end: no control call lasts longer."""
         self._model = self.wire_model(spec)
@@ -273,9 +269,9 @@ class Adapter(RequestBuilder, Experimental):
             case="warm-up",
             messages=({"role": "user", "content": "Hi"},),
             sampling=Sampling(max_tokens=1),
-            top_logprobs=self.warm_up_logprobs,
+            top_logprobs=self.warm_up_logprobs if self.can.logprobs else None,
         )
-        return self.build(request, stream=False)
+        return self.build(self.own(request), stream=False)
 
     def load(self) -> None:
         """Bring the model into a server that answers without it (Ollama, LM Studio); most kinds have it by then.
@@ -328,8 +324,8 @@ class Adapter(RequestBuilder, Experimental):
         return self.spec.model_path
 
     def capabilities(self) -> Capabilities:
-        """Return what this very server can do as far as it says: :attr:`declares`, corrected by its own settings."""
-        return self.declares
+        """Return what this very server can do as far as it says: :meth:`on_route`, corrected by its own settings."""
+        return self.on_route()
 
     def learnt(self, able: Capabilities) -> None:
         """Take note of what this server can do, as probes found it: requests are built for that."""
@@ -439,7 +435,8 @@ class Adapter(RequestBuilder, Experimental):
     def read(self, answer: Answer, *, case: str) -> Completion:
         """Read a finished answer, streamed or not; raises an ``AnswerError`` that names engine and case."""
         meant(answer, self.meanings, engine=self.name, case=case)
-        completion = read.parse_answer(answer, engine=self.name, case=case)
+        parse = responses.parse if self.spec.route == "responses" else read.parse_answer
+        completion = parse(answer, engine=self.name, case=case)
         return read.timed(completion, answer, self.stream_timings if read.is_stream(answer) else self.timings)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
+from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.sample import NEUTRAL, JsonObject, Request, Sampling, WireRequest
+from pytest_llmparity.engines.wire import responses
 from pytest_llmparity.engines.wire.control import API, routed
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.specification import EngineSpec, Route
 
 CHAT_PATH: Final = "/v1/chat/completions"
 RAW_PATH: Final = "/v1/completions"
@@ -21,6 +24,12 @@ EVERY_SERVER: Final = {name: name for name in _OF_OPENAI}
 
 OPEN_SERVERS: Final = EVERY_SERVER | {name: name for name in ("top_k", "min_p", "repetition_penalty")}
 """The same with what servers of open weights have beside it, under the names most of them use."""
+
+ON_ROUTES: Final[Mapping[Route, Mapping[str, Any]]] = {
+    "responses": {"raw_prompt": False, "json_schema": None, "schema_order": None, "logprobs": None, "token_ids": None},
+    "completions": {"tools": False, "reasoning_effort": False, "thinking_switch": False},
+}
+"""What no route of that name can do whatever the kind, and what is known of none before its server was asked."""
 
 
 def sampling_fields(
@@ -62,6 +71,16 @@ def sampling_fields(
         else:
             omitted.append(name)
     return sent, tuple(omitted)
+
+
+def unseeded(sampling: Sampling, fields: Mapping[str, str]) -> tuple[Sampling, tuple[str, ...]]:
+    """Return greedy sampling without a seed that ``fields`` has no word for, and the name of what was left out.
+
+    No seed changes an argmax; sampled answers need theirs.
+    """
+    if "seed" in fields or sampling.seed is None or sampling.temperature > 0:
+        return sampling, ()
+    return dataclasses.replace(sampling, seed=None), ("seed",)
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
@@ -160,7 +179,15 @@ class RequestBuilder:
     Kinds say by the attributes below in which words, and by the methods behind :meth:`build` what these do not cover.
     """
 
+    routes: ClassVar[tuple[Route, ...]] = ("openai", "completions")
+    """Ways to ask a server of this kind; ``spec.route`` is one of them."""
+    declares: ClassVar[Capabilities] = Capabilities()
+    """What every server of this kind can do, as far as its documentation or source says; probes correct it."""
+    on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {}
+    """What of it is otherwise on a route, by field, beside what :data:`ON_ROUTES` says of every kind."""
     fields: ClassVar[Mapping[str, str]] = EVERY_SERVER
+    responses_fields: ClassVar[Mapping[str, str]] = responses.FIELDS
+    """The same as :attr:`fields` on route ``responses``."""
     constants: ClassVar[Mapping[str, Any]] = {}
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
     """What asks for a stream, and in it for token counts where the server knows how to send them."""
@@ -201,8 +228,21 @@ class RequestBuilder:
             return spec.model_path.name
         return spec.model or ""
 
+    @property
+    def gives_logprobs(self) -> bool:
+        """Whether logprobs may be asked for over this route."""
+        return self.on_route().logprobs is not False
+
+    def on_route(self) -> Capabilities:
+        """Return what a server of this kind can do over the route that it is asked by: :attr:`declares`, corrected."""
+        route = self.spec.route
+        return dataclasses.replace(self.declares, **{**ON_ROUTES.get(route, {}), **self.on_routes.get(route, {})})
+
     def build(self, request: Request, *, stream: bool = True) -> WireRequest:
         """Put a request into this engine's words; ``ParameterNotHonoured`` if it has no word for what matters."""
+        if self.spec.route == "responses":
+            return self._response(request, stream=stream)
+        self._refuse_for_completions(request)
         sampling, omitted = self._sampling_fields(request)
         body: JsonObject = {"model": self.model}
         if request.prompt is not None:
@@ -215,7 +255,8 @@ class RequestBuilder:
         body |= self._thinking_fields(request)
         body |= sampling
         body |= self.constants
-        body |= self._logprob_fields(request)
+        if self.gives_logprobs:
+            body |= self._logprob_fields(request)
         if stream and self.can_stream(request):
             body |= self.stream_fields
         else:
@@ -223,6 +264,35 @@ class RequestBuilder:
         body = with_further(body, request, engine=self.name)
         path = RAW_PATH if request.prompt is not None else CHAT_PATH
         return wire(routed(path, self.api), body, omitted)
+
+    def _response(self, request: Request, *, stream: bool) -> WireRequest:
+        """Put a request into the words of OpenAI's Responses route."""
+        if request.prompt is not None:
+            raise ParameterNotHonoured(
+                f"{self.name} is asked over route 'responses', which takes no raw prompt (case {request.case!r}). "
+                "Write messages, or use another route.",
+                engine=self.name,
+                case=request.case,
+            )
+        sampling, omitted = self._responses_sampling(request)
+        chat = self._chat_fields(request) | self._thinking_fields(request)
+        body: JsonObject = {"model": self.model, **responses.body_of(chat, engine=self.name, case=request.case)}
+        body |= sampling
+        body |= self.constants
+        if request.top_logprobs is not None and self.gives_logprobs:
+            asked = RequestBuilder._logprob_fields(self, request)
+            body |= {"include": [responses.LOGPROBS], "top_logprobs": asked["top_logprobs"]}
+        # Said either way: transformers serve streams unless it is told not to.
+        body["stream"] = stream and self.can_stream(request)
+        body = with_further(body, request, engine=self.name)
+        return wire(routed(responses.PATH, self.api), body, omitted)
+
+    def _responses_sampling(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
+        """Return the sampling in the words of route ``responses``; a seed it has no field for changes no argmax."""
+        fields, engine = self.responses_fields, f"{self.name} (route responses)"
+        sampling, without = unseeded(request.sampling, fields)
+        sent, omitted = sampling_fields(sampling, fields, engine=engine, case=request.case)
+        return sent, (*omitted, *without)
 
     def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         """Return the sampling in this engine's words, and our names of what was left out."""
@@ -255,6 +325,28 @@ class RequestBuilder:
     def can_stream(self, request: Request) -> bool:
         """Tell whether this request may be streamed; one that may not is sent unstreamed, with the same answer."""
         return True
+
+    def own(self, request: Request) -> Request:
+        """Return a question of ours as this route can be asked it.
+
+        As a raw prompt where it takes nothing else, and with room for an answer as long as it insists on.
+        """
+        if self.spec.route == "responses":
+            most = max(request.sampling.max_tokens, responses.LEAST_TOKENS)
+            return dataclasses.replace(request, sampling=dataclasses.replace(request.sampling, max_tokens=most))
+        if self.spec.route != "completions" or request.messages is None:
+            return request
+        text = "\n".join(str(turn.get("content") or "") for turn in request.messages)
+        return dataclasses.replace(request, messages=None, prompt=text)
+
+    def _refuse_for_completions(self, request: Request) -> None:
+        if self.spec.route == "completions" and request.prompt is None:
+            raise ParameterNotHonoured(
+                f"{self.name} is asked over route 'completions', which takes raw prompts alone, and case "
+                f"{request.case!r} has messages. Write its text as prompt, or use route = 'openai'.",
+                engine=self.name,
+                case=request.case,
+            )
 
     def _refuse_for_raw(self, request: Request) -> None:
         lost = "tools" if request.tools else ""

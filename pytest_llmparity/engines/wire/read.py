@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -119,6 +119,10 @@ def is_stream(answer: Answer) -> bool:
     return answer.body[:64].lstrip(b"\xef\xbb\xbf\r\n").startswith((b"data:", b"event:", b"id:", b":"))
 
 
+def _of_a_chunk(value: Mapping[str, Any]) -> bool:
+    return not _OF_A_CHUNK.isdisjoint(value) or value.get("type") == "ping"
+
+
 class Reader:
     """Decodes one body and words what is wrong with it; readers of other shapes than OpenAI's share it."""
 
@@ -168,8 +172,8 @@ class Reader:
             **self._of,
         )
 
-    def document(self) -> Mapping[str, Any]:
-        """Return an unstreamed answer."""
+    def document(self, *, holding: str = "choices") -> Mapping[str, Any]:
+        """Return an unstreamed answer: an object with a list that is ``holding`` what was said."""
         text = self.text()
         if not text.strip():
             raise self.broken("the body is empty")
@@ -177,12 +181,16 @@ class Reader:
         self.no_error(value)
         if not isinstance(value, dict):
             raise self.broken(f"the body is a JSON {type(value).__name__}, not an object")
-        if not sequence(value.get("choices")):
-            raise self.broken(f"the JSON has no choices: {shown(text, 120)}")
+        if not sequence(value.get(holding)):
+            raise self.broken(f"the JSON has no {holding}: {shown(text, 120)}")
         return value
 
-    def chunks(self, draft: Draft) -> Iterator[Mapping[str, Any] | None]:
+    def chunks(
+        self, draft: Draft, *, belongs: Callable[[Mapping[str, Any]], bool] = _of_a_chunk
+    ) -> Iterator[Mapping[str, Any] | None]:
         """Yield each chunk, and ``None`` for ``[DONE]``; an error in any clothes is raised where it stands.
+
+        ``belongs`` tells whether an event is part of an answer.
 
         Front ends that have said 200 write an error as an event of that kind, as a line without ``data:``, or behind
         half a chunk. Lines that are neither error nor chunk are left out with a remark, unless the stream is not whole.
@@ -214,7 +222,7 @@ class Reader:
                 return
             if not isinstance(value, dict):
                 raise self.broken(f"an event is a JSON {type(value).__name__}, not an object")
-            if _OF_A_CHUNK.isdisjoint(value) and value.get("type") != "ping":
+            if not belongs(value):
                 self.stray = self.stray or shown(line, 120)
                 draft.remarks.append(_STRAY_REMARK)
             yield value

@@ -48,6 +48,13 @@ _UNSUPPORTED: Final = re.compile(
     r"|extra_forbidden|extra (inputs|fields)|unexpected (keys|fields|parameter)|is not allowed|is not implemented",
     re.IGNORECASE,
 )
+NO_MEDIA: Final = re.compile(
+    r"(image|audio|video)s? (input|content)s? (is|are) not supported|is not a multimodal model"
+    r"|only 'text' content type|not support (image|audio|vision|multimodal)|at most 0 (image|audio|video)",
+    re.IGNORECASE,
+)
+"""How servers say that a model reads text alone: llama.cpp (a 500, also as Ollama and LiteLLM pass it on), vLLM,
+mlx-lm (a 404)."""
 _WORDS: Final = (
     *("message", "Message", "msg", "error_msg", "error_message", "errorMessage", "reason", "faultstring", "detail"),
 )
@@ -151,6 +158,9 @@ def refusal_of(value: object, *, depth: int = 4) -> Refusal | None:
     for name in ("error", "errors", "exception", "fault", "err", "Error"):
         if _meant(value.get(name)):
             return _held(value[name], value, depth)
+    response = value.get("response")  # of an event of the Responses route
+    if value.get("type") == "response.failed" and isinstance(response, dict):
+        return refusal_of(response, depth=depth - 1) or _flat(response)
     says = any(isinstance(value.get(name), str) and value[name] for name in _WORDS if name != "detail")
     if "error" in (value.get("object"), value.get("type"), value.get("status")) or says:
         return _passed_on(_flat(value), depth)
@@ -373,6 +383,11 @@ def _classify(refusal: Refusal, status: int) -> tuple[type[errors.EngineError], 
     # Also under a 5xx: a front end makes one of whatever the server behind it says.
     if status >= 400 and status != 429 and _OVERFLOW.search(words):
         return errors.ContextOverflow, "Raise context_length, shorten the prompt or lower max_tokens."
+    if status >= 400 and NO_MEDIA.search(words):
+        return (
+            errors.UnsupportedParameter,
+            "Leave these parts out, or compare on an engine that reads them.",
+        )
     if status == 404:
         return _not_found(refusal)
     if status in (400, 413, 422):

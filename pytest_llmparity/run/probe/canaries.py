@@ -68,7 +68,7 @@ def ask(
 
 def _answer(adapter: Adapter, case: Case, *, logprobs: bool) -> Completion | None:
     try:
-        wire = adapter.build(_request(case, logprobs=logprobs), stream=False)
+        wire = adapter.build(adapter.own(_request(case, logprobs=logprobs)), stream=False)
         reply = adapter.control.post(wire.path, wire.body, timeout_s=adapter.spec.request_timeout_s)
         return adapter.read(reply, case=case.id)
     except EngineError:  # a prompt it cannot be asked says nothing, whatever the reason

@@ -175,9 +175,9 @@ def compare_routes(
     """Ask these over the route ``engine.openai()`` uses, then over the measured one, and hold the answers together.
 
     One route after the other, the measured one last: Ollama loads the model again where the options of a request are
-    not those it was loaded with (server/sched.go, ``needsReload``). ``None`` where they are the same route, or ``take``
-    says that no more requests may be sent, or one of them got no answer: ``say`` is told, and the rest is not waited
-    for. Never raises for what the server does.
+    not those it was loaded with (server/sched.go, ``needsReload``). ``None`` where they are the same route or are sent
+    the same, as raw prompts mostly are over ``completions``, or ``take`` says that no more requests may be sent, or one
+    of them got no answer: ``say`` is told, and the rest is not waited for. Never raises for what the server does.
     """
     if adapter.spec.route == "openai":
         return None
@@ -186,6 +186,8 @@ def compare_routes(
     other.api = adapter.api
     other.time_left = adapter.time_left
     other.learnt(adapter.can)
+    if all(_sent(adapter, request) == _sent(other, request) for request in requests):
+        return None
     try:
         there = [_over(other, request, take) for request in requests]
         here = [_over(adapter, request, take) for request in requests]
@@ -236,6 +238,15 @@ def _over(adapter: Adapter, request: Request, take: Callable[[], bool]) -> _Over
         raise
     except EngineError:
         return _Over()
+
+
+def _sent(adapter: Adapter, request: Request) -> tuple[str, bytes] | None:
+    """Return path and body of a request, ``None`` where the route has no words for it."""
+    try:
+        wire = adapter.build(request)
+    except ParameterNotHonoured:
+        return None
+    return wire.path, wire.body
 
 
 def _answer(completion: Completion) -> tuple[object, ...]:

@@ -163,6 +163,7 @@ class Prober:
         timeout_s: float = TIMEOUT_S,
     ) -> Callable[[], Completion]:
         """Return what sends a request, which counts as sent, and returns its answer; ``Spent`` where it may not be."""
+        request = self.adapter.own(request)
         wire = self.adapter.build(request, stream=stream)
         if change:
             wire = build.wire(wire.path, _changed(json.loads(wire.body), change), wire.omitted)

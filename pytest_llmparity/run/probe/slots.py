@@ -96,7 +96,7 @@ async def _ask(adapter: Adapter, client: Client, about: str) -> Span:
 def _wire(adapter: Adapter, about: str) -> WireRequest:
     """Return a request of a text of its own: one that is in the other's prefix cache would be too quick."""
     request = asking(QUESTION, max_tokens=TOKENS)
-    return adapter.build(unseen.behind(unseen.number("slots", about), request) or request)
+    return adapter.build(adapter.own(unseen.behind(unseen.number("slots", about), request) or request))
 
 
 def _span(exchange: Exchange, ends: tuple[int, ...]) -> Span:

@@ -59,7 +59,7 @@ def recorded(
         kind=record.kind,
         version=record.version,
         model=model,
-        route="native" if record.route == "native" else "openai",
+        route=spec.route,
         api=spec.api,
         context_length=spec.context_length,
         lock=lock_hash(engine),

@@ -24,7 +24,8 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.values import decoded, facts, mapping, mappings, quantization, string
-from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec
+from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec, Route
 
 DEFAULT_CONTEXT: Final = 4096
 """What one request gets when nothing is configured, or the model's trained length if that is shorter: every slot has a
@@ -73,6 +74,11 @@ class LlamaCppAdapter(GgufServer):
     """One llama.cpp server (``llama-server`` or xllamacpp)."""
 
     kind: ClassVar[str] = "llamacpp"
+    routes: ClassVar[tuple[Route, ...]] = ANSWERS
+    # Every field of its own is taken over /v1/responses too, and so is stop. "logprobs" is needed for top_logprobs and
+    # then leaves the answer without any, and text.format is taken and not enforced (both seen on b10488).
+    responses_fields: ClassVar[Mapping[str, str]] = {**GgufServer.fields, "max_tokens": "max_output_tokens"}
+    on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {"responses": {"logprobs": False, "token_ids": False}}
     deadline_s: ClassVar[float] = 60.0  # llama.cpp's own tests wait this long for a start
     scrub: ClassVar[tuple[str, ...]] = ("LLAMA_ARG_*", "LLAMA_API_KEY")
     # A prompt half taken from the cache runs in other batch shapes, which moves logits (llama.cpp's README).

@@ -22,10 +22,11 @@ from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.kinds.ollama import about, limits, models, native
 from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.start.launch import Launch
-from pytest_llmparity.engines.wire import build
+from pytest_llmparity.engines.wire import build, responses
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.values import facts, string
+from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec, Route
 
 PULL_S: Final = 3600.0
@@ -59,8 +60,8 @@ class OllamaAdapter(Adapter):
     """One model of one Ollama daemon.
 
     ``route = "openai"`` asks ``/v1/chat/completions``, as applications do; ``"native"`` asks ``/api/chat``, where every
-    parameter has a field and a prompt that does not fit is refused. Raw prompts always go to ``/api/generate`` with
-    ``raw``: ``/v1/completions`` puts the chat template around them.
+    parameter has a field and a prompt that does not fit is refused. Raw prompts of both go to ``/api/generate`` with
+    ``raw``: ``/v1/completions`` puts the chat template around them, as route ``"completions"`` shows.
     """
 
     kind: ClassVar[str] = "ollama"
@@ -71,7 +72,11 @@ class OllamaAdapter(Adapter):
         *("OLLAMA_CONTEXT_LENGTH", "OLLAMA_FLASH_ATTENTION", "OLLAMA_GO_TEMPLATE", "OLLAMA_KV_CACHE_TYPE"),
     )
     health_path: ClassVar[str] = "/api/version"
-    routes: ClassVar[tuple[Route, ...]] = ("openai", "native")
+    routes: ClassVar[tuple[Route, ...]] = (*ANSWERS, "native")
+    on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {
+        "responses": {"logprobs": False, "token_ids": False, "json_schema": True},
+        "completions": {"logprobs": False, "raw_prompt": False, "json_schema": False},
+    }
     log_hint: ClassVar[str] = (
         "journalctl -u ollama on Linux, ~/.ollama/logs/server.log on macOS, %LOCALAPPDATA%\\Ollama on Windows"
     )
@@ -202,7 +207,7 @@ class OllamaAdapter(Adapter):
             return None
         if about.entry({"models": [{"name": other.model}]}, self.model):
             reason = f"the load options of route {self.spec.route!r} are not those of route {other.route!r}"
-            return reason if other.route != self.spec.route else None
+            return reason if (other.route == "native") != (self.spec.route == "native") else None
         if self._shown().get("remote_host") or models.show(self.control, other.model).get("remote_host"):
             return None
         loaded = self.control.ask("/api/ps")
@@ -281,12 +286,14 @@ class OllamaAdapter(Adapter):
         show = self._shown()
         path, gguf = about.template_path(show), about.served_by_llama(show)
         offered = show.get("capabilities")
-        overflow: Overflow = "refused" if self.spec.route == "native" else "oldest turns dropped"
+        route = self.spec.route
+        overflow: Overflow = "refused" if route == "native" else "oldest turns dropped"
+        able = self.on_route()
         return dataclasses.replace(
-            self.declares,
+            able,
             schema_order=path != "jinja" if path and gguf else None,
-            tools="tools" in offered if isinstance(offered, list) else None,
-            overflow=overflow if gguf else None,
+            tools="tools" in offered if isinstance(offered, list) and able.tools is None else able.tools,
+            overflow=overflow if gguf and route != "completions" else None,
         )
 
     def weights_file(self) -> Path | None:
@@ -320,6 +327,9 @@ class OllamaAdapter(Adapter):
         out, so the first request asks it for them.
         """
         native.refuse_choice(request, engine=self.name)
+        if self.spec.route in ("responses", "completions"):
+            self._refuse_format(request)
+            return super().build(request, stream=stream)
         if request.prompt is None and self.spec.route == "openai":
             native.schema_or_json(request, engine=self.name)
             return super().build(request, stream=stream)
@@ -337,6 +347,23 @@ class OllamaAdapter(Adapter):
         body |= {"truncate": False} | ({"shift": False} if on_native else {})
         path = native.CHAT_PATH if request.prompt is None else native.RAW_PATH
         return build.wire(path, build.with_further(body, request, engine=self.name), omitted)
+
+    def _refuse_format(self, request: Request) -> None:
+        """Raise ``ParameterNotHonoured`` for a format that the newer or the older route of ``/v1`` would drop."""
+        wanted = native.schema_or_json(request, engine=self.name)
+        if wanted is None or (self.spec.route == "responses" and wanted != "json"):
+            return
+        path = responses.PATH if self.spec.route == "responses" else build.RAW_PATH
+        what = "response_format of type json_object" if wanted == "json" else "response_format"
+        raise build.refuse(what, f"Ollama's {path} drops it", engine=self.name, case=request.case)
+
+    def _responses_sampling(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
+        defaults = about.sampling_defaults(self._shown(), self._release(), self.spec.route)
+        sampling, unseeded = build.unseeded(request.sampling, self.responses_fields)
+        sent, omitted = about.openai_sampling(
+            sampling, defaults, engine=self.name, case=request.case, fields=self.responses_fields
+        )
+        return sent, (*omitted, *unseeded)
 
     def _sampling_fields(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         defaults = about.sampling_defaults(self._shown(), self._release(), "openai")

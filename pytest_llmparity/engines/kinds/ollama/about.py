@@ -106,13 +106,20 @@ def sampling_defaults(show: Show, version: str, route: Route) -> JsonObject:
     if release and (number := tuple(map(int, release.groups()))) != (0, 0, 0):  # 0.0.0 is a build by hand
         defaults["repeat_penalty"] = 1.0 if number >= REPEAT_PENALTY_OFF else 1.1
     defaults |= {name: value for name, value in parameters(show).items() if name in _SAMPLED}
-    return defaults | ({"temperature": 1.0, "top_p": 1.0} if route == "openai" else {})
+    return defaults | ({"temperature": 1.0, "top_p": 1.0} if route != "native" else {})
 
 
 def openai_sampling(
-    sampling: Sampling, defaults: Mapping[str, Any], *, engine: str, case: str
+    sampling: Sampling,
+    defaults: Mapping[str, Any],
+    *,
+    engine: str,
+    case: str,
+    fields: Mapping[str, str] = build.EVERY_SERVER,
 ) -> tuple[JsonObject, tuple[str, ...]]:
     """Return the sampling fields for ``/v1`` and the names left out, as ``building.sampling_fields`` does.
+
+    ``fields`` is what its route has words for, our name to the wire's.
 
     What it has no field for is left out where the server's own default is the value that is asked for; that is as good
     as sent and not named. In a greedy request it is left out, and named, where the default cannot change the answer
@@ -135,10 +142,10 @@ def openai_sampling(
             engine=engine,
             case=case,
         )
-    sent, _ = build.sampling_fields(
-        sampling, build.EVERY_SERVER | {name: name for name in UNSENT}, engine=engine, case=case
+    sent, more = build.sampling_fields(
+        sampling, {**fields, **{name: name for name in UNSENT}}, engine=engine, case=case
     )
-    return {name: value for name, value in sent.items() if name not in UNSENT}, tuple(omitted)
+    return {name: value for name, value in sent.items() if name not in UNSENT}, (*omitted, *more)
 
 
 # ---- template ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from pytest_llmparity.engines.kinds.ollama.about import Show, sampling_defaults, served_by_llama, template_path
@@ -16,13 +17,21 @@ _OPENAI: Final = (
     "too long may be refused.",
     "/v1 samples at temperature 1.0 and top_p 1.0 where an application leaves them out, whatever the Modelfile says.",
     "/v1 makes several messages of one whose content is a list of parts.",
-    "/v1/completions puts the chat template around its prompt; raw prompts are sent to /api/generate instead.",
+    "/v1/completions puts the chat template around its prompt; over route openai raw prompts are sent to /api/generate "
+    "instead.",
 )
 _NATIVE: Final = (
     "engine.openai() uses /v1, which cannot send the load options of this route: Ollama loads the model anew each time "
     "the two alternate.",
     "Ollama has no tool_choice, n, logit_bias or chat_template_kwargs.",
 )
+_OF_ROUTES: Final[Mapping[Route, tuple[str, ...]]] = {
+    "responses": (
+        "/v1/responses drops stop, seed, the penalties, json_object and include beside what /v1 drops, and calls an "
+        "answer that the token limit cut completed: its count of tokens shows the cut.",
+    ),
+    "completions": ("/v1/completions gives no logprobs and drops response_format, without a word.",),
+}
 _ALWAYS: Final = (
     "Ollama reuses its prompt cache for every request; no field switches it off.",
     "Ollama refuses logprobs beside tools, streamed or not; cases with tools are asked without logprobs.",
@@ -33,7 +42,7 @@ _ALWAYS: Final = (
 
 def of_route(route: Route) -> tuple[str, ...]:
     """Return what holds for every model on a route."""
-    return (_OPENAI if route == "openai" else _NATIVE) + _ALWAYS
+    return (_NATIVE if route == "native" else _OPENAI) + _OF_ROUTES.get(route, ()) + _ALWAYS
 
 
 def of_model(show: Show, *, version: str, route: Route) -> tuple[str, ...]:
@@ -51,7 +60,7 @@ def of_model(show: Show, *, version: str, route: Route) -> tuple[str, ...]:
         )
     defaults = sampling_defaults(show, version, route)
     penalty = defaults.get("repeat_penalty")
-    if route == "openai" and penalty not in (None, 1, 1.0):
+    if route != "native" and penalty not in (None, 1, 1.0):
         changes.append(
             f"repeat_penalty {penalty} is applied to every answer and /v1 cannot switch it off; route = 'native' can."
         )
