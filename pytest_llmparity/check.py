@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_llmparity.core.checks.similarity import SimilarityCheck
     from pytest_llmparity.core.checks.tags import By
     from pytest_llmparity.core.checks.tools import ToolsCheck
-    from pytest_llmparity.core.checks.tools.calls import Arguments, Order
+    from pytest_llmparity.core.checks.tools.calls import Arguments, LastAnswer, Order
     from pytest_llmparity.core.checks.value import ValueCheck
     from pytest_llmparity.core.checks.value.pair import Key
     from pytest_llmparity.core.right.extract import Extract
@@ -261,6 +261,7 @@ def tools(
     agree: float | None = None,
     arguments: Arguments | Sequence[str] = "equal",
     order: Order = "any",
+    last: LastAnswer = "equal",
     by: By | None = None,
 ) -> ToolsCheck:
     """Require tool calls where they belong, of the right tool, without faults, and alike on both engines.
@@ -276,8 +277,9 @@ def tools(
     Between engines: ``agree`` is the least share of prompts in which both call alike: as often, the same tools, and
     ``arguments`` that are ``"equal"`` as JSON, that ``"fits"`` their schemas on both, or that are equal in some fields
     (``["city", "stops[].zip"]``, short for ``$.city`` and ``$.stops[].zip``). ``order="same"`` asks for the same order
-    of calls too. At least one limit is needed; of cases of one ``group`` one counts, ``by="tag"`` also judges each tag,
-    as :func:`schema` does.
+    of calls too. Prompts with ``tool_results`` are conversations: alike in the calls of every turn, in how many turns
+    there are, and in the last answer, unless ``last="any"``. At least one limit is needed; of cases of one ``group``
+    one counts, ``by="tag"`` also judges each tag, as :func:`schema` does.
 
     Raises ``DesignError`` for anything else.
     """
@@ -289,8 +291,10 @@ def tools(
     given: dict[str, Any] = {**limits_of("tools", limits, example=example)}
     if order not in ("any", "same"):
         raise DesignError(f'tools(order={order!r}): order is "any" or "same"')
+    if last not in ("equal", "any"):
+        raise DesignError(f'tools(last={last!r}): last is "equal" or "any", and about the last answer of conversations')
     return ToolsCheck(
-        **given, arguments=chosen_arguments(arguments), order=order, by=by_tag("tools", by), where=caller()
+        **given, arguments=chosen_arguments(arguments), order=order, last=last, by=by_tag("tools", by), where=caller()
     )
 
 

@@ -10,7 +10,7 @@ import enum
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -74,7 +74,8 @@ class Request:
     ``None`` for no logprobs. ``extra_body`` are further fields of the body, sent as they are whatever the engine.
     ``thinking`` holds what is said of reasoning: ``reasoning_effort`` and ``chat_template_kwargs``, which each kind of
     engine has its own words for. ``streamed`` says whether the answer comes as a stream, ``None`` that it may come as
-    whoever asks likes.
+    whoever asks likes. With ``tool_results`` it begins a conversation (``core.prompts.script``), in which the engine
+    gives at most ``max_turns`` answers.
     """
 
     case: str
@@ -88,6 +89,8 @@ class Request:
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     thinking: Mapping[str, Any] = field(default_factory=dict)
     streamed: bool | None = None
+    tool_results: Mapping[str, Any] = field(default_factory=dict)
+    max_turns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,8 @@ class WireRequest:
 
     ``sha256`` is the hex digest of ``body``. ``omitted`` names sampling fields left out because the adapter
     proves the engine's default neutral. ``max_tokens`` is the limit the request sets, ``answer_bytes`` the longest body
-    that can be an answer to it (``core.sizes``); ``None`` where nobody noted them.
+    that can be an answer to it (``core.sizes``); ``None`` where nobody noted them. ``begins`` is the request it was
+    made of where that begins a conversation: ``sha256`` is then of what its tools return too, ``streamed`` is said.
     """
 
     path: str
@@ -106,6 +110,7 @@ class WireRequest:
     method: str = "POST"
     max_tokens: int | None = None
     answer_bytes: int | None = None
+    begins: Request | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +120,18 @@ class ToolCall:
     name: str
     arguments: str
     id: str = ""
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a conversation ended before its engine answered in words.
+
+    ``no result``: the case has no result for a call. ``broken call``: arguments that are no JSON object, with which no
+    tool can be called. ``no end``: it called on after as many turns as it may have. ``no words``: it was given results
+    and said nothing. ``words`` say more.
+    """
+
+    kind: Literal["no result", "broken call", "no end", "no words"]
+    words: str
 
 
 class ApplicationCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +200,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     where it is not known (answers stored by an older version). ``token_ends`` are the offsets in the body of a streamed
     answer at which events that carry generated tokens end; they time an answer that was just read and are not kept.
     ``calls`` are those an application made whose value this is, ``None`` of an engine's own answer.
+
+    In a conversation with scripted tools it is the last answer: ``turns`` are those before it, in their order, each
+    with the ``results`` that its calls were given, and ``stopped`` says why there are no words, if there are none.
     """
 
     text: str
@@ -201,6 +221,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     token_ends: tuple[int, ...] = ()
     calls: tuple[ApplicationCall, ...] | None = None
+    turns: tuple[Completion, ...] = ()
+    results: tuple[str, ...] = ()
+    stopped: Stopped | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Completion):
@@ -208,6 +231,11 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         return all(getattr(self, name) == getattr(other, name) for name in _COMPARED)
 
     __hash__ = None  # type: ignore[assignment]  # as a dictionary, which it holds, has none
+
+    @property
+    def conversation(self) -> tuple[Completion, ...]:
+        """All answers of a conversation in their order, the last one included; of any other answer itself."""
+        return (*self.turns, self)
 
     @property
     def cut(self) -> bool:

@@ -63,6 +63,11 @@ def whole(line: Line, *, engine: str, prompt_set: str) -> Iterator[str]:
     )
     for answer in line.answers:
         yield printable(f"  {_counts(answer)}: ended by {answer.finish or 'nothing said'}, {_tokens(answer)}")
+        for number, turn in enumerate(answer.turns, start=1):
+            given = f"{turn.text}{_calls(turn)}".strip()
+            yield printable(f"    turn {number} | {given} -> {', '.join(turn.results)}")
+        if answer.stopped is not None:
+            yield printable(f"    no answer ({answer.stopped.kind}): {answer.stopped.words}")
         if answer.reasoning:
             yield from (f"    reasoning | {printable(text)}" for text in answer.reasoning.split("\n"))
         yield from (f"    | {printable(text)}" for text in answer.text.split("\n") if answer.text)
@@ -134,6 +139,12 @@ def _parted(ours: Line, theirs: Line, names: tuple[str, str]) -> list[str]:
 def _beside_text(answer: Answer, other: Answer) -> str:
     """Return what an answer has otherwise than one of the same text, and that text where it is all there is."""
     shown = []
+    turns = [turn.words for turn in answer.turns], [turn.words for turn in other.turns]
+    if turns[0] != turns[1]:
+        alike = (place for place, (a, b) in enumerate(zip(*turns, strict=False)) if a != b)
+        place = next(alike, min(map(len, turns)))
+        turn = (*answer.turns, answer)[place]
+        shown.append(f"turn {place + 1}: {turn.text}{_calls(turn)}".strip())
     if answer.tool_calls != other.tool_calls:
         shown.append(_calls(answer).strip() or "no tool call")
     if answer.reasoning != other.reasoning:

@@ -88,22 +88,39 @@ def sample_to_json(
         "text": answer and answer.text,
         "reasoning": answer and answer.reasoning,
         "tool_calls": answer and [samples_module.to_json(call) for call in answer.tool_calls],
+        "turns": answer and [_turn(turn) for turn in answer.turns],
+        "stopped": answer and answer.stopped and samples_module.to_json(answer.stopped),
         "finish_reason": answer and answer.finish_reason,
         "cut": answer and answer.cut,
         "normalised": answer and list(answer.normalised),
-        "usage": answer
-        and {
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-            "reasoning_tokens": answer.reasoning_tokens,
-            "cached_tokens": answer.cached_tokens,
-        },
+        "usage": answer and _usage(answer),
         "logprobs": answer and _logprobs(answer),
         "timing": sample.timing and samples_module.to_json(sample.timing),
         "failure": failure if places is None else places.shorten(failure),
     }
     cleaned: dict[str, Any] = clean(line)
     return cleaned
+
+
+def _usage(answer: Completion) -> dict[str, int | None]:
+    return {
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "reasoning_tokens": answer.reasoning_tokens,
+        "cached_tokens": answer.cached_tokens,
+    }
+
+
+def _turn(answer: Completion) -> dict[str, Any]:
+    """Return an answer of a conversation that another one follows, with what its calls were given."""
+    return {
+        "text": answer.text,
+        "reasoning": answer.reasoning,
+        "tool_calls": [samples_module.to_json(call) for call in answer.tool_calls],
+        "results": list(answer.results),
+        "finish_reason": answer.finish_reason,
+        "usage": _usage(answer),
+    }
 
 
 def _logprobs(answer: Completion) -> list[dict[str, Any]] | None:

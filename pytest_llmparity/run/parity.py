@@ -83,6 +83,12 @@ class Row:
         return self.completion.tool_calls
 
     @property
+    def turns(self) -> tuple[Completion, ...]:
+        """The answers before it in a conversation with scripted tools, each with the ``results`` of its calls."""
+        __tracebackhide__ = True
+        return self.completion.turns
+
+    @property
     def reasoning(self) -> str:
         """What the model thought before it answered, empty where the engine sent none."""
         __tracebackhide__ = True

@@ -15,6 +15,7 @@ from pytest_llmparity.core.checks.drift.floor import MOST, fewest, reached
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, Needs, floor_stages, union
 from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
 from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.recorded.playing import Purpose
@@ -274,16 +275,22 @@ def rounds(unit: Unit, order: Sequence[Case]) -> list[list[Step]]:
 
 
 def requests_of_unit(unit: Unit) -> tuple[int, int]:
-    """Return how many answers are wanted of an engine that repeats itself, and the most."""
+    """Return how many answers are wanted of an engine that repeats itself, and the most.
+
+    A conversation has one answer at least, and at most as many as it may have turns.
+    """
     answers = len(unit.prompts.cases) * unit.repeats
+    further = sum(max(0, case.max_turns - 1) for case in unit.prompts.cases) * unit.repeats
     if unit.part is None or unit.part.timed:
         answers += unit.needs.timed
     if not unit.needs.floor:
-        return answers, answers
+        return answers, answers + further
+    longest = max((case.max_turns for case in unit.prompts.cases), default=0) or 1
     if unit.part is not None:
-        return (answers + len(FLOOR_PHASES) * len(unit.part.floor),) * 2
+        floor = len(FLOOR_PHASES) * len(unit.part.floor)
+        return answers + floor, answers + further + floor * longest
     least, most = floor_cases(unit)
-    return answers + len(FLOOR_PHASES) * least, answers + len(FLOOR_PHASES) * most
+    return answers + len(FLOOR_PHASES) * least, answers + further + len(FLOOR_PHASES) * most * longest
 
 
 def floor_cases(unit: Unit) -> tuple[int, int]:
@@ -375,7 +382,7 @@ def wire_of(adapter: Adapter, request: Request, *, stream: bool = True) -> WireR
     if request.streamed is not None:
         stream = request.streamed
         other = adapter.build(request, stream=not stream)
-    wire = adapter.build(request, stream=stream)
+    wire = _limited(adapter.build(request, stream=stream), request)
     if request.streamed is not None and (wire.path, wire.body) == (other.path, other.body):
         raise UnsupportedParameter(
             f"{adapter.name} is sent the same request for case {request.case!r} whether its answer is to be streamed "
@@ -383,6 +390,20 @@ def wire_of(adapter: Adapter, request: Request, *, stream: bool = True) -> WireR
             engine=adapter.name,
             case=request.case,
         )
+    if not request.tool_results:
+        return wire
+    scripted = json.dumps([wire.sha256, request.tool_results, request.max_turns])
+    begins = dataclasses.replace(request, streamed=stream)
+    return dataclasses.replace(wire, sha256=hashlib.sha256(scripted.encode()).hexdigest(), begins=begins)
+
+
+def next_wire(engine: Engine, request: Request) -> WireRequest:
+    """Return a later request of a conversation in the engine's words, streamed as its first one was."""
+    return _limited(engine.build(request, stream=request.streamed is not False), request)
+
+
+def _limited(wire: WireRequest, request: Request) -> WireRequest:
+    """Return a request with the token limit that it sets, and how large its answer can be."""
     most = sizes.wire_bytes(request, sent=len(wire.body))
     return dataclasses.replace(wire, max_tokens=request.sampling.max_tokens, answer_bytes=most)
 
@@ -400,8 +421,12 @@ def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
 
 
 def request_of(adapter: Adapter, unit: Unit, case: Case, *, prefix: str) -> WireRequest | None:
-    """Return one of the unit's requests, streamed, with a prefix before its first text; ``None`` if it has none."""
-    request = unseen.behind(prefix, _request(adapter, unit, case))
+    """Return one of the unit's requests, streamed, with a prefix before its first text; ``None`` if it has none.
+
+    Of a conversation it is the first one: what is timed is one answer.
+    """
+    first = dataclasses.replace(_request(adapter, unit, case), tool_results={}, max_turns=0)
+    request = unseen.behind(prefix, first)
     return None if request is None else wire_of(adapter, request)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,3 +67,67 @@ def test_calls_are_the_same_streamed_and_unstreamed(
     assert run.wait() == 0, run.output
     (verdict,) = run.verdicts().values()
     assert (verdict["outcome"], verdict["estimate"], verdict["kind"]) == ("PASS", 1.0, "stream.rate")
+
+
+RESULTS = {
+    "get_weather": "Sunny, 21 degrees.",
+    "get_time": [{"result": "12:30"}, {"result": "12:31"}],
+    "add_numbers": {"sum": 7},
+    "find_person": [{"arguments": {"name": "Greta Nagy"}, "result": {"room": "B12"}}, {"result": {"room": "C3"}}],
+    "create_ticket": {"ticket": 88},
+}
+LOOPS = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity(
+    "{loops}",
+    check.tools(trigger=0.7, agree=0.3, arguments=["city", "name"]),
+    check.text(margin=0.2),
+    max_tokens=64,
+)
+def test_loops(): ...
+"""
+
+
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
+    """Write the prompts with what their tools return."""
+    path = tmp_path_factory.mktemp("loops") / "loops.jsonl"
+    rows = [json.loads(line) for line in (prompts / "tools.jsonl").read_text("utf-8").splitlines()]
+    scripted = [{**row, "tool_results": RESULTS, "max_turns": 4} for row in rows]
+    path.write_text("\n".join(map(json.dumps, scripted)), "utf-8")
+    return path
+
+
+def conversations(run: LiveRun, engine: str) -> Counter[int]:
+    """Count the answers of an engine by how many turns they took."""
+    lines = (run.folder / "out/samples.jsonl").read_text("utf-8").splitlines()
+    samples = [json.loads(line) for line in lines]
+    return Counter(1 + len(s["turns"]) for s in samples if s["engine"] == engine and s["phase"] == "main")
+
+
+def test_conversations_go_on_and_a_copy_of_the_same_file_holds_the_same_ones(
+    launch: Callable[..., LiveRun], gguf: Callable[..., str], loops: Path
+) -> None:
+    run = launch(
+        "--engines=f16,again,q4",
+        "--parity-report=json",
+        "--parity-out=out",
+        "--parity-explain-requests=0",
+        suite=LOOPS.format(loops=loops),
+        config=gguf("f16", "F16") + gguf("again", "F16") + gguf("q4", "Q4_0"),
+    )
+
+    run.wait()
+    verdicts = run.verdicts()
+    same, other = (verdicts["test_loops", "tools.agree", engine] for engine in ("again", "q4"))
+    assert (same["outcome"], same["estimate"]) == ("PASS", 1.0), run.output
+    assert other["estimate"] < 1.0  # four bits call otherwise somewhere
+    assert verdicts["test_loops", "text", "again"]["estimate"] == 0.0
+    assert {verdicts["test_loops", "tools.trigger", engine]["outcome"] for engine in ("f16", "q4")} == {"PASS"}
+    counts = conversations(run, "f16")
+    assert counts == conversations(run, "again")
+    assert sum(counts.values()) == 48
+    assert counts[1] >= 7  # those that are to answer at once
+    assert sum(n for turns, n in counts.items() if turns > 1) > 30

@@ -93,6 +93,7 @@ class AnswersCheck(LimitedCheck):
     """
 
     kind: ClassVar[str] = "answers"
+    reads_last: ClassVar[bool] = True
     gaps: ClassVar[frozenset[str]] = frozenset({"gap", "flips"})
     extract: Extract | None = None
     rate: float | None = None

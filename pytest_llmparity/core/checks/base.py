@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pytest_llmparity.core.compare.answers import parted
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence, Needs
@@ -24,6 +26,8 @@ class BaseCheck:
 
     kind: ClassVar[str]
     sequential: ClassVar[bool] = True
+    reads_last: ClassVar[bool] = False
+    """Whether it judges the last answer of a conversation, whatever was called before it."""
     where: str = field(default="", compare=False)
 
     @property
@@ -57,7 +61,8 @@ class BaseCheck:
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """Return a verdict per engine (absolute limits) or per candidate (pairwise limits), each with its headline."""
-        return [worded(verdict) for verdict in self.verdicts(evidence)]
+        verdicts = self.verdicts(evidence)
+        return [worded(with_conversations(verdict, evidence) if self.reads_last else verdict) for verdict in verdicts]
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Judge, without a headline."""
@@ -129,6 +134,41 @@ class Misused(BaseCheck):
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Raise what is wrong with it."""
         raise self.error
+
+
+def with_conversations(verdict: Verdict, evidence: Evidence) -> Verdict:
+    """Return a verdict on last answers with what it has to say of conversations: who never answered, which part before.
+
+    A last answer behind other calls answers other words than the one it is held against.
+    """
+    scripted = [case.id for case in evidence.prompts.cases if case.tool_results]
+    names = [name for name in (verdict.baseline, verdict.engine) if name is not None and name in evidence.engines]
+    if not scripted or not names:
+        return verdict
+    answers = [evidence.engines[name].answers() for name in names]
+    remarks = []
+    for name, of_engine in zip(names, answers, strict=True):
+        held = [of_engine[case] for case in scripted if case in of_engine]
+        if why := Counter(answer.stopped.kind for answer in held if answer.stopped is not None):
+            kinds = ", ".join(f"{kind} {n}" for kind, n in why.most_common())
+            remarks.append(
+                f"{sum(why.values())} of {explain.count(len(held), 'conversation')} of {name} ended without an answer "
+                f"({kinds}), and what they ended with is judged"
+            )
+    if len(answers) == 2:
+        both = [(case, answers[0][case], answers[1][case]) for case in scripted if all(case in of for of in answers)]
+        places = {case: parted(ours, theirs) for case, ours, theirs in both if ours.turns or theirs.turns}
+        before = [
+            case
+            for case, ours, theirs in both
+            if 0 < places.get(case, 0) < len(ours.conversation) or 0 < places.get(case, 0) < len(theirs.conversation)
+        ]
+        if before:
+            remarks.append(
+                f"{len(before)} of {explain.count(len(both), 'conversation')} part before their last answers, which so "
+                f"answer other words; first: {explain.plain(before[0], 40)} in turn {places[before[0]]}"
+            )
+    return dataclasses.replace(verdict, remarks=(*verdict.remarks, *remarks)) if remarks else verdict
 
 
 def worded(verdict: Verdict) -> Verdict:

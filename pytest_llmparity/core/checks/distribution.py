@@ -29,6 +29,7 @@ class DistributionCheck(BaseCheck):
     """
 
     kind: ClassVar[str] = "distribution"
+    reads_last: ClassVar[bool] = True
     sequential: ClassVar[bool] = False
     repeats: int = REPEATS
     gate: bool = False

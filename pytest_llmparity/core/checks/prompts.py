@@ -103,8 +103,8 @@ class _Refusals(NamedTuple):
 def _uncounted(baseline: str, pairing: Pairing) -> str:
     """Say of which answers an engine did not count the prompt; empty when of none."""
     sides = {
-        baseline: [(pair.case.id, pair.baseline.prompt_tokens) for pair in pairing.pairs],
-        pairing.candidate: [(pair.case.id, pair.candidate.prompt_tokens) for pair in pairing.pairs],
+        baseline: [(pair.case.id, pair.baseline.conversation[0].prompt_tokens) for pair in pairing.pairs],
+        pairing.candidate: [(pair.case.id, pair.candidate.conversation[0].prompt_tokens) for pair in pairing.pairs],
     }
     missing = {name: [case for case, n in counts if not n or n < 0] for name, counts in sides.items()}
     silent = [name for name, cases in missing.items() if len(cases) == len(pairing.pairs) > 0]

@@ -81,6 +81,7 @@ class SimilarityCheck(BaseCheck):
     """
 
     kind: ClassVar[str] = "similarity"
+    reads_last: ClassVar[bool] = True
     at_least: float | None = None
     by: By | None = None
 

@@ -22,13 +22,17 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """Two answers that were compared: where they part, and what was compared of either.
 
     ``baseline`` and ``candidate`` are the texts, or where an answer calls tools its calls written out; the fork's
-    ``byte`` and ``char`` are places in ``baseline``. ``calls``: at least one of the two calls tools.
+    ``byte`` and ``char`` are places in ``baseline``. ``calls``: at least one of the two calls tools. Of conversations
+    they are all turns up to the one in which they part, ``turn`` counted from 1, which begins at ``turn_at`` in both
+    texts; 0 where no turn parts, and of other answers.
     """
 
     fork: Fork
     baseline: str
     candidate: str
     calls: bool = False
+    turn: int = 0
+    turn_at: int = 0
 
 
 def speechless(answer: Completion) -> bool:
@@ -72,8 +76,11 @@ def compare_answers(baseline: Completion, candidate: Completion, *, horizon: int
     Where both call tools their calls are compared: names in order, arguments as JSON values, so that spelling does not
     count. Calls that differ part at the place, in baseline tokens, of the first difference in the calls as written out.
     Where one calls and the other speaks, they part where the text of the first would go on, at its very start if it has
-    none. Raises ``ValueError`` for a horizon below 1.
+    none. Conversations are compared turn by turn as if they were one answer, up to the first turn that differs: what
+    follows answers other words. Raises ``ValueError`` for a horizon below 1.
     """
+    if baseline.turns or candidate.turns:
+        return _compare_conversations(baseline, candidate, horizon)
     if no_evidence(baseline, candidate):
         return None
     if not baseline.tool_calls and not candidate.tool_calls:
@@ -84,6 +91,74 @@ def compare_answers(baseline: Completion, candidate: Completion, *, horizon: int
         fork = find_fork(_saying(baseline, ours), _saying(candidate, theirs), horizon=horizon)
         compared = Compared(fork=fork, baseline=ours, candidate=theirs, calls=True)
     return compared if compared.fork.at_risk > 0 else None
+
+
+def _compare_conversations(baseline: Completion, candidate: Completion, horizon: int) -> Compared | None:
+    """Return where two conversations part, ``None`` when their first turn cannot tell."""
+    written: list[tuple[str, str]] = []
+    sides: tuple[list[Completion], list[Completion]] = ([], [])
+    cut, turn, turn_at = False, 0, 0
+    for number, pair in enumerate(zip(baseline.conversation, candidate.conversation, strict=False), start=1):
+        if no_evidence(*pair) or cut_in_call(*pair):
+            if number == 1:
+                return None
+            cut = True  # what else they would have said is not known
+            break
+        calls = pair[0].tool_calls or pair[1].tool_calls
+        texts = written_out(*pair) if calls else (pair[0].text, pair[1].text)
+        begins = sum(len(ours) + 1 for ours, _ in written)
+        written.append(texts)
+        for side, answer in zip(sides, pair, strict=True):
+            side.append(answer)
+        if texts[0] != texts[1]:
+            turn, turn_at = number, begins
+            break
+    ours, theirs = ("\n".join(texts[side] for texts in written) for side in (0, 1))
+    fork = find_fork(_as_one(sides[0], ours, cut=cut), _as_one(sides[1], theirs, cut=cut), horizon=horizon)
+    if fork.byte is None:
+        turn, turn_at = 0, 0
+    compared = Compared(fork=fork, baseline=ours, candidate=theirs, calls=True, turn=turn, turn_at=turn_at)
+    return compared if fork.at_risk > 0 else None
+
+
+def _as_one(turns: Sequence[Completion], text: str, *, cut: bool) -> Completion:
+    """Return the turns of a conversation as if they had been one answer with this text."""
+    counts = [turn.completion_tokens for turn in turns]
+    known = [count for count in counts if count is not None]
+    return Completion(
+        text=text,
+        reasoning="".join(turn.reasoning for turn in turns),
+        completion_tokens=sum(known) if len(known) == len(counts) else None,
+        finish_reason="length" if cut or turns[-1].cut else turns[-1].finish_reason,
+    )
+
+
+def parted(ours: Completion, theirs: Completion) -> int:
+    """Return the first turn, from 1, in which two answers or conversations differ, 0 where they are alike to the end.
+
+    A turn differs where calls do, or where neither calls and the texts do.
+
+    >>> parted(Completion(text="a"), Completion(text="a")), parted(Completion(text="a"), Completion(text="b"))
+    (0, 1)
+    """
+    for number, (a, b) in enumerate(zip(ours.conversation, theirs.conversation, strict=False), start=1):
+        calls = bool(a.tool_calls or b.tool_calls)
+        if not same_calls(a.tool_calls, b.tool_calls) or (not calls and a.text != b.text):
+            return number
+    turns = len(ours.conversation), len(theirs.conversation)
+    return 0 if turns[0] == turns[1] else min(turns) + 1
+
+
+def turn_of(ours: Completion, theirs: Completion) -> tuple[Completion, Completion]:
+    """Return the answers of the first turn in which two conversations differ, else their last ones.
+
+    >>> turn_of(Completion(text="a"), Completion(text="b"))[1].text
+    'b'
+    """
+    place = parted(ours, theirs)
+    if not place or place > min(len(ours.conversation), len(theirs.conversation)):
+        return ours, theirs
+    return ours.conversation[place - 1], theirs.conversation[place - 1]
 
 
 def digest(text: str) -> str:

@@ -153,7 +153,7 @@ def prompt_counts(evidence: Evidence, candidate: EngineEvidence) -> list[CountPa
     pairs: list[CountPair] = []
     for case in evidence.prompts.cases:
         if case.id in ours and case.id in theirs:
-            a, b = ours[case.id].prompt_tokens, theirs[case.id].prompt_tokens
+            a, b = (side[case.id].conversation[0].prompt_tokens for side in (ours, theirs))
             if a and b and a > 0 and b > 0:
                 pairs.append(CountPair(case.id, a, b))
     return pairs
@@ -174,10 +174,12 @@ def layers(
     reasoning channel, structured output and the order of properties, tools, cache and concurrency (``floor``, the
     baseline's own forks per token), weights. ``schema`` is what the answers should look like; without it each case's
     own ``response_format`` is used. ``parsed`` are answers by engine and case that were read as JSON already,
-    ``orders`` may know the order of their keys.
+    ``orders`` may know the order of their keys. Of conversations it is the first turn, which both were asked alike.
     """
     baseline = evidence.engines[evidence.baseline]
-    ours, theirs = baseline.answers(), candidate.answers()
+    ours, theirs = (
+        {case: answer.conversation[0] for case, answer in engine.answers().items()} for engine in (baseline, candidate)
+    )
     shared = [case for case in evidence.prompts.cases if case.id in ours and case.id in theirs]
     lines = _identity(baseline, candidate)
     lines += count_lines(evidence, candidate)

@@ -133,6 +133,9 @@ def _answer(completion: Completion, valid: Callable[[Completion], bool] | None, 
         valid=None if valid is None or shorter else valid(completion),
         normalised=completion.normalised,
         limit=completion.max_tokens if shorter else None,
+        turns=tuple(_answer(turn, None, first=turn) for turn in completion.turns),
+        results=completion.results,
+        stopped=completion.stopped,
     )
 
 
@@ -147,4 +150,7 @@ def _completion(answer: Answer, max_tokens: int) -> Completion:
         reasoning_tokens=answer.reasoning_tokens,
         normalised=answer.normalised,
         max_tokens=max_tokens if answer.limit is None else answer.limit,
+        turns=tuple(_completion(turn, max_tokens) for turn in answer.turns),
+        results=answer.results,
+        stopped=answer.stopped,
     )

@@ -122,13 +122,14 @@ def _asked(provenance: Provenance) -> Iterator[tuple[str, str]]:
 def _of_case(line: Line, logprobs: LogprobsLine | None) -> Iterator[tuple[str, str]]:
     case = f"case {explain.plain(line.id, 40)}:"
     yield f"{case} its id", line.id
-    for answer in line.answers:
+    for answer in (turn for last in line.answers for turn in (*last.turns, last)):
         yield f"{case} its text", answer.text
         yield f"{case} its reasoning", answer.reasoning
         yield f"{case} its finish reason", answer.finish
         for call in answer.tool_calls:
             yield f"{case} a tool call", call.name
             yield f"{case} a tool call", call.arguments
+        yield from ((f"{case} what a tool returned", result) for result in answer.results)
         for note in answer.normalised:
             yield f"{case} what its reader changed", note
     for tokens in logprobs.answers if logprobs else ():

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from pytest_llmparity.core.identity.lock import Locked
-from pytest_llmparity.core.sample import Fact, Request, Source, TokenLogprob, to_json
+from pytest_llmparity.core.sample import Fact, Request, Source, Stopped, TokenLogprob, to_json
 
 FORMAT: Final = 1
 """Number of the format; it changes when a reader of the old one would misread the new one."""
@@ -88,7 +88,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One distinct answer, and how often it came: ``main`` is what is judged, the others measure the noise floor.
 
     ``valid`` says whether it fits the schema that the case asks for or expects; left out where there is none. ``limit``
-    is the most tokens it might have where that was fewer than the case's.
+    is the most tokens it might have where that was fewer than the case's. Of a conversation it is the last answer:
+    ``turns`` are those before it, each with the ``results`` that its calls were given and no counts of its own.
     """
 
     main: Often = 0
@@ -105,11 +106,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     valid: bool | None = None
     normalised: tuple[str, ...] = ()
     limit: Count | None = None
+    turns: tuple[Answer, ...] = ()
+    results: tuple[str, ...] = ()
+    stopped: Stopped | None = None
 
     @property
     def words(self) -> tuple[object, ...]:
         """What an application gets of it: two answers with the same are one answer."""
-        return (self.text, self.reasoning, self.tool_calls, self.finish)
+        words = (self.text, self.reasoning, self.tool_calls, self.finish)
+        return (*words, tuple(turn.words for turn in self.turns)) if self.turns else words
 
     @property
     def digest(self) -> str:
@@ -196,6 +201,7 @@ def wanted(request: Request) -> Wanted:
     content = [request.messages, request.prompt, request.tools, request.tool_choice, request.response_format]
     content += [request.extra_body] if request.extra_body else []
     content += [request.thinking] if request.thinking else []
+    content += [request.tool_results, request.max_turns] if request.tool_results else []
     return Wanted(prompt=short(to_json(content)), sampling=short(to_json(request.sampling)))
 
 

@@ -45,6 +45,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     fields the entry overrides, ``thinking`` its ``reasoning_effort`` and ``chat_template_kwargs``, ``extra_body``
     further fields of the request, as they are. ``line`` is where the entry starts in its file, counted from 1. ``arm``
     says which of its two arms it is where a check asks for both (``core.prompts.arms``), empty elsewhere.
+    ``tool_results`` says as the entry does what its tools return (``core.prompts.script``), ``max_turns`` how many
+    answers an engine then gives at most, 0 where no tool returns anything.
     """
 
     id: str
@@ -61,6 +63,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     extra_body: Mapping[str, Any] = msgspec.field(default_factory=dict)
     arm: str = ""
     thinking: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    tool_results: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    max_turns: int = 0
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -80,6 +84,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             extra_body=self.extra_body,
             thinking=self.thinking,
             streamed=STREAMS.get(self.arm),
+            tool_results=self.tool_results,
+            max_turns=self.max_turns,
         )
 
 
@@ -144,7 +150,7 @@ def digest(cases: Sequence[Case]) -> str:
 _NAMES: Final = tuple(name for name in Case.__struct_fields__ if name != "line")
 _LABELS: Final = tuple(f'"{name}": ' for name in _NAMES)
 _CONTENT: Final = operator.attrgetter(*_NAMES)
-_LATER: Final = ("extra_body", "arm", "thinking")
+_LATER: Final = ("extra_body", "arm", "thinking", "tool_results", "max_turns")
 """Fields that there were not always: cases without them are written as they were."""
 _TEXT: Final = json.encoder.encode_basestring_ascii
 

@@ -17,10 +17,14 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmparity.core.words.problems import Strict, given, listed
+from pytest_llmparity.core.words.problems import Strict, given, listed, nearest
 
 MAX_ID = 200
 """Characters in a case id: it goes into file names of goldens, node ids and table cells."""
+MAX_TURNS = 8
+"""Answers that an engine gives at most to a case with ``tool_results`` that does not say."""
+MOST_TURNS = 100
+"""Most that a case may say."""
 
 
 def _identifier(value: str) -> str:
@@ -59,6 +63,29 @@ def _fill(value: object) -> str:
     raise ValueError(f"is {given(value)}; expected text or a number")
 
 
+def _scripted(value: dict[str, Any]) -> dict[str, Any]:
+    """Accept what tools return: of each a JSON value, or a list of entries that each have a result."""
+    for name, scripted in value.items():
+        if not isinstance(scripted, list):
+            continue
+        how = 'a list holds entries, each {"result": …} or {"arguments": {…}, "result": …}'
+        if not scripted:
+            raise ValueError(f"has an empty list for {given(name)}; {how}")
+        for index, entry in enumerate(scripted):
+            if not isinstance(entry, dict) or "result" not in entry or entry.keys() - {"arguments", "result"}:
+                raise ValueError(
+                    f"has {given(entry)} for {given(name)} at {index}; {how}, and a tool that returns a list returns "
+                    '[{"result": […]}]'
+                )
+            arguments = entry.get("arguments", {"": None})
+            if not isinstance(arguments, dict) or not arguments:
+                raise ValueError(
+                    f"has arguments {given(arguments)} for {given(name)} at {index}; expected an object with one of "
+                    "them at least: without arguments an entry answers one call, in order"
+                )
+    return value
+
+
 # Unions are written as one validated value each: pydantic would report every member of a union as an error of its own.
 Identifier = Annotated[
     StrictStr,
@@ -74,6 +101,32 @@ Choice = Annotated[
     Any,
     AfterValidator(_choice),
     WithJsonSchema({"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]}),
+]
+Results = Annotated[
+    dict[str, Any],
+    Field(min_length=1),
+    AfterValidator(_scripted),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {
+                "anyOf": [
+                    {"not": {"type": "array"}},
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {
+                            "type": "object",
+                            "required": ["result"],
+                            "additionalProperties": False,
+                            "properties": {"arguments": {"type": "object", "minProperties": 1}, "result": {}},
+                        },
+                    },
+                ]
+            },
+        }
+    ),
 ]
 Filling = Annotated[Any, AfterValidator(_fill), WithJsonSchema({"type": ["string", "number"]})]
 
@@ -263,6 +316,8 @@ class PromptEntry(OpenAISampling):
     sampling: SamplingEntry | None = None
     tools: list[dict[str, Any]] | None = Field(default=None, min_length=1)
     tool_choice: Choice = None
+    tool_results: Results | None = None
+    max_turns: int | None = Field(default=None, ge=2, le=MOST_TURNS)
     response_format: dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     logit_bias: dict[str, float] | None = Field(default=None, min_length=1)
@@ -270,6 +325,40 @@ class PromptEntry(OpenAISampling):
     reasoning_effort: Name | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(default=None, min_length=1)
     expect: ExpectEntry | None = None
+
+    @model_validator(mode="after")
+    def _offers_what_is_scripted(self) -> Self:
+        if self.tool_results is None:
+            if self.max_turns is not None:
+                raise ValueError("has max_turns without tool_results; without results no conversation goes on")
+            return self
+        if not self.tools:
+            raise ValueError("has tool_results without tools; offer the tools that return them")
+        if self.prompt is not None:
+            raise ValueError("has tool_results beside a raw prompt, in which nothing calls; use messages")
+        functions = [tool.get("function") for tool in self.tools]
+        offered: dict[str, dict[str, Any]] = {
+            function["name"]: function
+            for function in functions
+            if isinstance(function, dict) and isinstance(function.get("name"), str)
+        }
+        for name, scripted in self.tool_results.items():
+            if name not in offered:
+                raise ValueError(
+                    f"has tool_results for {given(name)}, which tools does not offer{nearest(name, offered)}"
+                )
+            parameters = offered[name].get("parameters")
+            properties = parameters.get("properties") if isinstance(parameters, dict) else None
+            if not isinstance(scripted, list) or not isinstance(properties, dict):
+                continue
+            for entry in scripted:
+                for argument in entry.get("arguments", {}):
+                    if argument not in properties:
+                        raise ValueError(
+                            f"has tool_results for {given(name)} with the argument {given(argument)}, which is none of "
+                            f"its parameters{nearest(argument, properties)}"
+                        )
+        return self
 
     @model_validator(mode="after")
     def _thinks_in_a_chat(self) -> Self:

@@ -14,7 +14,7 @@ from pytest_llmparity.core.collecting import seldom_collected
 from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError, UsageError
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
-from pytest_llmparity.core.prompts.entries import InputEntry, PromptEntry
+from pytest_llmparity.core.prompts.entries import MAX_TURNS, InputEntry, PromptEntry
 from pytest_llmparity.core.prompts.yaml import MAX_DEPTH, MAX_TEXT, MAX_VALUES, yaml_entries
 from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
 
@@ -310,6 +310,8 @@ def _filled(entry: PromptEntry, line: int, unfilled: list[str]) -> Case:
         line=line,
         extra_body=entry.further(),
         thinking=entry.thinking(),
+        tool_results=entry.tool_results or {},
+        max_turns=entry.max_turns or MAX_TURNS if entry.tool_results else 0,
     )
 
 

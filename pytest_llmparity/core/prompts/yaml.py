@@ -72,6 +72,7 @@ _ENTRY: Final[Rules] = {
     "sampling": {"stop": Meant.NAME},
     "tools": Meant.SCHEMA,
     "tool_choice": Meant.SCHEMA,
+    "tool_results": Meant.DATA,
     "response_format": Meant.SCHEMA,
     "stop": Meant.NAME,
     "parallel_tool_calls": Meant.SCHEMA,

@@ -56,15 +56,20 @@ def why_wrong(
         if piece not in answer.text:
             return f"no {explain.quote(piece, _SHOWN)} in it"
     if "tool" in expect and not _called(expect["tool"], answer):
-        called = ", ".join(explain.plain(call.name, _SHOWN) for call in answer.tool_calls[:3])
+        called = ", ".join(explain.plain(name, _SHOWN) for name in _names(answer)[:3])
         return f"calls {called or 'no tool'}, expected {explain.plain(expect['tool'], _SHOWN)}"
     why = fits(answer) if fits is not None else None
     return "" if why is None else f"does not fit its schema: {why}"
 
 
 def _called(tool: str, answer: Completion) -> bool:
-    names = [call.name for call in answer.tool_calls]
+    names = _names(answer)
     return not names if tool == NO_TOOL else tool in names
+
+
+def _names(answer: Completion) -> list[str]:
+    """Return the names of the tools that an answer, or any turn of a conversation, calls."""
+    return [call.name for turn in answer.conversation for call in turn.tool_calls]
 
 
 def in_words(expect: Mapping[str, Any]) -> str:

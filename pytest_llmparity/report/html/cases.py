@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_llmparity.core.compare.answers import no_evidence, same_calls
+from pytest_llmparity.core.compare.answers import no_evidence, parted, same_calls, turn_of
 from pytest_llmparity.core.compare.text import contested, edit_similarity, find_fork, lead
 from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.gate.expected import expected
@@ -247,6 +247,17 @@ def _shown(samples: Sequence[Sample], repeats: Sequence[Sample], *, same: bool) 
         content["more"] = len(answer.text) - LONGEST_ANSWER
     if not same and answer.tool_calls:
         content["calls"] = [[call.name, call.arguments[:LONGEST_PROMPT]] for call in answer.tool_calls]
+    if not same and answer.turns:
+        content["turns"] = [
+            [
+                turn.text[:LONGEST_PROMPT],
+                [[call.name, call.arguments[:LONGEST_PROMPT]] for call in turn.tool_calls],
+                [result[:LONGEST_PROMPT] for result in turn.results],
+            ]
+            for turn in answer.turns
+        ]
+    if answer.stopped is not None:
+        content["stopped"] = f"{answer.stopped.kind}: {answer.stopped.words}"
     if answer.reasoning:
         content["reasoning"] = answer.reasoning[:LONGEST_PROMPT]
     if answer.finish_reason != "stop":
@@ -281,9 +292,11 @@ def pair(ours: Completion, theirs: Completion) -> dict[str, Any]:
                 content["grade"] = fork.grade
             if (tokens := contested(ours.logprobs, theirs.logprobs, fork.byte)) is not None:
                 content["fork"] = [_contested(*tokens), _contested(*tokens[::-1])]
-    if rows := edits.fields(ours, theirs):
+    if ours.turns or theirs.turns:
+        content["turn"] = parted(ours, theirs)
+    if rows := edits.fields(*turn_of(ours, theirs)):
         content["fields"] = rows
-    if no_evidence(ours, theirs):
+    if not (ours.turns or theirs.turns) and no_evidence(ours, theirs):
         content["silent"] = True
     return content
 
@@ -311,6 +324,8 @@ def _answer(samples: Sequence[Sample]) -> Completion | None:
 
 
 def _same(ours: Completion, theirs: Completion) -> bool:
+    if ours.turns or theirs.turns:
+        return not parted(ours, theirs)
     if ends_early(theirs, ours):
         return not theirs.tool_calls and ours.text.startswith(theirs.text.rstrip(TORN))
     return ours.text == theirs.text and same_calls(ours.tool_calls, theirs.tool_calls)

@@ -314,10 +314,10 @@
     if (!text) into.append(make("span", { class: "empty" }, "no text"));
     return into;
   }
+  const called = (list, results = []) => list.map(([name, values], at) => make("div", {}, make("strong", {}, plain(name)), foreign(pretty(values), make("pre", { class: "foreign" })), at < results.length ? foreign(`→ ${pretty(results[at])}`, make("pre", { class: "foreign" })) : null));
+  const turns = (answer) => (answer.turns || []).map(([text, list, results], at) => make("div", { class: "calls" }, make("p", { class: "head" }, `turn ${at + 1}`), text ? foreign(text, make("pre", { class: "foreign", dir: "auto" })) : null, ...called(list, results)));
   function calls(answer) {
-    if (!answer.calls) return null;
-    const items = answer.calls.map(([name, values]) => make("div", {}, make("strong", {}, plain(name)), foreign(pretty(values), make("pre", { class: "foreign" }))));
-    return make("div", { class: "calls" }, make("p", { class: "head" }, count(items.length, "tool call")), ...items);
+    return answer.calls ? make("div", { class: "calls" }, make("p", { class: "head" }, count(answer.calls.length, "tool call")), ...called(answer.calls)) : null;
   }
   function pretty(text) {
     try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
@@ -326,7 +326,7 @@
     if (answer.failed) return [make("span", { class: "chip failed" }, answer.failed)];
     const parts = [];
     if (answer.tokens !== undefined) parts.push(count(answer.tokens, "token"));
-    if (answer.end) parts.push(`ended by ${answer.end}`);
+    if (answer.end || answer.stopped) parts.push(answer.stopped || `ended by ${answer.end}`);
     if (answer.of) parts.push(`${answer.of[0]} texts in ${count(answer.of[1], "answer")}`);
     if (answer.again) parts.push(answer.unlike ? `answered otherwise itself: ${answer.unlike.join(", ")}` : `the same when asked ${answer.again} more times`);
     return parts.map((part) => make("span", { class: "quiet" }, part));
@@ -335,7 +335,7 @@
     const head = make("header", {}, make("strong", {}, plain(name)), ...about(answer));
     const thought = answer.reasoning ? make("details", {}, make("summary", {}, "reasoning"), foreign(answer.reasoning, make("pre", { class: "foreign", dir: "auto" }))) : null;
     const more = answer.more ? make("p", { class: "quiet" }, `${count(answer.more, "character")} more in samples.jsonl`) : null;
-    return make("div", { class: "side" }, head, body, calls(answer), thought, more);
+    return make("div", { class: "side" }, head, ...turns(answer), body, calls(answer), thought, more);
   }
   function whole_text(answer) {
     if (answer.failed) return foreign(answer.why, make("pre", { class: "foreign" }));
@@ -360,7 +360,7 @@
     const theirs = one.answers[place];
     const state = stateOf(one, place);
     const names = [engines[baseline], engines[place]];
-    const title = make("h3", {}, plain(`${names[1]} against ${names[0]}`), make("span", { class: `chip ${state.kind}` }, state.word), state.beside ? make("span", { class: "quiet" }, state.beside) : null);
+    const title = make("h3", {}, plain(`${names[1]} against ${names[0]}`), make("span", { class: `chip ${state.kind}` }, state.word), state.beside ? make("span", { class: "quiet" }, state.beside) : null, pair && pair.turn ? make("span", { class: "quiet" }, `part in turn ${pair.turn}`) : null);
     const block = make("section", { class: "pair" }, title);
     const both = make("div", { class: "sides" });
     const fill = () => {

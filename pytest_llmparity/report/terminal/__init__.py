@@ -12,7 +12,7 @@ from typing import Final
 
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
-from pytest_llmparity.core.sample import Phase, Sample
+from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import brief, explain
 from pytest_llmparity.core.words.printable import WIDTH, cells, elide, hanging, pad, printable, wrapped_after
@@ -212,9 +212,17 @@ def rows(samples: Iterable[Sample], *, width: int = WIDTH) -> list[str]:
 def _answer(sample: Sample) -> str:
     if sample.completion is None:
         return printable(sample.failure.message if sample.failure is not None else "no answer")
-    calls = [f"{call.name}({call.arguments})" for call in sample.completion.tool_calls]
-    answer = " ".join(part for part in (sample.completion.text, *calls) if part)
-    return f"{printable(answer)}  ({printable(sample.completion.finish_reason) or 'no finish reason'})"
+    last = sample.completion
+    given = [f"{_words(turn)} -> {', '.join(turn.results)}; " for turn in last.turns]
+    ended = last.finish_reason or "no finish reason"
+    if last.stopped is not None:
+        ended = f"{last.stopped.kind}: {last.stopped.words}"
+    return f"{printable(''.join(given))}{printable(_words(last))}  ({printable(ended)})"
+
+
+def _words(answer: Completion) -> str:
+    calls = [f"{call.name}({call.arguments})" for call in answer.tool_calls]
+    return " ".join(part for part in (answer.text, *calls) if part)
 
 
 def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
 from pytest_llmparity.core.checks.drift.unchanged import own_shift
+from pytest_llmparity.core.compare.answers import parted
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.diagnosis.effects import noise_of
 from pytest_llmparity.core.errors import EngineError
@@ -44,6 +45,7 @@ NOT_STORED: Final = (
 )
 NOT_UP: Final = "experiments take both engines, and they are not both up any more"
 GOLDEN: Final = "experiments ask both engines, and one of these has golden or recorded answers only"
+LATER: Final = "experiments ask first turns, and no conversation that differs parts in its first"
 IN_TURN: Final = 'experiments ask both engines side by side, which residency "one-at-a-time" rules out'
 RENDERED: Final = {"chat template", "BOS", "system prompt", "rendered prompt"}
 """Causes that change how many tokens a prompt has."""
@@ -192,6 +194,9 @@ class Explaining:
             for tag in dict.fromkeys(verdict.tag for verdict in verdicts):
                 of_tag = [verdict for verdict in verdicts if verdict.tag == tag]
                 pair = self._pair(declaration, adapters, of_tag, allowance, tag)
+                if not pair.cases:
+                    explanations |= {_key(verdict): Explanation(note=LATER) for verdict in of_tag}
+                    continue
                 for verdict in of_tag:
                     explanations[_key(verdict)] = self._search(declaration, pair, checks[verdict.check], verdict, same)
         finally:
@@ -264,6 +269,7 @@ class Explaining:
         requests: dict[str, Request] = {}
         for case in cases:
             request = case.request(declaration.sampling, top_logprobs=None if case.tools else wanted)
+            request = dataclasses.replace(request, tool_results={}, max_turns=0)  # see _cases
             if all(quantity_of(v) in ("text", "logprobs") for v in verdicts) and (
                 most := max(h or 0 for h in horizons)
             ):
@@ -285,7 +291,8 @@ class Explaining:
     def _cases(self, declaration: Declaration, candidate: str, verdicts: Sequence[Verdict], tag: str) -> list[Case]:
         """Return the prompts of the experiments: those that differ first, spread over groups, the same in every run.
 
-        What differs and is not counted, such as near-ties that are left aside, comes behind what is.
+        What differs and is not counted, such as near-ties that are left aside, comes behind what is. An experiment asks
+        the first turn of a conversation; one that parts later, or in none, would seem to be healed by it.
         """
         differences = [difference for verdict in verdicts for difference in verdict.differing]
         counted = {difference.case for difference in differences if difference.counted}
@@ -294,7 +301,12 @@ class Explaining:
         answered = [evidence.engines[name].answers() for name in (self.judging.baseline, candidate)]
         prompts = as_declared(declaration.prompts)
         prompts = prompts.of_tag(tag) if tag else prompts
-        cases = [case for case in floor_order(prompts) if all(case.id in by_case for by_case in answered)]
+        cases = [
+            case
+            for case in floor_order(prompts)
+            if all(case.id in by_case for by_case in answered)
+            and not (case.tool_results and parted(*(by_case[case.id] for by_case in answered)) != 1)
+        ]
         groups: Counter[str] = Counter()
         rank: dict[str, int] = {}
         for case in cases:

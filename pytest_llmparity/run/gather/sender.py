@@ -13,6 +13,7 @@ import msgspec
 from pytest_llmparity.core import sizes
 from pytest_llmparity.core.errors import (
     AnswerError,
+    EmptyAnswer,
     EngineDied,
     EngineError,
     LLMParityError,
@@ -23,13 +24,14 @@ from pytest_llmparity.core.errors import (
     reason_of,
 )
 from pytest_llmparity.core.ports import Engine
-from pytest_llmparity.core.sample import Completion, Failure, Sample, WireRequest
+from pytest_llmparity.core.prompts.script import Script, next_request
+from pytest_llmparity.core.sample import Completion, Failure, Sample, Stopped, WireRequest
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.overhearing import overhear
 from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
 from pytest_llmparity.run.loop import all_of
-from pytest_llmparity.run.plan import Job, Step, Wires, jobs_of
+from pytest_llmparity.run.plan import Job, Step, Wires, jobs_of, next_wire
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.transport.client import MIXED, Client
 from pytest_llmparity.transport.exchange import Exchange, Limits, timing
@@ -171,11 +173,77 @@ async def _one(
     sleep: Callable[[float], Awaitable[None]],
     reused: list[Job],
 ) -> Sample | None:
-    """Return the sample of one job, retrying what can help; a retried answer has no timing (it is no evidence).
+    """Return the sample of one job: its answer, or the last one of the conversation that it begins.
 
-    ``None`` when the allowance ended before the job did, its answer under way or not: what more of it would have
-    brought is not known.
+    A conversation is one sample, and there is none before it has ended. It failed where one of its requests did, which
+    the failure names by its turn. ``None`` when the allowance ended before the job did, an answer under way or not:
+    what more of it would have brought is not known.
     """
+    again: list[Job] = []
+    request, turns, wire = job.wire.begins, list[Completion](), job.wire
+    script = None if request is None else Script(request)
+    first: Sample | None = None
+    while True:
+        asked = dataclasses.replace(job, wire=wire)
+        sample = await _answer(
+            engine, client, asked, allowance=allowance, line=line, watch=watch, sleep=sleep, reused=again
+        )
+        if sample is not None and again and job not in reused:
+            reused.append(job)
+        if sample is None or script is None or request is None:
+            return sample
+        first = first or sample
+        attempts = max(first.attempts, sample.attempts)
+        sample = msgspec.structs.replace(
+            sample, request_sha256=job.request_sha256, attempts=attempts, timing=first.timing
+        )
+        if sample.completion is None:
+            return _without_words(sample, asked, turns) or _in_turn(sample, len(turns) + 1)
+        results = script.results(sample.completion, len(turns) + 1)
+        if not isinstance(results, tuple):
+            ended = msgspec.structs.replace(sample.completion, turns=tuple(turns), stopped=results)
+            return msgspec.structs.replace(sample, completion=ended)
+        turns.append(msgspec.structs.replace(sample.completion, results=results, logprobs=()))
+        request = next_request(request, sample.completion, results)
+        try:
+            wire = next_wire(engine, request)
+        except EngineError as error:  # what the model called has no place on this route
+            return _in_turn(_failed(engine, job, error, attempts=attempts), len(turns) + 1)
+        if not allowance.take():
+            return None
+
+
+def _without_words(sample: Sample, job: Job, turns: Sequence[Completion]) -> Sample | None:
+    """Return the conversation of which an empty answer is the end, ``None`` where it failed for another reason.
+
+    What was called before is known, so it is no conversation without an answer: models end some of them so.
+    """
+    if not turns or sample.failure is None or sample.failure.kind != EmptyAnswer.__name__:
+        return None
+    stopped = Stopped(kind="no words", words="it was given the results and said nothing")
+    last = Completion(text="", max_tokens=job.wire.max_tokens, turns=tuple(turns), stopped=stopped)
+    return msgspec.structs.replace(sample, completion=last, failure=None)
+
+
+def _in_turn(sample: Sample, turn: int) -> Sample:
+    """Return a sample that failed with the turn of its conversation named."""
+    assert sample.failure is not None
+    failure = dataclasses.replace(sample.failure, message=f"turn {turn}: {sample.failure.message}")
+    return msgspec.structs.replace(sample, failure=failure, timing=None)
+
+
+async def _answer(
+    engine: Engine,
+    client: Client,
+    job: Job,
+    *,
+    allowance: Allowance,
+    line: _Line,
+    watch: Watch | None,
+    sleep: Callable[[float], Awaitable[None]],
+    reused: list[Job],
+) -> Sample | None:
+    """Return what came of one request, retrying what can help; a retried answer has no timing (it is no evidence)."""
     attempt, outlived = 1, 0
     path = engine.addressed(job.wire.path, job.purpose) if isinstance(engine, Adapter) else job.wire.path
     while True:

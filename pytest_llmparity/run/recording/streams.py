@@ -10,7 +10,7 @@ from typing import Final
 from pytest_llmparity.core.errors import RecordingError
 from pytest_llmparity.core.golden.records import Told, lock_hash
 from pytest_llmparity.core.recording import FORMAT, Exchanged, Header, Recorded, refuse_private
-from pytest_llmparity.core.sample import Sample, to_json
+from pytest_llmparity.core.sample import Phase, Sample, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.run.golden.requests import engines_in
@@ -74,10 +74,28 @@ def recorded(
 
 
 def unanswered(samples: Iterable[Sample], exchanges: Iterable[Exchanged]) -> list[str]:
-    """Return the cases one of whose requests got no answer; a refusal is one, that of a busy server is not."""
-    answered = {(each.case, each.phase) for each in exchanges if each.status < 500 and each.status != _BUSY}
+    """Return the cases one of whose requests got no answer; a refusal is one, that of a busy server is not.
+
+    Of what was gathered the last request counts: those before it are earlier attempts, or earlier turns.
+    """
+    last = {_place(each): each.status for each in exchanges}
+    timed = {each.case for each in exchanges if each.phase is Phase.TIMED and _answers(each.status)}
     failed = (sample for sample in samples if sample.failure is not None)
-    return list(dict.fromkeys(sample.case for sample in failed if (sample.case, sample.phase) not in answered))
+    missing = (
+        sample.case
+        for sample in failed
+        if not (sample.case in timed if sample.phase is Phase.TIMED else _answers(last.get(_place(sample), 0)))
+    )
+    return list(dict.fromkeys(missing))
+
+
+def _place(of: Sample | Exchanged) -> tuple[str, Phase, int, int]:
+    return of.case, of.phase, of.repeat, of.concurrency
+
+
+def _answers(status: int) -> bool:
+    """Whether a status says that the server answered, be it with a refusal."""
+    return 0 < status < 500 and status != _BUSY
 
 
 def write(path: Path, made: Recorded, *, root: Path, mask: Mask, secrets: Collection[str]) -> str:

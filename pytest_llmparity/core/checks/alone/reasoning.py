@@ -218,6 +218,23 @@ def _thoughts(engine: EngineEvidence) -> dict[str, Thought]:
 
 
 def _thought(answer: Completion) -> Thought:
+    """Return what an answer reasoned, in all turns of a conversation together."""
+    if not answer.turns:
+        return _thought_of_turn(answer)
+    turns = [_thought_of_turn(turn) for turn in answer.conversation]
+    counts = [turn.tokens for turn in turns if turn.tokens is not None]
+    return Thought(
+        reasons=any(turn.reasons for turn in turns),
+        tokens=sum(counts) if len(counts) == len(turns) else None,
+        counted=all(turn.counted for turn in turns if turn.reasons),
+        moved=any(turn.moved for turn in turns),
+        cut=answer.cut,
+        speechless=False,
+        answer=answer,
+    )
+
+
+def _thought_of_turn(answer: Completion) -> Thought:
     hidden = answer.reasoning_tokens or 0
     spoken = bool(answer.reasoning.strip())
     tokens: int | None = hidden

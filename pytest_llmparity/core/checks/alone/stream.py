@@ -37,7 +37,7 @@ class StreamCheck(LimitedCheck):
 
     Made by ``check.stream()``. ``stream.rate``: per engine, the share of prompts whose answer is the same both ways is
     at least ``rate`` (Clopper-Pearson). The same are content, tool calls (names in order, arguments as JSON), finish
-    reason and token counts, but for what ``ignore`` names; reasoning is not compared.
+    reason and token counts, but for what ``ignore`` names, in every turn of a conversation; reasoning is not compared.
 
     Each prompt is asked twice each way. Where the two answers of one way differ the engine does not repeat itself, and
     what it differs by the other way is no fault of streaming: such a prompt is forgiven, counts neither way, and is
@@ -168,16 +168,29 @@ class StreamCheck(LimitedCheck):
             why = f"answered {answered}, no answer {lost}: {ways.failure(case)}"
             return _Held(same=False, why=why, parts=("no answer",), text=in_words((streams or wholes)[0]))
         ours, theirs = streams[0], wholes[0]
-        if no_evidence(ours, theirs):
+        if no_evidence(ours.conversation[0], theirs.conversation[0]):
             return _Held(silent={"the stream": ours, "the whole answer": theirs})
         if any(self._parts(first, again) for first, again in ((ours, streams[-1]), (theirs, wholes[-1]))):
             return _Held(unrepeated=True)
         parts = self._parts(ours, theirs)
+        turn, ours, theirs = self._turn(ours, theirs)
         why = "; ".join(_words(part, ours, theirs) for part in parts)
+        why = f"turn {turn}: {why}" if why and turn else why
         return _Held(same=not parts, why=why, parts=parts, text=in_words(ours))
 
+    def _turn(self, ours: Completion, theirs: Completion) -> tuple[int, Completion, Completion]:
+        """Return the first turn of two conversations that differs in what counts, else the last; 0 of other answers."""
+        if not (ours.turns or theirs.turns):
+            return 0, ours, theirs
+        both = list(zip(ours.conversation, theirs.conversation, strict=False))
+        place = next((at for at, pair in enumerate(both) if self._parts_of_turn(*pair)), len(both) - 1)
+        return place + 1, *both[place]
+
     def _parts(self, ours: Completion, theirs: Completion) -> tuple[str, ...]:
-        """Return what two answers differ in, of what counts."""
+        """Return what two answers differ in, of what counts; of conversations in the first turn that differs."""
+        return self._parts_of_turn(*self._turn(ours, theirs)[1:])
+
+    def _parts_of_turn(self, ours: Completion, theirs: Completion) -> tuple[str, ...]:
         alike = {
             "content": ours.text == theirs.text,
             "calls": same_calls(ours.tool_calls, theirs.tool_calls),

@@ -142,8 +142,10 @@ def fork_lines(
     ]
     if further:
         lines.append(f"{explain.count(further, 'further prompt')} of these groups not counted")
-    if calls := sum(compared.calls for _, compared in pairs):
+    if calls := sum(compared.calls for pair, compared in pairs if not _conversed(pair)):
         lines.append(f"{explain.count(calls, 'pair')} compared as tool calls{_beside(pairs)}")
+    if conversations := [compared for pair, compared in pairs if _conversed(pair)]:
+        lines.append(f"{explain.count(len(conversations), 'pair')} compared as conversations{_parting(conversations)}")
     lines += comparison.missing.reasons
     if spread := _by_part(pairs):
         lines.append(spread)
@@ -172,8 +174,24 @@ def _within(fork: Fork, horizon: int) -> bool:
 
 def _beside(pairs: ComparedPairs) -> str:
     """Say how often the text beside two calls differs: it is not compared."""
-    n = sum(bool(pair.baseline.tool_calls and pair.candidate.tool_calls) and _texts_differ(pair) for pair, _ in pairs)
+    n = sum(
+        not _conversed(pair) and bool(pair.baseline.tool_calls and pair.candidate.tool_calls) and _texts_differ(pair)
+        for pair, _ in pairs
+    )
     return f"; the text beside them differs in {n} and is not compared" if n else ""
+
+
+def _conversed(pair: Pair) -> bool:
+    return bool(pair.baseline.turns or pair.candidate.turns)
+
+
+def _parting(conversations: Sequence[Compared]) -> str:
+    """Say in which turn conversations part, and that nothing behind it is compared."""
+    turns = Counter(compared.turn for compared in conversations if compared.turn)
+    if not turns:
+        return ", alike in every turn"
+    parts = ", ".join(f"{n} in turn {turn}" for turn, n in sorted(turns.items()))
+    return f", parting first: {parts}; later turns answer other words and are not compared"
 
 
 def _texts_differ(pair: Pair) -> bool:
@@ -186,7 +204,7 @@ def differing(pairs: ComparedPairs, counted: ComparedPairs) -> tuple[Difference,
     return tuple(
         Difference(
             case=pair.case.id,
-            what="tool calls" if compared.calls else "text",
+            what=f"turn {compared.turn}" if compared.turn else "tool calls" if compared.calls else "text",
             baseline_sha256=digest(compared.baseline),
             candidate_sha256=digest(compared.candidate),
             byte=compared.fork.byte,
@@ -238,8 +256,9 @@ def first_fork(verdict: Verdict, pairs: ComparedPairs) -> list[str]:
     for pair, compared in pairs:
         fork = compared.fork
         if fork.forked:
-            at = 0 if compared.calls else fork.char or 0
+            at = compared.turn_at if compared.calls else fork.char or 0
             place = "in its tool calls" if compared.calls else f"after {explain.count(at, 'character')}"
+            place = f"in turn {compared.turn}" if compared.turn else place
             grade = f", {fork.grade}" if fork.grade is not None else ""
             where = f"first fork: {explain.plain(pair.case.id, 40)} {place}{grade}"
             width = max(len(verdict.engine), len(str(verdict.baseline)))

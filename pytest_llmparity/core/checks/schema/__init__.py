@@ -85,6 +85,7 @@ class SchemaCheck(LimitedCheck):
     """
 
     kind: ClassVar[str] = "schema"
+    reads_last: ClassVar[bool] = True
     gaps: ClassVar[frozenset[str]] = frozenset({"gap", "arms"})
     name: str = ""
     text: str | None = None

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
-from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import silent
 from pytest_llmparity.core.checks.tags import shares_below, warned
@@ -19,17 +19,17 @@ from pytest_llmparity.core.checks.tools.calls import (
     MARKUP,
     Arguments,
     Calls,
-    Offered,
+    LastAnswer,
     Order,
-    asks_for_json,
     difference,
     expected_name,
     seen_in,
     should_call,
-    usable,
     with_no_call,
 )
-from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, written_out
+from pytest_llmparity.core.checks.tools.conversations import Parting, lines, parting
+from pytest_llmparity.core.checks.tools.reading import Reader
+from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, turn_of, written_out
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -86,7 +86,8 @@ class ToolsCheck(LimitedCheck):
       call where the case asks for one.
     - ``tools.agree``: per candidate, the share of cases in which both engines call alike: as often, the same tools,
       with ``arguments`` that are equal as JSON, fit, or are equal in some fields; ``order`` says whether calls of one
-      answer may come in another order.
+      answer may come in another order. Conversations call alike where they do so in every turn, have as many of them
+      and, unless ``last`` is ``"any"``, answer alike in the end.
 
     Shares are held by Clopper-Pearson bounds. An answer that its token limit cut in a call, or before it said or called
     anything, counts in neither way, a failed request as wrong. The error classes are those of K2-Vendor-Verifier
@@ -100,6 +101,7 @@ class ToolsCheck(LimitedCheck):
     agree: float | None = None
     arguments: Arguments = "equal"
     order: Order = "any"
+    last: LastAnswer = "equal"
 
     @property
     def pairwise(self) -> bool:
@@ -111,6 +113,7 @@ class ToolsCheck(LimitedCheck):
         if self.arguments != "equal":
             given.append(f"arguments={self.arguments if isinstance(self.arguments, str) else list(self.arguments)!r}")
         given += [f"order={self.order!r}"] if self.order != "any" else []
+        given += [f"last={self.last!r}"] if self.last != "equal" else []
         given += [f'by="{self.by}"'] if self.by else []
         return f"tools({', '.join(given)})"
 
@@ -138,7 +141,7 @@ class ToolsCheck(LimitedCheck):
                     f"and there {'is' if len(cases) == 1 else 'are'} {len(cases)}"
                 )
         try:
-            offered = _Reader().offered(prompts.cases)
+            offered = Reader().offered(prompts.cases)
         except DesignError as error:
             return str(error)
         for path in () if isinstance(self.arguments, str) else self.arguments:
@@ -153,7 +156,7 @@ class ToolsCheck(LimitedCheck):
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return the verdicts of each limit that is set: per engine, and of ``agree`` per candidate."""
-        reader = _Reader()
+        reader = Reader()
         read = {name: reader.of(engine, evidence.prompts) for name, engine in evidence.engines.items()}
         return self.by_limit(evidence, lambda limit, part: self._limit_verdicts(limit, read, part))
 
@@ -207,15 +210,17 @@ class ToolsCheck(LimitedCheck):
         """Return the verdict of a limit on one engine's answers."""
         at_least = self.limits()[limit]
         asked = [case for case in cases if case.id in read]
-        told = [case for case in asked if not read[case.id].cut]
+        told = [case for case in asked if not read[case.id].cut or _known(limit, case, read[case.id])]
         if limit == "rate":  # who calls nothing, and need not, says nothing of how it calls
             told = [case for case in told if read[case.id].calls or read[case.id].problem]
-            asked = [case for case in asked if case in told or read[case.id].cut]
+        say = {case.id for case in told}
+        if limit == "rate":
+            asked = [case for case in asked if case.id in say or read[case.id].cut]
         wrong = {case.id: why for case in told if (why := _wrong(limit, case, read[case.id]))}
         kept = [case.id not in wrong for case in told]
         silence = Silence()
         for case in asked:
-            if read[case.id].cut:
+            if case.id not in say:
                 silence.add({engine.name: engine.answers()[case.id]})
         verdict = dataclasses.replace(
             verdict,
@@ -292,6 +297,7 @@ class ToolsCheck(LimitedCheck):
             details=(
                 *_both(evidence.baseline, candidate.name, ours, theirs, kept),
                 *_parted(other),
+                *lines((evidence.baseline, candidate.name), compared.conversations, compared.partings),
                 *_there(seen, calls),
                 *missing.reasons,
             ),
@@ -324,15 +330,29 @@ class ToolsCheck(LimitedCheck):
             case = pair.case.id
             if case not in ours or case not in theirs:
                 continue  # it offers no tools
-            if no_evidence(pair.baseline, pair.candidate) or cut_in_call(pair.baseline, pair.candidate):
-                compared.silence.add({baseline: pair.baseline, pairing.candidate: pair.candidate})
+            engines, answers = (baseline, pairing.candidate), (pair.baseline, pair.candidate)
+            if pair.case.tool_results:
+                there = parting(
+                    answers,
+                    (ours[case], theirs[case]),
+                    arguments=self.arguments,
+                    order=self.order,
+                    last=self.last,
+                    engines=engines,
+                )
+                compared.conversations.append(answers)
+                compared.partings.append(there)
+                silent, why = there.silent, f"turn {there.turn}: {there.why}" if there.why else ""
+            else:
+                silent = answers if no_evidence(*answers) or cut_in_call(*answers) else None
+                why = difference(ours[case], theirs[case], arguments=self.arguments, order=self.order, engines=engines)
+            if silent is not None:
+                compared.silence.add(dict(zip(engines, silent, strict=True)))
                 continue
-            engines = (baseline, pairing.candidate)
-            why = difference(ours[case], theirs[case], arguments=self.arguments, order=self.order, engines=engines)
             compared.kept[case] = not why
             if why:
                 compared.other[case] = why
-                texts = written_out(pair.baseline, pair.candidate)
+                texts = written_out(*turn_of(*answers))
                 compared.hashes[case] = (digest(texts[0]), digest(texts[1]))
         for failed in pairing.failed:
             if failed.tools:
@@ -345,52 +365,15 @@ class ToolsCheck(LimitedCheck):
 class _Compared:
     """Cases whose calls were compared: ``kept`` where they are alike, ``other`` why not, ``hashes`` of what was shown.
 
-    ``silence`` counts the pairs that say nothing.
+    ``silence`` counts the pairs that say nothing. ``partings`` says of each of the ``conversations`` where it parts.
     """
 
     kept: dict[str, bool] = field(default_factory=dict)
     other: dict[str, str] = field(default_factory=dict)
     hashes: dict[str, tuple[str, str]] = field(default_factory=dict)
     silence: Silence = field(default_factory=Silence)
-
-
-class _Reader:
-    """Reads answers by the tools of their case; the schemas of equal tools are read once."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Offered] = {}
-
-    def offered(self, cases: Iterable[Case]) -> list[Offered]:
-        """Return what cases offer; raises ``DesignError`` for parameters that are no usable schema."""
-        for case in cases:
-            if case.tools:
-                self._of(case)
-        return list(self._known.values())
-
-    def of(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Calls]:
-        """Return what each answer to a case with tools calls; one that never came is wrong."""
-        read = {
-            case: self._read(prompts.by_id[case], answer)
-            for case, answer in engine.answers().items()
-            if prompts.by_id[case].tools
-        }
-        for case, failure in engine.failures().items():
-            if prompts.by_id[case].tools:
-                words = f"no answer: {describe(engine.name, case, failure)}"
-                read[case] = Calls(answered=False, failure=words)
-        return read
-
-    def _read(self, case: Case, answer: Completion) -> Calls:
-        return self._of(case).read(answer, asked_for_json=asks_for_json(case))
-
-    def _of(self, case: Case) -> Offered:
-        key = usable(case.tools)
-        if key not in self._known:
-            try:
-                self._known[key] = Offered(case)
-            except DesignError as error:
-                raise DesignError(f"{explain.plain(case.id, 40)}: {error}") from error
-        return self._known[key]
+    conversations: list[tuple[Completion, Completion]] = field(default_factory=list)
+    partings: list[Parting] = field(default_factory=list)
 
 
 def _about(limit: str, cases: Sequence[Case]) -> list[Case]:
@@ -400,6 +383,16 @@ def _about(limit: str, cases: Sequence[Case]) -> list[Case]:
     if limit == "names":
         return [case for case in cases if expected_name(case) is not None]
     return [case for case in cases if case.tools]
+
+
+def _known(limit: str, case: Case, calls: Calls) -> bool:
+    """Whether a conversation whose last turn was cut says by the turns before it what a limit asks."""
+    before = calls.turns[:-1]
+    if limit == "trigger":
+        return any(turn.tried for turn in before)
+    if limit == "names":
+        return any(expected_name(case) in turn.names for turn in before)
+    return any(turn.faults for turn in before)
 
 
 def _wrong(limit: str, case: Case, calls: Calls) -> str:

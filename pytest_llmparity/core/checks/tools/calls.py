@@ -21,8 +21,11 @@ from pytest_llmparity.core.words import explain
 
 Arguments: TypeAlias = Literal["equal", "fits"] | tuple[str, ...]
 Order: TypeAlias = Literal["any", "same"]
+LastAnswer: TypeAlias = Literal["equal", "any"]
 
-INVALID_JSON, UNKNOWN_NAME, MISMATCH, REASONING_ONLY, MARKUP, SWALLOWED, NO_CALL = FAULTS = (
+INVALID_JSON, UNKNOWN_NAME, MISMATCH, REASONING_ONLY, MARKUP, SWALLOWED, NO_CALL, NO_RESULT, NO_END, NO_WORDS = (
+    FAULTS
+) = (
     "invalid JSON",
     "unknown name",
     "schema mismatch",
@@ -30,8 +33,11 @@ INVALID_JSON, UNKNOWN_NAME, MISMATCH, REASONING_ONLY, MARKUP, SWALLOWED, NO_CALL
     "markup left in the text",
     "swallowed",
     "no call",
+    "no result",
+    "no end",
+    "no words",
 )
-"""What may be wrong with an answer that calls, or should have."""
+"""What may be wrong with an answer that calls, or should have; the last three with a conversation."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -45,7 +51,8 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
     """What one answer calls, and ``failure``: why there is no answer.
 
     ``tried``: it calls, or writes a call that nobody read out of its text. ``cut``: a token limit ended it in a call,
-    or before it said or called anything, so that it counts neither way.
+    or before it said or called anything, so that it counts neither way. Of a conversation these are what all its turns
+    call, and ``turns`` has each by itself.
     """
 
     calls: tuple[ToolCall, ...] = ()
@@ -55,6 +62,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
     tried: bool = False
     text: str = ""
     failure: str = ""
+    turns: tuple[Calls, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,6 +102,26 @@ class Offered:
             faults += _of_silence(answer, lost)
         tried = bool(calls) or lost is not None
         return Calls(calls=calls, faults=tuple(faults), cut=cut, tried=tried, text=answer.text)
+
+    def read_all(self, answer: Completion, *, asked_for_json: bool = False) -> Calls:
+        """Return what all turns of a conversation call, and what is wrong with which of them."""
+        turns = [self.read(turn, asked_for_json=asked_for_json) for turn in answer.conversation]
+        faults = [
+            Fault(fault.kind, f"turn {number}: {fault.words}")
+            for number, turn in enumerate(turns, start=1)
+            for fault in turn.faults
+        ]
+        unknown = any(call.name not in self._parameters for call in answer.tool_calls)
+        if answer.stopped is not None and answer.stopped.kind in FAULTS and not unknown:
+            faults.append(Fault(answer.stopped.kind, f"turn {len(turns)}: {answer.stopped.words}"))
+        return Calls(
+            calls=tuple(call for turn in turns for call in turn.calls),
+            faults=tuple(faults),
+            cut=turns[-1].cut,
+            tried=any(turn.tried for turn in turns),
+            text=answer.text,
+            turns=tuple(turns),
+        )
 
     def could_have(self, field: str) -> bool:
         """Whether the parameters of a tool may hold a field, by all that their schemas say."""
