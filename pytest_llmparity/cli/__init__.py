@@ -7,15 +7,17 @@ At their top, modules of this room import the standard library and what imports 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_llmparity.cli.verbs import Parser, complain
 from pytest_llmparity.core.words.exits import FAULT, INTERRUPTED, REFUSED, UNREAD, told
-from pytest_llmparity.core.words.printable import printable_lines
+from pytest_llmparity.core.words.printable import printable, printable_lines
+from pytest_llmparity.settings.sources import unread_variables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = _asked(list(sys.argv[1:] if argv is None else argv))
     from pytest_llmparity.core.errors import LLMParityError
 
+    for sentence in unread_variables(os.environ):
+        print(f"llmparity: {printable(sentence)}", file=sys.stderr)
     try:
         code: int = asked.command(asked)
         if sys.stdout is not None:  # closed by who started it
@@ -34,13 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(printable_lines(str(error)), REFUSED)
     except KeyboardInterrupt:
         return complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # who read it has seen enough (| head); what is left is not written at the end either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
-    except Exception:  # noqa: BLE001  # the border of the process: 1 would say that what was asked is done and something is wrong
+    except Exception as error:  # noqa: BLE001  # the border of the process: 1 would say that what was asked is done and something is wrong
+        if _unread(error):  # who read it has seen enough (| head); what is left is not written at the end either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return UNREAD
         traceback.print_exc()
         return complain("this is a fault of pytest-llmparity; please report it with the lines above", FAULT)
     return code
+
+
+_WINDOWS: Final = os.name == "nt"
+
+
+def _unread(error: Exception) -> bool:
+    """Whether nobody reads what is printed any more: on Windows writing to a closed pipe is an invalid argument."""
+    if _WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL:
+        return True
+    return isinstance(error, BrokenPipeError)
 
 
 def _asked(words: list[str]) -> argparse.Namespace:

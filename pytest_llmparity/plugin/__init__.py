@@ -27,7 +27,7 @@ from pytest_llmparity.plugin.fixtures import (  # noqa: F401 - pytest finds fixt
     pytest_generate_tests,
     pytest_pyfunc_call,
 )
-from pytest_llmparity.settings.sources import SIGNATURE
+from pytest_llmparity.settings.sources import MARKER
 
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.door import Door
@@ -59,8 +59,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Resolve every setting, once, before collection: a mistake ends here with exit code 4."""
-    does = "ask the prompts on every selected engine and hold the answers against the checks"
-    config.addinivalue_line("markers", f"{SIGNATURE}: {does}")
+    config.addinivalue_line("markers", MARKER)
+    options.warn_of_variables(config)
     if "PYTEST_VERSION" not in os.environ:  # pytest before 8.2 tells nobody that it runs, and checks want to know
         os.environ["PYTEST_VERSION"] = pytest.__version__
         config.add_cleanup(_untold)

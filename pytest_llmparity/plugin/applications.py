@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TypedDict
 
 import pytest
+
+from pytest_llmparity.run.application import parameters_of
 
 _OURS = ("engine", "parity_engine", "case")
 _HIDDEN = getattr(pytest, "HIDDEN_PARAM", "values")
@@ -42,7 +43,7 @@ def parametrize(metafunc: pytest.Metafunc) -> bool:
     if not is_application(metafunc.definition):
         return False
     names = [name for name in _OURS if name in metafunc.fixturenames]
-    takes = inspect.signature(metafunc.function).parameters  # of the test itself under a decorator, as pytest reads it
+    takes = parameters_of(metafunc.function)  # of the test itself under a decorator, as pytest reads it
     names = [name for name in names if name in takes]
     if names:
         metafunc.parametrize(names, [[None] * len(names)], ids=[_HIDDEN])

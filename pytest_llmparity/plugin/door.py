@@ -217,7 +217,7 @@ class Door:
             reasons = "; ".join(dict.fromkeys(verdict.reason or verdict.message for verdict in verdicts))
             pytest.fail(f"nothing was judged, and --parity-required asks for a verdict: {reasons}", pytrace=False)
         if Outcome.INCONCLUSIVE in outcomes and self.settings.inconclusive == "skip":
-            pytest.skip(self.explain(item, verdicts).splitlines()[0])
+            pytest.skip(self.explain(item, verdicts).partition("\n")[0])
         if self.settings.required and any(verdict.advises for verdict in verdicts):
             return  # advice is all that was asked for, and it was given
         if outcomes <= {Outcome.SKIPPED} and not parity_run.touched:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmparity.settings.sources import ENGINES_VARIABLE, OPTIONS, SOURCES
+from pytest_llmparity.settings.sources import ENGINES_VARIABLE, OPTIONS, SOURCES, unread_variables
 
 if TYPE_CHECKING:
     from pytest_llmparity.settings.given import Given
@@ -53,6 +53,16 @@ def verbosity(config: pytest.Config) -> int:
     """Return how often ``-v`` was given less how often ``-q`` was; 0 without the plugin that has these options."""
     times: int = config.getoption("verbose", 0)
     return times
+
+
+def warn_of_variables(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> None:
+    """Warn of variables that look like ours and are not read: a run without engines would say nothing of them."""
+    if hasattr(config, "workerinput"):  # the controller has
+        return
+    for sentence in unread_variables(environ):
+        from pytest_llmparity.core.words.printable import printable
+
+        config.issue_config_time_warning(pytest.PytestConfigWarning(printable(sentence)), stacklevel=2)
 
 
 def requested(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> bool:

@@ -11,14 +11,14 @@ from pytest_llmparity.core.identity.examination import Examination, Setting
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import IDENTITY, Fact, to_json
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.printable import cells, printable, wrapped
+from pytest_llmparity.core.words.printable import WIDTH, cells, hanging, pad, printable, wrapped
 from pytest_llmparity.core.words.rendered import rendered_apart
 
-WIDTH: Final = 100
-"""Columns of the doctor's lines: facts, capabilities and origins stand beside each other."""
 SCHEMA: Final = 1
 """Number of the JSON's format; it changes when a reader of the old one would misread the new one."""
 _KEY: Final = 20
+_ORIGIN: Final = 46
+"""The column in which origins stand, where the value leaves them room."""
 _OF_THE_ENGINE: Final = (
     *("name", "kind", "address", "model", "launch", "route", "baseline", "error", "log", "route_check"),
 )
@@ -45,11 +45,11 @@ def engine_lines(examination: Examination, *, width: int = WIDTH) -> Iterator[st
     engine = examination.engine
     model = engine.model and (engine.model.rpartition("/")[2] if engine.model.startswith("/") else engine.model)
     marks = [engine.kind, model, engine.launch, f"route {engine.route}", "baseline" if engine.baseline else None]
-    yield printable(f"{engine.name}: {', '.join(mark for mark in marks if mark)}")
+    yield from hanging(printable(f"{engine.name}: {', '.join(mark for mark in marks if mark)}"), width)
     if engine.error is not None:
         yield from _marked("WRONG", [engine.error], width)
         if engine.log:
-            yield f"  its log: .llmparity/logs/{engine.log}"
+            yield from hanging(f"  its log: .llmparity/logs/{engine.log}", width)
     else:
         yield from _facts(engine, width)
         yield from _capabilities(examination, width)
@@ -76,7 +76,7 @@ def ending_lines(
     advice = sum(len(each.advice) for each in examinations) + bool(unsearched)
     more = f"; {explain.count(advice, 'piece')} of advice" if advice else ""
     if ill:
-        yield printable(f"something is wrong with {', '.join(ill)}{more}")
+        yield from hanging(printable(f"something is wrong with {', '.join(ill)}{more}"), width)
     else:
         yield f"nothing is wrong with {explain.count(len(examinations), 'engine')}{more}"
 
@@ -130,7 +130,7 @@ def _engine(examination: Examination) -> dict[str, Any]:
 
 
 def _facts(engine: EngineRecord, width: int) -> Iterator[str]:
-    yield f"  what it is, at {printable(engine.address)}"
+    yield from hanging(f"  what it is, at {printable(engine.address)}", width)
     names = [name for name in IDENTITY if name in engine.identity.facts]
     for name in names:
         fact = engine.identity.facts[name]
@@ -180,13 +180,15 @@ def _row(key: str, value: str, origin: str, width: int) -> Iterator[str]:
     """Yield name, value and where it comes from; a value that leaves the origin no room has it on a line below."""
     head = f"    {printable(key):<{_KEY}} "
     shown, source = printable(value), printable(origin)
-    column = 64 - len(head)
-    if not source or cells(shown) <= column:
-        yield (f"{head}{shown:<{column}} {source}" if source else f"{head}{shown}").rstrip()
+    beside = max(_ORIGIN - len(head), cells(shown) + 2)
+    if not source or len(head) + beside + cells(source) <= width:
+        yield (f"{head}{pad(shown, beside)}{source}" if source else f"{head}{shown}").rstrip()
         return
-    lines = wrapped(shown, width - len(head)) or [shown]
-    yield f"{head}{lines[0]}"
-    yield from (" " * len(head) + line for line in [*lines[1:], source])
+    for text in (shown, source):
+        lines = wrapped(text, width - len(head)) or [text]
+        yield f"{head}{lines[0]}"
+        head = " " * len(head)
+        yield from (head + line for line in lines[1:])
 
 
 def _marked(mark: str, texts: Iterable[str], width: int) -> Iterator[str]:
@@ -195,6 +197,6 @@ def _marked(mark: str, texts: Iterable[str], width: int) -> Iterator[str]:
 
 
 def _wrapped(head: str, text: str, width: int) -> Iterator[str]:
-    for number, paragraph in enumerate(text.splitlines() or [""]):
+    for number, paragraph in enumerate(text.split("\n")):
         first = head if number == 0 else " " * len(head)
         yield from wrapped(printable(paragraph), width, head=first, indent=" " * len(head)) or [first.rstrip()]

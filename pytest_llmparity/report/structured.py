@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from pytest_llmparity.core.sample import JsonObject
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.printable import WIDTH, hanging, pad, printable
 
 
 class Told(Protocol):
@@ -40,31 +41,46 @@ LEGEND = (
 )
 
 
-def lines(engines: Mapping[str, Sequence[Told]]) -> Iterator[str]:
-    """Yield the matrix, below it what was violated, refused or failed, and what the words mean."""
+_COLUMN: Final = 16
+"""Columns an engine gets at most; a longer name has its middle left out, and is whole below the matrix."""
+
+
+def lines(engines: Mapping[str, Sequence[Told]], *, width: int = WIDTH) -> Iterator[str]:
+    """Yield the matrix, below it what was violated, refused or failed, and what the words mean.
+
+    Engines for which there is no room beside the others stand in a matrix of their own below.
+    """
     names = list(engines)
     rows = {told.canary: None for of_engine in engines.values() for told in of_engine}
-    by_name = {name: {told.canary: told for told in of_engine} for name, of_engine in engines.items()}
-    widths = {name: max(len(name), *(len(told.outcome) for told in engines[name] or ()), 8) for name in names}
+    by_name = {name: {told.canary: told.outcome for told in of_engine} for name, of_engine in engines.items()}
     first = max((len(row) for row in rows), default=0)
-    yield "  ".join(["schema".ljust(first), *(name.ljust(widths[name]) for name in names)]).rstrip()
-    for row in rows:
-        cells = [by_name[name][row].outcome if row in by_name[name] else "" for name in names]
-        yield "  ".join(
-            [row.ljust(first), *(cell.ljust(widths[name]) for name, cell in zip(names, cells, strict=True))]
-        ).rstrip()
+    beside = max(1, (width - first) // (_COLUMN + 2))
+    for begin in range(0, max(1, len(names)), beside):
+        shown = names[begin : begin + beside]
+        if begin:
+            yield ""
+        yield _row(["schema".ljust(first), *(pad(printable(name), _COLUMN) for name in shown)])
+        for row in rows:
+            yield _row([row.ljust(first), *(by_name[name].get(row, "").ljust(_COLUMN) for name in shown)])
     for name in names:
         counted = Counter(told.outcome for told in engines[name])
         yield ""
-        yield f"{name}: {', '.join(f'{outcome} {n}' for outcome, n in counted.most_common())}"
+        outcomes = ", ".join(f"{outcome} {n}" for outcome, n in counted.most_common())
+        yield from hanging(printable(f"{name}: {outcomes}"), width)
         for told in engines[name]:
             if told.outcome in ("violated", "refused", "failed"):
-                yield f"  {told.outcome} {told.canary}: {explain.plain(told.why, 160)}"
+                yield from hanging(f"  {told.outcome} {told.canary}: {explain.plain(told.why, 160)}", width)
                 if told.answered:
-                    yield f"    it answered {explain.quote(told.answered, 80)}"
+                    yield from hanging(f"    it answered {explain.quote(told.answered, 80)}", width)
     used = {told.outcome for of_engine in engines.values() for told in of_engine}
     yield ""
-    yield from (line for line in LEGEND if line.partition(":")[0] in used)
+    for line in LEGEND:
+        if line.partition(":")[0] in used:
+            yield from hanging(line, width)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "  ".join(cells).rstrip()
 
 
 def record(

@@ -15,7 +15,7 @@ from pytest_llmparity.core.identity.routes import CASES
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Request, Sampling, from_json, to_json
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.probe.preflight import PROBES, THINKING, Learnt, compare_routes, learn
+from pytest_llmparity.run.probe.preflight import PROBES, Learnt, compare_routes, learn
 from pytest_llmparity.run.probe.probes import asking
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
@@ -73,7 +73,7 @@ def _examined(
     learnt = learn(
         adapter,
         identity,
-        names=tuple(name for name in PROBES if name not in THINKING),
+        names=tuple(PROBES),
         store=session.store(),
         version=session.version,
         fresh=True,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 SIGNATURE: Final = (
@@ -15,6 +15,9 @@ SIGNATURE: Final = (
     "reasoning_effort=None, chat_template_kwargs=None)"
 )
 """The marker as users write it: registered with pytest and quoted in every error about it."""
+
+MARKER: Final = f"{SIGNATURE}: ask the prompts on every selected engine and hold the answers against the checks"
+"""What pytest is told of the marker."""
 
 FORMATS = ("json", "html", "md")
 """Formats of reports."""
@@ -292,3 +295,38 @@ OPTIONS = (
 SOURCES = {option.name: option for option in OPTIONS if not option.of_one_run}
 """The options that a variable may stand for, by name."""
 ENGINES_VARIABLE = "LLMPARITY_ENGINES"
+
+_VARIABLES: Final = (
+    ENGINES_VARIABLE,
+    *(option.variable for option in SOURCES.values()),
+    *("LLMPARITY_EMBEDDING_MODEL", "LLMPARITY_ENVIRONMENTS"),
+)
+"""Every variable that is read."""
+_PREFIX: Final = "LLMPARITY_"
+_NEAR: Final = 0.85
+"""How alike the names are behind the prefix: ``ENGINE`` and ``ENGINES`` are, and a key of one's own is not."""
+
+
+def unread_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable that looks like one of ours and is not read, with the nearest that is.
+
+    >>> unread_variables({"LLMPARITY_ENGINE": "prod,dev", "LLMPARITY_PROD_KEY": "…"})
+    ['the environment variable LLMPARITY_ENGINE is not read; did you mean LLMPARITY_ENGINES?']
+    >>> unread_variables({"LLMPARITY_SHARD": "1/2"})
+    ['the environment variable LLMPARITY_SHARD is not read: it is about one run, so give --parity-shard 1/2']
+    """
+    sentences = []
+    of_one_run = {option.variable: option for option in OPTIONS if option.of_one_run}
+    for name in sorted(name for name in environ if name.startswith(_PREFIX) and name not in _VARIABLES):
+        text = f"the environment variable {name} is not read"
+        if name in of_one_run and environ[name].strip():
+            option = of_one_run[name]
+            given = f" {environ[name].strip()[:40]}" if option.metavar else ""
+            sentences.append(f"{text}: it is about one run, so give {option.flag}{given}")
+            continue
+        from difflib import get_close_matches
+
+        bare = {known.removeprefix(_PREFIX): known for known in _VARIABLES}
+        if near := get_close_matches(name.removeprefix(_PREFIX), bare, n=1, cutoff=_NEAR):
+            sentences.append(f"{text}; did you mean {bare[near[0]]}?")
+    return sentences

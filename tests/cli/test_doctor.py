@@ -46,6 +46,21 @@ def one_line(ended: Ended) -> str:
     return " ".join(ended.out.split())
 
 
+def test_what_it_says_fits_a_terminal_of_80_columns_and_has_the_probes_of_reasoning(
+    shell: Shell, able: Callable[..., LoopbackEngine]
+) -> None:
+    engine = able()
+    shell.configure(table("a-name-that-is-rather-long-for-an-engine", engine, request_timeout_s=300))
+
+    ended = shell.run("doctor")
+    matrix = shell.run("doctor", "--schema")
+
+    assert max(map(len, (ended.out + matrix.out).splitlines())) <= 80
+    said = one_line(ended)
+    assert "reasoning effort no probed" in said
+    assert "thinking switch no probed" in said
+
+
 def test_an_engine_that_keeps_its_promises_is_well(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
     engine = able()
     shell.configure(table("dev", engine))
@@ -111,8 +126,10 @@ def test_how_engines_render_chats_is_shown_beside_each_other(shell: Shell, able:
         "      dev: '<|user>Hi'",
         "    prod and test render a chat with a system message alike",
         "    prod and test render a chat without a system message alike",
-        "    how hub renders a chat with a system message is not known (llama.cpp and vLLM tell it)",
-        "    how hub renders a chat without a system message is not known (llama.cpp and vLLM tell it)",
+        "    how hub renders a chat with a system message is not known (llama.cpp and",
+        "    vLLM tell it)",
+        "    how hub renders a chat without a system message is not known (llama.cpp and",
+        "    vLLM tell it)",
     ]
     assert "rendered prompts of c1 part after 1 characters" in given.out
     assert "rendered prompts" not in alone.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity.cli import _parser
-from pytest_llmparity.core.words.exits import FAULT, OF_COMMAND, OF_DECISION, OK, PAGE, REFUSED, RULE, UNREAD, told
+from pytest_llmparity.core.words.exits import (
+    FAULT,
+    INTERRUPTED,
+    OF_COMMAND,
+    OF_DECISION,
+    OK,
+    PAGE,
+    REFUSED,
+    RULE,
+    UNREAD,
+    told,
+)
 from pytest_llmparity.store.runs import Store
 
 if TYPE_CHECKING:
@@ -221,3 +233,52 @@ def test_who_stops_reading_is_no_fault_of_the_program() -> None:
         ended = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
 
     assert (ended.returncode, ended.stderr) == (UNREAD, "")
+
+
+@pytest.mark.parametrize(("windows", "code"), [(True, UNREAD), (False, FAULT)])
+def test_on_windows_a_closed_pipe_is_an_invalid_argument(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, windows: bool, code: int
+) -> None:
+    """Elsewhere an invalid argument is a fault like any."""
+    monkeypatch.setattr("pytest_llmparity.cli._WINDOWS", windows)
+    monkeypatch.setattr("os.dup2", lambda *to: None)
+    monkeypatch.setattr("sys.stdout.fileno", lambda: 1, raising=False)
+
+    def closed(*args: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("pytest_llmparity.settings.root.project_root", closed)
+
+    assert shell.run("runs").code == code
+
+
+def test_an_interruption_while_the_command_is_imported_is_answered_in_words() -> None:
+    program = (
+        "import builtins, sys\n"
+        "real = builtins.__import__\n"
+        "def stopped(name, *args, **kwargs):\n"
+        "    if name == 'pytest_llmparity.cli':\n"
+        "        raise KeyboardInterrupt\n"
+        "    return real(name, *args, **kwargs)\n"
+        "builtins.__import__ = stopped\n"
+        "from pytest_llmparity.__main__ import run\n"
+        "sys.exit(run())\n"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, ended.stderr) == (INTERRUPTED, "llmparity: interrupted\n")
+
+
+def test_a_variable_that_is_nearly_one_of_ours_is_told_with_the_nearest(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMPARITY_BASELNE", "prod")
+    monkeypatch.setenv("LLMPARITY_PROD_KEY", "sk-1")
+
+    ended = shell.run("runs")
+
+    assert ended.code == OK
+    assert ended.err == (
+        "llmparity: the environment variable LLMPARITY_BASELNE is not read; did you mean LLMPARITY_BASELINE?\n"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -314,3 +315,16 @@ def test_an_engine_that_is_gone_is_an_error_and_no_value(bench: Bench) -> None:
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["ERROR value.agree*"])
+
+
+def test_annotations_that_only_type_checkers_can_read_are_not_evaluated(bench: Bench) -> None:
+    """Python 3.14 evaluates them for whoever asks for a signature; before, only text does no harm."""
+    application(bench, "check.value(agree=0.8)", "return answer", takes="engine: Engine, case: Row")
+    file = bench.pytester.path / "test_app.py"
+    lazily = "" if sys.version_info >= (3, 14) else "from __future__ import annotations\n"
+    hidden = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nowhere import Engine, Row\n"
+    file.write_text(lazily + hidden + file.read_text())
+
+    result = bench.run(engines=[bench.engine("billing"), bench.engine("billing")])
+
+    assert result.ret == pytest.ExitCode.OK

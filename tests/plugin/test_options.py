@@ -427,3 +427,21 @@ def test_help_states_every_default(pytester: pytest.Pytester) -> None:
     ours = [option for option in section.split(" --")[1:] if option.startswith(("parity-", "engines"))]
     for option in ours:
         assert "default" in option or option.startswith(("parity-fresh", "parity-case")), option
+
+
+def test_a_variable_that_is_nearly_one_of_ours_is_warned_about_without_engines_too(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMPARITY_ENGINE", "prod,dev")
+    monkeypatch.setenv("LLMPARITY_SHARD", "1/2")
+    pytester.makepyfile("def test_a(): ...")
+
+    result = pytester.runpytest_inprocess(*leave_out(("asyncio", *UNSEEN)))
+
+    result.assert_outcomes(passed=1, warnings=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*the environment variable LLMPARITY_ENGINE is not read; did you mean LLMPARITY_ENGINES?*",
+            "*LLMPARITY_SHARD is not read: it is about one run, so give --parity-shard 1/2*",
+        ]
+    )

@@ -345,6 +345,13 @@ def test_latency_is_a_table() -> None:
     assert len(header) == len(row)
 
 
+def test_a_note_is_broken_at_line_feeds_alone_and_other_separators_are_shown() -> None:
+    lines = terminal.summary(dataclasses.replace(DEMO, notes=("one\u2028two\nthree\x85four",)))
+
+    assert [line for line in lines if "one" in line and "two" in line] == ["one\\u2028two"]
+    assert "three\\x85four" in lines
+
+
 def test_missing_answers_retries_and_notes_end_the_summary() -> None:
     failures = [FailureRecord(engine="q4", case=str(n), phase="main", kind=k, message="m") for n, k in enumerate("TTO")]
     record = RunRecord(

@@ -62,7 +62,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         [
             line
             for note in _ending(record)
-            for part in note.splitlines()
+            for part in note.split("\n")
             for line in wrapped_after("", printable(part), width=width)
         ],
     ]

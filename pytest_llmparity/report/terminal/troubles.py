@@ -21,7 +21,7 @@ def troubles(verdicts: Sequence[Verdict], engines: Sequence[EngineRecord], *, wi
     lines: list[str] = []
     for (name, reason), blocked in _by_reason(verdicts).items():
         word = "ERROR" if blocked[0].outcome is Outcome.ERROR else "incomp."
-        first, *more = [printable(line) for line in reason.splitlines() if line.strip()] or ["no reason was given"]
+        first, *more = [printable(line) for line in reason.split("\n") if line.strip()] or ["no reason was given"]
         lines += wrapped(f"{printable(name)}: {word}  {first}", width, indent="    ")
         lines += [part for line in more for part in hanging(f"    {line}", width)]
         if blocked[0].outcome is Outcome.ERROR and logs.get(name):

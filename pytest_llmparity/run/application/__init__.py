@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +17,18 @@ CALL: Final = "CALL"
 """The method of a request that is no HTTP request: the application is called."""
 ENGINE_NAMES: Final = ("engine", "parity_engine")
 CASE: Final = "case"
+
+
+def parameters_of(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    """Return what a function takes, its annotations unread: they may name what only type checkers import.
+
+    Python evaluates them when it is asked for a signature, from 3.14 on, unless they are asked for as text.
+    """
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.STRING).parameters
+    return inspect.signature(function).parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,5 +53,5 @@ class Application:
     def call(self, engine: object, case: Case) -> object:
         """Return what the application returns, or the coroutine that will: the input is its own to change."""
         given: dict[str, Any] = {CASE: json.loads(case.prompt or "null"), **dict.fromkeys(ENGINE_NAMES, engine)}
-        takes = inspect.signature(self.function).parameters
+        takes = parameters_of(self.function)
         return self.function(**{name: value for name, value in given.items() if name in takes}, **self.arguments)

@@ -14,7 +14,7 @@ from pytest_llmparity.core.checks.value import KIND, ValueCheck
 from pytest_llmparity.core.errors import DesignError, UsageError
 from pytest_llmparity.core.golden.records import set_of, short
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.run.application import CASE, ENGINE_NAMES, Application
+from pytest_llmparity.run.application import CASE, ENGINE_NAMES, Application, parameters_of
 from pytest_llmparity.run.declare.prompts import load_prompts
 
 SENT: Final = ("max_tokens", "sampling", "extra_body", "reasoning_effort", "chat_template_kwargs")
@@ -34,7 +34,7 @@ def application_of(
 
     Raises ``DesignError`` for one that could not be called for every input and engine.
     """
-    takes = inspect.signature(function).parameters
+    takes = parameters_of(function)
     given = {name: value for name, value in arguments.items() if name not in (CASE, *ENGINE_NAMES)}
     if CASE not in takes or not any(name in takes for name in ENGINE_NAMES):
         lacks = "case" if CASE not in takes else "engine"

@@ -88,6 +88,32 @@ def test_a_junit_report_has_the_decision_as_properties_of_its_suite(bench: Bench
     assert (suite.get("tests"), suite.get("failures"), len(suite.findall("testcase"))) == ("1", "1", 1)
 
 
+def test_a_plugin_that_has_what_the_writer_of_junit_has_is_left_alone(
+    bench: Bench, engines: list[PosingEngine]
+) -> None:
+    bench.pytester.makeconftest(
+        """
+        class Reporter:
+            def add_global_property(self, name, value):
+                raise RuntimeError("not ours")
+
+            def pytest_sessionfinish(self, session, exitstatus):
+                session.config.finished = getattr(session.config, "finished", 0) + 1
+
+        def pytest_configure(config):
+            config.pluginmanager.register(Reporter())
+
+        def pytest_unconfigure(config):
+            assert getattr(config, "finished", 1) == 1
+        """
+    )
+    result = run(bench, engines, "", "--junitxml=junit.xml")
+
+    assert "not ours" not in result.stdout.str() + result.stderr.str()
+    suite = ElementTree.parse(bench.pytester.path / "junit.xml").getroot()[0]
+    assert "llmparity.decision.b.outcome" in {each.get("name") for each in suite.iterfind("properties/property")}
+
+
 def test_what_only_advises_fails_its_test_and_not_the_run(bench: Bench, engines: list[PosingEngine]) -> None:
     result = run(bench, engines, ADVISORY)
 
