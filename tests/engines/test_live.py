@@ -5,6 +5,7 @@ What a kind declares decides what is expected: a promise is kept, and what an en
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.core.sample import Completion, Request, Sampling
+from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, Sampling
 from pytest_llmparity.engines.wire import build
+from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.gather.sender import client_of, send
+from pytest_llmparity.run.plan import Job, wire_of
 from pytest_llmparity.run.probe.overflow import FIT, OVERFLOW
 from pytest_llmparity.run.probe.probes import probe
 from pytest_llmparity.run.records import context_of
@@ -159,6 +163,39 @@ def test_tool_is_called(top: int | None, served: Served, ask: Ask) -> None:
     assert [(call.name, json.loads(call.arguments)) for call in found.tool_calls] == [
         ("get_weather", {"city": "Lisbon"})
     ]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_conversation_goes_on_after_a_call(served: Served, streamed: bool) -> None:
+    scripted = {"get_weather": [{"arguments": {"city": "Lisbon"}, "result": "Sunny, 21 degrees."}]}
+    sampling, results = Sampling(max_tokens=32), {"tool_results": scripted, "max_turns": 2}
+    request = Request(case="c", messages=WEATHER, tools=TOOLS, sampling=sampling, **results)  # type: ignore[arg-type]
+    wire = wire_of(served.adapter, request, stream=streamed)
+    job = Job(case="c", wire=wire, phase=Phase.MAIN, repeat=0, concurrency=1)
+    samples: list[Sample] = []
+
+    async def hold() -> None:
+        client = client_of(served.adapter)
+        allowance = Allowance(requests=None, seconds=None)
+        await send(
+            served.adapter, client, [job], concurrency=1, allowance=allowance, gone=lambda: None, deliver=samples.append
+        )
+        await client.aclose()
+
+    asyncio.run(hold())
+
+    (sample,) = samples
+    assert sample.completion is not None, sample.failure
+    if served.can.tools is False:
+        assert sample.completion.text.startswith("<tool_call>")
+        assert not sample.completion.turns
+        return
+    (first,) = sample.completion.turns
+    assert [call.name for call in first.tool_calls] == ["get_weather"]
+    assert first.results == ("Sunny, 21 degrees.",)
+    assert sample.request_sha256 == wire.sha256
+    # What it was asked then holds the call and its result: some thirty tokens more.
+    assert (sample.completion.prompt_tokens or 0) > (first.prompt_tokens or 0) + 20
 
 
 @pytest.mark.parametrize(
