@@ -176,7 +176,13 @@ class NotRecorded(AnswerError):
 
 
 class EmptyAnswer(AnswerError):
-    """The engine answered 200 with no text, no reasoning and no tool call."""
+    """The engine answered 200 with no text, no reasoning and no tool call.
+
+    ``finish`` is why it ended as the engine said, ``tokens`` how many it says it generated.
+    """
+
+    finish: str = ""
+    tokens: int | None = None
 
 
 class Timeout(EngineError):

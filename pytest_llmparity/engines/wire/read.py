@@ -149,7 +149,7 @@ class Reader:
             **self._of,
         )
 
-    def empty(self, finish: str) -> errors.EmptyAnswer:
+    def empty(self, finish: str, tokens: int | None) -> errors.EmptyAnswer:
         """Return the error of an answer that says nothing."""
         about = f" to case {self.case!r}" if self.case else ""
         cause = (
@@ -157,11 +157,13 @@ class Reader:
             if finish == "length"
             else "A chat template that ends the turn at once, or a stop string, does that."
         )
-        return errors.EmptyAnswer(
+        error = errors.EmptyAnswer(
             f"{self.engine} answered 200{about} with no text, no reasoning and no tool call (finish reason "
             f"{shown(finish, 40) or 'none'}). {cause}",
             **self._of,
         )
+        error.finish, error.tokens = valid(finish), tokens
+        return error
 
     def aborted(self, finish: str) -> errors.ServerFailure:
         """Return the error of an answer that the server broke off."""
@@ -372,7 +374,7 @@ def finished(draft: Draft, reader: Reader) -> Completion:
     if draft.finish.lower() in _BROKEN_OFF:
         raise reader.aborted(draft.finish)
     if not (text or reasoning or calls):
-        raise reader.empty(draft.finish)
+        raise reader.empty(draft.finish, draft.counts.get("completion"))
     cached = draft.counts.get("cached")
     return Completion(
         text=text,

@@ -293,7 +293,7 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     """
     overhear(engine, job, exchange)
     try:
-        completion = _read(engine, exchange, job.case)
+        completion = _read_calls(engine, job, exchange)
         ends = completion.token_ends if attempts == 1 else ()
         completion = msgspec.structs.replace(completion, max_tokens=job.wire.max_tokens, token_ends=())
         if job.wire.max_tokens is not None and (size := sizes.beyond(completion, job.wire.max_tokens)):
@@ -324,6 +324,20 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
         attempts=attempts,
         omitted=job.wire.omitted,
     )
+
+
+def _read_calls(engine: Engine, job: Job, exchange: Exchange) -> Completion:
+    """Return the answer, an empty one where the engine generated what it then dropped: beside tools that is a call.
+
+    It ended to call a tool, or says that it generated more than the token that ends an answer.
+    """
+    try:
+        return _read(engine, exchange, job.case)
+    except EmptyAnswer as error:
+        dropped = error.finish == "tool_calls" or (error.finish != "length" and (error.tokens or 0) > 1)
+        if not dropped or b'"tools":' not in job.wire.body:
+            raise
+        return Completion(text="", finish_reason=error.finish, completion_tokens=error.tokens)
 
 
 def _read(engine: Engine, exchange: Exchange, case: str) -> Completion:
