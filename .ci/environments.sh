@@ -80,6 +80,36 @@ chromium_program() {
   command -v chromium
 }
 
+# podman_ready : succeed where podman starts containers as root with runc; both are installed where we are root of a Debian.
+# Its log: $cache/podman-install.log.
+podman_ready() {
+  [ "$(id -u)" = 0 ] || return 1
+  if ! { command -v podman && command -v runc; } >/dev/null; then
+    command -v apt-get >/dev/null || return 1
+    {
+      timeout 120 apt-get update &&
+        DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends podman runc
+    } >"$cache/podman-install.log" 2>&1 || return 1
+  fi
+  podman_starts >>"$cache/podman-install.log" 2>&1
+}
+
+# podman_starts : start `true` in a container, in a store of its own, as tests/real_podman.py starts engines.
+podman_starts() {
+  local store file
+  store="$(mktemp -d /tmp/lp-podman-XXXXXX)" || return 1
+  mkdir "$store/tree"
+  for file in /bin/true $(ldd /bin/true | grep -o '/[^ ]*'); do
+    mkdir -p "$store/tree$(dirname "$file")" && cp -L "$file" "$store/tree$file"
+  done
+  set -- podman --root "$store/root" --runroot "$store/run" --runtime runc --cgroup-manager cgroupfs --storage-driver vfs
+  tar -C "$store/tree" -c . | "$@" import - localhost/llmparity-ready &&
+    "$@" run --rm --network host --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 localhost/llmparity-ready /bin/true
+  set -- $?
+  rm -rf "$store"
+  return "$1"
+}
+
 # ollama_program BESIDE... : print the absolute path of an ollama: LLMPARITY_OLLAMA, the one in PATH, else the first
 # BESIDE that is there; nothing where there is none of them.
 ollama_program() {

@@ -31,7 +31,11 @@ STORE: Final = ("--runtime", "runc", "--cgroup-manager", "cgroupfs", "--storage-
 RUN: Final = ("--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 LIBRARY: Final = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x[0-9a-f]+\)")
 LIMIT_S: Final = 120.0
-LEFT_OUT: Final = ("site-packages", "__pycache__", "test", "idlelib", "tkinter", "ensurepip", "lib2to3", "pydoc_data")
+ENDS: Final = (
+    "import os, runpy, signal, sys; signal.signal(signal.SIGTERM, lambda *_: os._exit(0)); sys.path.insert(0, '/app'); "
+    "runpy.run_path('/app/child.py', run_name='__main__')"
+)
+"""Runs the child as the first process of a container, for which a signal without a handler does nothing."""
 
 
 class Podman:
@@ -41,6 +45,8 @@ class Podman:
         self.folder = folder
         self.args = ("--root", str(folder / "root"), "--runroot", str(folder / "run"), *STORE)
         self.argv = ("podman", *self.args)
+        self.tree = folder / "tree"
+        self.entry, self.volumes = fill(self.tree)
 
     def __call__(self, *words: str) -> str:
         """Return what a command prints; one that fails fails the test."""
@@ -48,12 +54,12 @@ class Podman:
         assert ended.returncode == 0, f"podman {' '.join(words)}: {ended.stderr.decode('utf-8', 'replace')}"
         return ended.stdout.decode()
 
-    def load(self, tree: Path, image: str = IMAGE, *, entry: tuple[str, ...]) -> None:
-        """Import a folder as an image that starts with ``entry``."""
+    def load(self, image: str = IMAGE) -> None:
+        """Import llama.cpp as an image: each time another one."""
         archive = self.folder / "image.tar"
         with tarfile.open(archive, "w") as tar:
-            tar.add(tree, arcname=".")
-        self("import", "--change", f"ENTRYPOINT {json.dumps(entry)}", str(archive), image)
+            tar.add(self.tree, arcname=".")
+        self("import", "--change", f"ENTRYPOINT {json.dumps(self.entry)}", str(archive), image)
         archive.unlink()
 
     def containers(self) -> list[str]:
@@ -70,6 +76,7 @@ class Podman:
                 "run_args": run_args,
                 "context_length": 512,
                 "args": ["--threads", "1"],
+                "volumes": list(self.volumes),
             },
             **keys,
         }
@@ -81,13 +88,19 @@ class Podman:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def libraries(program: Path) -> list[Path]:
+    """Return every library that the loader finds for a program or a library."""
+    listed = subprocess.run(["ldd", str(program)], capture_output=True, text=True, timeout=60, check=False).stdout
+    return [Path(path) for path in LIBRARY.findall(listed)]
+
+
 def copy_with_libraries(program: Path, tree: Path, place: str) -> None:
     """Copy a program into ``place`` of a tree, and every library that the loader finds for it."""
-    copy(program, tree / place.lstrip("/"))
-    listed = subprocess.run(["ldd", str(program)], capture_output=True, text=True, timeout=60, check=True).stdout
-    for library in map(Path, LIBRARY.findall(listed)):
+    target = tree / place.lstrip("/")
+    copy(program, target)
+    for library in libraries(program):
         beside = library.parent == program.parent
-        copy(library, (tree / place.lstrip("/")).with_name(library.name) if beside else tree / str(library).lstrip("/"))
+        copy(library, target.with_name(library.name) if beside else tree / str(library).lstrip("/"))
 
 
 def copy(file: Path, target: Path) -> None:
@@ -105,38 +118,34 @@ def llama_server() -> Path | None:
     return Path(named) if named else beside if beside is not None and beside.is_file() else None
 
 
-def server_tree(tree: Path) -> tuple[str, ...]:
-    """Fill a folder with a llama.cpp server and all it needs; return how it is started there.
+def fill(tree: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Fill a folder with a llama.cpp server; return how it is started there, and the volumes it wants.
 
-    It is ``llama-server`` where there is one, else the ``xllamacpp`` of this interpreter with its standard library.
+    It is ``llama-server`` where there is one, else the ``xllamacpp`` of this interpreter. Of that the image has the
+    loader and the system's libraries; interpreter and package, a quarter of a gigabyte, are mounted: this store copies
+    an image for every container.
     """
     (tree / "tmp").mkdir(parents=True)
     program = llama_server()
     if program is not None:
         copy_with_libraries(program, tree, "/app/llama-server")
-        return ("/app/llama-server",)
+        return ("/app/llama-server",), ()
     xllamacpp = pytest.importorskip("xllamacpp")
     package, python = Path(xllamacpp.__file__).parent, Path(sys.executable).resolve()
-    copy_with_libraries(python, tree, str(python))
-    paths = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
-    for folder in {path for path in paths if not path.is_relative_to(sys.prefix) or sys.prefix == sys.base_prefix}:
-        shutil.copytree(
-            folder, tree / str(folder).lstrip("/"), ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True
-        )
-    for library in [*package.glob("*.so"), *Path(sysconfig.get_path("stdlib")).glob("lib-dynload/*.so")]:
-        listed = subprocess.run(["ldd", str(library)], capture_output=True, text=True, timeout=60, check=False).stdout
-        for needed in map(Path, LIBRARY.findall(listed)):
-            copy(needed, tree / str(needed).lstrip("/"))
-    shutil.copytree(package, tree / "app/xllamacpp", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(Path(llamacpp.__file__).with_name("child.py"), tree / "app/child.py")
-    return (str(python), "/app/child.py")
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    for file in [python, *package.glob("*.so"), *stdlib.glob("lib-dynload/*.so")]:
+        for library in libraries(file):
+            copy(library, tree / str(library).lstrip("/"))
+    copy(Path(llamacpp.__file__).with_name("child.py"), tree / "app/child.py")
+    volumes = {python: python, stdlib: stdlib, package: Path("/app/xllamacpp")}
+    return (str(python), "-c", ENDS), tuple(f"{source}:{place}:ro" for source, place in volumes.items())
 
 
 @functools.cache
 def why_not() -> str:
     """Say why there are no containers here; empty where there are."""
-    if shutil.which("podman") is None or shutil.which("runc") is None:
-        return "podman and runc are not both on PATH"
+    if shutil.which("podman") is None or shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        return "podman and runc are not both there"
     return "" if os.geteuid() == 0 else "podman's tests need root: they run without a user's namespaces"
 
 
@@ -147,8 +156,7 @@ def real_podman() -> Iterator[Podman]:
         unavailable("podman", reason)
     podman = Podman(Path(tempfile.mkdtemp(prefix="lp-podman-", dir="/tmp")))
     try:
-        tree = podman.folder / "tree"
-        podman.load(tree, entry=server_tree(tree))
+        podman.load()
         yield podman
     finally:
         podman.clear()

@@ -254,7 +254,7 @@ def _launch(spec: EngineSpec, root: str) -> dict[str, Setting]:
         "revision": spec.revision,
         "image": spec.image,
         "run_args": tuple(portable(text, root) for text in spec.run_args),
-        "volumes": tuple(portable(text, root) for text in spec.volumes),
+        "volumes": tuple(_volume(volume, root) for volume in spec.volumes),
         "gpus": spec.gpus,
         "shm_size": spec.shm_size,
         "requires": tuple(portable(text, root) for text in spec.requires),
@@ -287,6 +287,12 @@ def _file(path: str, root: str) -> str:
     """Return a file as the lock names it: relative to the project, outside of it by its name alone."""
     inside = os.path.normpath(path).removeprefix(root.rstrip("/") + "/")
     return inside if not os.path.isabs(inside) else os.path.basename(inside)
+
+
+def _volume(volume: str, root: str) -> str:
+    """Return a volume as the lock names it: a folder of this machine as :func:`_file` does."""
+    source, _, place = volume.partition(":")
+    return f"{_file(source, root)}:{place}"
 
 
 def _model(value: Value) -> Value:

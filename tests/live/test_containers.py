@@ -23,7 +23,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.started import launching
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.real_podman import IMAGE, RUN, Podman, real_podman, server_tree
+from tests.real_podman import IMAGE, RUN, Podman, real_podman
 
 if TYPE_CHECKING:
     from tests.live.conftest import LiveRun
@@ -92,16 +92,15 @@ def test_kill_9_of_pytest_leaves_no_container_but_those_of_others(
 def test_an_image_imported_anew_under_its_tag_is_not_the_one_in_the_lock(
     real_podman: Podman, models: Path, tmp_path: Path, lock: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    image, tree = "localhost/llmparity-anew:test", tmp_path / "tree"
-    entry = server_tree(tree)
-    real_podman.load(tree, image, entry=entry)
+    image = "localhost/llmparity-anew:test"
+    real_podman.load(image)
     (tmp_path / "llmparity.toml").write_text(real_podman.table("c16", models / "tiny-F16.gguf", image=image))
     (tmp_path / "test_anew.py").write_text("def test_up(engine):\n    assert engine.model\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
 
     locked = lock(tmp_path, "c16")
     before = frozen(tmp_path)
-    real_podman.load(tree, image, entry=entry)
+    real_podman.load(image)
     after = frozen(tmp_path)
 
     assert locked.returncode == 0, locked.stderr
@@ -132,7 +131,7 @@ def spec_of(podman: Podman, models: Path, *more: str, **keys: Any) -> EngineSpec
         **{
             **{"name": "boxed", "kind": "llamacpp", "launch": "container", "model": model.name, "model_path": model},
             **{"image": IMAGE, "runtime": "podman", "runtime_args": podman.args, "run_args": (*RUN, *more)},
-            **{"context_length": 128, "slots": 1},
+            **{"volumes": podman.volumes, "context_length": 128, "slots": 1},
             **keys,
         }
     )
@@ -260,7 +259,8 @@ def somebody_elses(podman: Podman, models: Path) -> Iterator[None]:
     """Start a container that is none of ours."""
     mount = f"type=bind,source={models / 'tiny-F16.gguf'},target=/model.gguf,readonly"
     words = ("--model", "/model.gguf", "--host", "127.0.0.1", "--port", str(free_port()))
-    podman("run", "--detach", "--name", "somebody-elses", *RUN, "--mount", mount, IMAGE, *words)
+    volumes = [part for volume in podman.volumes for part in ("--volume", volume)]
+    podman("run", "--detach", "--name", "somebody-elses", *RUN, "--mount", mount, *volumes, IMAGE, *words)
     try:
         yield
     finally:

@@ -134,3 +134,13 @@ def test_what_a_lock_cannot_see_is_said_in_a_frozen_run(tmp_path: Path, facts: d
     assert words in " ".join(hold(tmp_path, found, frozen=True).notes)
     assert bool(hold(tmp_path, found, frozen=True).notes) is bool(words)
     assert hold(tmp_path, found, frozen=False) == Held()
+
+
+def test_a_volume_is_locked_without_the_folders_of_this_machine() -> None:
+    volumes = ("/srv/models:/models:ro", "/work/data:/data", "cache:/root/.cache")
+    spec = EngineSpec(name="a", kind="vllm", launch="container", model="m", image="vllm:1", volumes=volumes)
+
+    locked = locking.entry(spec, Identity(), kind="vllm", plugin="1", root="/work")
+
+    assert locked.launch["image"] == "vllm:1"
+    assert locked.launch["volumes"] == ("models:/models:ro", "data:/data", "cache:/root/.cache")
