@@ -6,8 +6,8 @@
 
 llama.cpp is the package ``xllamacpp``. Ollama is the program of ``LLMPARITY_OLLAMA``, else of ``PATH``; the others run
 by the interpreters that ``LLMPARITY_VLLM_PYTHON``, ``LLMPARITY_TRANSFORMERS_PYTHON`` and ``LLMPARITY_MLX_PYTHON`` name,
-as the live tests have them. What a finding's table says is held by ``tests/live/test_findings.py`` for those that need
-llama.cpp only.
+as the live tests have them. What a finding's table says is held by ``tests/live/test_findings.py`` for those that do
+not need vLLM.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ BEFORE = """# Findings
 
 Differences between current engines that this tool found, each with the command that shows it. Engines are asked on a CPU with the tiny model of this
 repository, the same weights everywhere, so what differs is the engine. **What the tool printed is shown as it was printed** and made by
-`python docs/findings.py`, which names engine versions and the day under each; findings on llama.cpp alone are run again in every CI run
-(`tests/live/test_findings.py`), which fails when a verdict or a cause is no longer the one in the table.
+`python docs/findings.py`, which names engine versions and the day under each; those on llama.cpp alone are run again in every CI run, those without vLLM where
+its engines are there (`tests/live/test_findings.py`). It fails when a verdict or a cause is no longer the one in the table.
 
 Commands are those of the folder `fixtures/findings`: its `llmparity.toml` has the engines, `test_gates.py` the gates and `test_applications.py` what an application
 asks through OpenAI's client. llama.cpp comes with the extra `llamacpp`, Ollama has to be in `PATH`, and `engines/vllm`, `engines/transformers` and `engines/mlx` are
@@ -79,9 +79,15 @@ class Finding:
     configure: str
 
     @property
+    def beside(self) -> frozenset[str]:
+        """The kinds of engine that it takes beside llama.cpp."""
+        kinds = {engine.split("-")[0] for engine in self.engines}
+        return frozenset({"ollama", *PYTHONS} & (kinds | ({"ollama"} if self.models else set())))
+
+    @property
     def quick(self) -> bool:
-        """Whether llama.cpp alone shows it, which every CI run has."""
-        return not self.models and not {"ollama", *PYTHONS} & {engine.split("-")[0] for engine in self.engines}
+        """Whether it is shown within a minute or two: vLLM takes longer to start."""
+        return "vllm" not in self.beside
 
     @property
     def command(self) -> list[str]:
@@ -279,6 +285,36 @@ FINDINGS: tuple[Finding, ...] = (
         test="test_json_as_the_schema_says",
         told="A 200 and a story instead of JSON. In a gate `check.schema()` is SKIPPED on them with the reason (with `--parity-required` an ERROR), as their kinds declare it.",
         configure="Another engine where JSON has to be forced, or a prompt that asks for it and a client that validates.",
+    ),
+    Finding(
+        name="parts",
+        title="A question in two parts has other token counts on each engine",
+        engines=("llamacpp", "ollama", "mlx", "transformers"),
+        module=APPLICATIONS,
+        test="test_a_question_in_two_parts_has_the_same_tokens",
+        told="A message's content as a list of two texts. Ollama makes a message of each, with the template's tokens between them; by the counts MLX joins them, and llama.cpp and "
+        "transformers put one token between them. So models read three different questions, and what is billed by tokens differs.",
+        configure="Send text as one string; keep lists for pictures. `check.prompts()` holds the counts of a gate's prompts against each other.",
+    ),
+    Finding(
+        name="begun",
+        title="An answer that was begun is gone on with by llama.cpp and Ollama, and answered anew by MLX and transformers",
+        engines=("llamacpp", "ollama", "mlx", "transformers"),
+        module=APPLICATIONS,
+        test="test_a_begun_answer_has_the_same_tokens",
+        told="A conversation that ends with the assistant's own words. The first two leave the turn open, and what comes back begins with those words; the other two close it and "
+        "open another one, which the token counts show.",
+        configure="Do not rely on it: force the form of an answer by a schema, or send the rendered prompt to `/v1/completions` (not on Ollama, [see above](#v1completions-is-not-raw-on-ollama)).",
+    ),
+    Finding(
+        name="logprob-names",
+        title="The tokens beside MLX's logprobs are not those of the answer",
+        engines=("llamacpp", "ollama", "mlx"),
+        module=APPLICATIONS,
+        test="test_logprobs_belong_to_the_tokens_of_the_answer",
+        told="What stands in `logprobs.content[…].token` does not spell the answer, so confidence is read off the wrong token. Gates of this plugin put each logprob back to its token, and a probe "
+        "refuses engines where that cannot be done.",
+        configure="Do not read `logprobs` of MLX by their tokens; another engine where they decide something.",
     ),
 )
 

@@ -298,6 +298,37 @@ def test_the_planted_cause_is_named_and_no_other(bench: Bench, planted: str) -> 
     assert all(layers == {layer} for layers in named), named
 
 
+class Defaulting(proxy.Change):
+    """An engine that has another default than the one that is sent, for requests in which it is lost."""
+
+    def __init__(self, **defaults: Any) -> None:
+        self.defaults = defaults
+
+    def asked(self, body: proxy.Body, *, chat: bool, post: proxy.Post) -> proxy.Body:
+        return {**self.defaults, **body}
+
+
+DEFAULTS: Mapping[str, tuple[tuple[proxy.Change, ...], str]] = {
+    "temperature": ((proxy.without("temperature"),), "temperature"),
+    "repeat_penalty": (
+        (proxy.without("repeat_penalty"), Defaulting(repeat_penalty=1.8)),
+        "repetition penalty",
+    ),
+}
+"""A parameter that is lost on its way to an engine, and the cause: the default temperature is llama.cpp's own."""
+
+
+@pytest.mark.parametrize("lost", DEFAULTS)
+def test_a_default_that_acts_in_place_of_what_was_sent_is_named(bench: Bench, lost: str) -> None:
+    changes, layer = DEFAULTS[lost]
+
+    how: Any = {"quantization": LIGHTER, "baseline": LIGHTER}
+    named = bench.named(bench.prompts("mixed"), bench.engine(LIGHTER), *changes, **how)
+
+    assert named
+    assert all(layers == {layer} for layers in named), named
+
+
 TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], set[str]]] = {
     "system, temperature": ("stories", as_it_is, (PIRATE, HOT), {}, {"system prompt", "temperature"}),
     "template, temperature": (

@@ -16,6 +16,7 @@ from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.paired import min_cases
+from pytest_llmparity.core.stats.shares import most_effective
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -65,6 +66,20 @@ class LimitedCheck(BaseCheck):
         if not sequential and (few := [limit for limit, n in least.items() if n is None or groups < n]):
             line += f", but for {' and '.join(few)} all count as fewer: too few groups"
         return f"{line}; at least needed: {needed}"
+
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+        """Say which limits groups of such different sizes cannot show, whatever is answered."""
+        groups = len(sizes)
+        if sequential or not 1 < groups < sum(sizes):
+            return ""
+        most, least = math.floor(most_effective(sizes, 0.05)), self.least(sequential=False)
+        never = [limit for limit, n in least.items() if n is not None and groups < n and most < n]
+        if not never:
+            return ""
+        return (
+            f"{self}: in groups of these sizes {explain.count(sum(sizes), 'prompt')} count as {most} at most, too few "
+            f"to show {' and '.join(never)}: more groups help, or as many prompts in each"
+        )
 
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
         """Refuse ``by="tag"`` where no tag has the prompts that any limit takes."""

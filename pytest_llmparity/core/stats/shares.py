@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
+from typing import Final
 
 from pytest_llmparity.core.late import special
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
 from pytest_llmparity.core.stats.cluster import clustered_ratio, t_quantile
+
+UNEQUAL: Final = 0.2
+"""Correlation that is taken for granted within groups as far as their sizes differ (tests/core/checks)."""
 
 
 def clopper_pearson(k: float, n: float, alpha: float) -> tuple[float, float]:
@@ -23,19 +28,46 @@ def effective_cases(values: Sequence[float], groups: Sequence[Hashable], alpha: 
     """Return how many independent cases say as much about a mean as these do, whose cases of one group go together.
 
     n/deff · (t(n-1)/t(G-1))² with deff what grouping makes of the mean's variance (Korn and Graubard 1998, Survey
-    Methodology 24:193), at most n; where all values are equal nothing is known of it, and it is G. One group counts as
-    one case.
+    Methodology 24:193), at most what groups of these sizes can count for (:func:`most_effective`); where all values are
+    equal nothing is known of deff, and it is G. One group counts as one case.
+
+    Groups of other sizes are as many as equal ones would be that say as much, G = n²/Σm².
     """
-    n, several = len(values), len(set(groups))
-    if several < 2:
+    sizes = list(Counter(groups).values())
+    n = len(values)
+    if len(sizes) < 2:
         return 1.0
+    several = _equal_groups(sizes)
     mean = math.fsum(values) / n
     variance = math.fsum((value - mean) ** 2 for value in values) / n
     se = clustered_ratio(values, [1.0] * n, groups).se
     if variance == 0.0 or se is None:
-        return float(several)
+        return float(round(several))
     deff = max(1.0, se**2 / (variance / (n - 1)))
-    return max(1.0, n / deff * (t_quantile(alpha, n - 1) / t_quantile(alpha, several - 1)) ** 2)
+    counted = n / deff * (t_quantile(alpha, n - 1) / t_quantile(alpha, several - 1)) ** 2
+    return max(1.0, min(counted, most_effective(sizes, alpha)))
+
+
+def most_effective(sizes: Sequence[int], alpha: float) -> float:
+    """Return how many independent cases groups of these sizes count for at most.
+
+    Where some are larger than others the few that hold most cases may keep a contract by chance while single cases, on
+    which the variance is seen, break it seldom: so many of them are taken to answer alike as sizes differ, by a
+    correlation of :data:`UNEQUAL` · (1 - G/groups). Equal groups count for n at most.
+
+    >>> [round(most_effective(sizes, 0.05), 1) for sizes in ([5] * 30, [1] * 20 + [13] * 10, [1] * 150)]
+    [142.3, 59.8, 150.0]
+    """
+    n, several = sum(sizes), _equal_groups(sizes)
+    if several <= 1.0:
+        return 1.0
+    deff = 1.0 + (n / several - 1.0) * UNEQUAL * (1.0 - several / len(sizes))
+    return n / deff * (t_quantile(alpha, n - 1) / t_quantile(alpha, several - 1)) ** 2
+
+
+def _equal_groups(sizes: Sequence[int]) -> float:
+    """Return how many groups of one size say as much as groups of these sizes."""
+    return sum(sizes) ** 2 / sum(size * size for size in sizes)
 
 
 def rate(k: float, n: float, *, at_least: float, alpha: float = 0.05) -> Bounds:
