@@ -1,8 +1,8 @@
 """Both arms of a schema on every engine that is there: what constraints do to right answers of one model.
 
-The schema names its properties in an order that is not the alphabet's. What Ollama's order costs (149 -> 10 right
-answers of 150, docs/engines.md) no arm shows with the tiny model: with a schema in words it answers those prompts
-wrongly too. With these it is right in most, in either order.
+The schema names its properties in an order that is not the alphabet's, in which the model was trained to write them.
+With the schema in words the tiny model gives no right answer on any engine, so that the arms show how many right ones
+each constraint makes: all, or of Ollama, which forces the order of the alphabet, a third.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ def interpreter(kind: str) -> str:
     return python
 
 
-def holds(found: dict[str, dict[str, Any]]) -> None:
-    """Hold that every whole answer keeps the schema, and that no right answer is lost to it."""
+def holds(found: dict[str, dict[str, Any]], *, right: float) -> None:
+    """Hold that every whole answer keeps the schema, and at least what share is right in that arm alone."""
     constraint, arms = found["schema.constraint"], found["schema.arms"]
     sys.stdout.write(f"{constraint['message']}\n{arms['message']}\n")  # figures of the documentation
     assert (constraint["outcome"], arms["outcome"]) == ("PASS", "PASS")
     assert min(constraint["n"], arms["n"]) >= PROMPTS - 1, "one may be cut: vLLM's grammar takes blanks without end"
-    assert found["schema.arms"]["estimate"] <= 0
+    assert arms["estimate"] <= -right
 
 
 @pytest.mark.usefixtures("llamacpp")
@@ -95,7 +95,7 @@ def test_llamacpp_forces_the_schema_in_its_order(
 ) -> None:
     found = judged("f16", gguf("f16", "F16"))
 
-    holds(found)
+    holds(found, right=0.9)
     assert "order" not in str(found["schema.arms"].get("differs", ""))
 
 
@@ -108,7 +108,8 @@ def test_ollama_forces_the_schema_in_the_order_of_the_alphabet_and_the_verdict_s
 
     found = judged("ollama", OLLAMA.format(model=models / "tiny-F16.gguf", program=program))
 
-    holds(found)
+    holds(found, right=0.0)
+    assert found["schema.arms"]["estimate"] >= -0.6, "most of the answers that llama.cpp has right are wrong here"
     assert "order" in str(found["schema.arms"]["differs"])
 
 
@@ -117,7 +118,7 @@ def test_vllm_forces_the_schema_in_its_order(
 ) -> None:
     found = judged("bf16", vllm.replace('model = "tiny"', f'model = "{models}"'))
 
-    holds(found)
+    holds(found, right=0.9)
     assert "order" not in str(found["schema.arms"].get("differs", ""))
 
 

@@ -106,6 +106,8 @@ def plain(value: object) -> Any:
         if isinstance(part, enum.Enum):
             part = part.value
         if part is None or isinstance(part, (bool, int, str)):
+            if isinstance(part, int) and abs(part) >= _LONGEST:
+                raise NotJson(f"{path} is a whole number of more than {_DIGITS} digits: return its str()")
             return _text(part, path) if isinstance(part, str) else part
         if isinstance(part, float):
             if not math.isfinite(part):
@@ -126,6 +128,9 @@ def plain(value: object) -> Any:
     return taken(value, "$", 0)
 
 
+_DIGITS: Final = 4000
+"""Python refuses to write, and to read, whole numbers of more than 4300 digits."""
+_LONGEST: Final = 10**_DIGITS
 _HINTS: Final = {
     "set": ": return sorted(…)",
     "frozenset": ": return sorted(…)",

@@ -7,7 +7,7 @@ import json
 import re
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -91,14 +91,21 @@ def given(value: object) -> str:
     return elide(printable(text), 60)
 
 
+TOLD: Final = 50
+"""How many things that are wrong with one entry are put into a sentence each."""
+
+
 def describe(
     error: ValidationError, model: type[BaseModel], *, prefix: tuple[str, ...] = (), hints: Mapping[str, str]
 ) -> list[str]:
     """Return one sentence per thing pydantic found, in its order: dotted key, what was given, what is allowed.
 
     ``prefix`` goes before every key. ``hints`` maps an unknown key to advice that replaces the list of known keys.
+    Beyond :data:`TOLD` of them only the place is said: nobody is shown more, and a row may have 100,000 wrong keys.
     """
-    return [_sentence(item, model, prefix, hints) for item in error.errors(include_url=False)]
+    faults = error.errors(include_url=False)
+    rest = [f"{dotted((*prefix, *item['loc']))} is wrong too" for item in faults[TOLD:]]
+    return [*(_sentence(item, model, prefix, hints) for item in faults[:TOLD]), *rest]
 
 
 def _sentence(item: Any, model: type[BaseModel], prefix: tuple[str, ...], hints: Mapping[str, str]) -> str:

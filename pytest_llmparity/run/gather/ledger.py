@@ -141,12 +141,17 @@ class Ledger:
 
 
 def unread_fields(name: str, units: Iterable[Unit], can: Capabilities) -> Iterator[str]:
-    """Yield what the reader should know of fields that are passed through to an engine that refuses no unknown one."""
+    """Yield what the reader should know of fields that are passed through: whether the engine tells if it read them."""
     passed = sorted({field for unit in units for case in unit.prompts.cases for field in case.extra_body})
     if passed and can.unknown_fields == "dropped":
         yield (
             f"{name}: {', '.join(map(explain.plain, passed))} sent as given; fields it does not know are dropped "
             "without a word, so only its answers tell whether it read them"
+        )
+    if passed and can.unknown_fields == "refused":
+        yield (
+            f"{name}: {', '.join(map(explain.plain, passed))} sent as given; a request with a field that it does not "
+            "know is refused as a whole"
         )
 
 

@@ -296,6 +296,7 @@ def test_a_row_whose_text_shows_that_it_can_be_sent_can_be(value: Any, escaped: 
             "number 1e999 is out of range",
         ),
         ("[" * 100_000, "p.jsonl:1: nested deeper than"),
+        (json.dumps({"id": "a", "prompt": "x", **dict.fromkeys(map(str, range(20_000)), 1)}), "p.jsonl:1: 0 is not a"),
         ('{"id": "a", "prompt": "x", "response_format": {"a": ' + "[" * 80 + "]" * 80 + "}}", "nested deeper than 64"),
         ('{"id": "a", "prompt": "x", "tags": [' + "1," * 200_001 + "1]}", "holds more than 200000 values"),
         ("1" * 5000, "p.jsonl:1: "),
