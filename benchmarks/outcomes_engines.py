@@ -20,8 +20,8 @@ from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.asking import key_of
 from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.gather.replicas.engine import key_of_job
 from pytest_llmparity.run.gather.sender import client_of, send
 from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.plan import PHASE_ORDER, Job, Step, Unit, jobs_of, requests_of, shuffled
@@ -166,7 +166,8 @@ class Gatherer:
             adapter = served.adapter(served.spec, engaged.adapter.base_url, engaged.adapter.headers)
             have = self._store.have(run, name)
             steps = [
-                (step, [job for job in jobs if key_of(job) not in have]) for step, jobs in self._steps(served, wires)
+                (step, [job for job in jobs if key_of_job(job) not in have])
+                for step, jobs in self._steps(served, wires)
             ]
             asyncio.run(self._send(adapter, steps, run=run, gone=lambda: fleet.gone(name)))
         finally:

@@ -27,6 +27,7 @@ from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.plugin import applications, repeats, shards, xdist
 from pytest_llmparity.plugin.options import given_to, verbosity
+from pytest_llmparity.plugin.placing import CLUSTER, Placing
 from pytest_llmparity.plugin.telling import planned
 from pytest_llmparity.plugin.telling.ending import Ending, Tally
 from pytest_llmparity.plugin.telling.harmless import harmless, shorten
@@ -54,6 +55,7 @@ class Door:
         self._declared: set[str] = set()
         self._untagged: dict[str, str] = {}
         self._briefly: dict[str, str] = {}
+        self.placing = _placing(config, settings, self._token, self._handed)
         self.session = Session(
             settings,
             root=config.rootpath,
@@ -62,6 +64,8 @@ class Door:
             version=metadata.version("pytest-llmparity"),
             progress=_progress(config),
             embedder=default_embedder,
+            elsewhere=None if self.placing is None else self.placing.cluster,
+            part=list if self.placing is None else self.placing.close,
         )
         self.tally = Tally(self.session)
         self._deciding = None
@@ -78,6 +82,7 @@ class Door:
     def share(self) -> dict[str, str]:
         """Return what a worker of xdist needs; the keeper is spawned here, in the controller."""
         known = {"token": self._token, "attached": daemons.to_text(self.settings.engines)}
+        known |= {} if self.placing is None else self.placing.share()
         try:
             return known | {"keeper": self.session.keeper().address}
         except LLMParityError as error:  # engines that are only attached to need no keeper: workers tell who does
@@ -328,3 +333,19 @@ def _progress(config: pytest.Config) -> Bars | Silent:
         return Silent()
     lifted = contextlib.nullcontext if capture is None else capture.global_and_fixture_disabled
     return Bars(sys.__stderr__, lifted)
+
+
+def _placing(config: pytest.Config, settings: Settings, token: str, handed: dict[str, str] | None) -> Placing | None:
+    """Return the cluster that engines of this run are placed on, ``None`` where they run on this machine.
+
+    Joined before anything is collected, unless nothing will be asked or another process of the run did.
+    """
+    if not settings.placed:
+        return None
+    placing = Placing(
+        settings, token=token, workdir=config.rootpath / ".llmparity", address=(handed or {}).get(CLUSTER)
+    )
+    if handed is None and not config.option.collectonly:
+        config.add_cleanup(placing.leave)
+        placing.refuse_unfit()
+    return placing

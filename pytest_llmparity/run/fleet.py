@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from pytest_llmparity.engines.start.readiness import THEIRS, wait_ready
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.run.gather.replicas.lines import Elsewhere, Line
 from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.loop import in_thread, result_of
 from pytest_llmparity.run.probe.slots import probe_slots
@@ -38,10 +39,19 @@ INTERRUPTED_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engaged:
-    """One engine as this run found it; ``adapter`` is ``None`` when the record's ``error`` says why it is of no use."""
+    """One engine as this run found it; ``adapter`` is ``None`` when the record's ``error`` says why it is of no use.
+
+    ``further`` ask its replicas but the first, where it was started several times.
+    """
 
     record: EngineRecord
     adapter: Adapter | None = None
+    further: tuple[Adapter, ...] = ()
+
+    @property
+    def replicas(self) -> tuple[Adapter, ...]:
+        """What asks each replica; of an engine that is there once, itself."""
+        return () if self.adapter is None else (self.adapter, *self.further)
 
 
 class Fleet:
@@ -52,6 +62,7 @@ class Fleet:
     is how many requests an engine must be able to answer at once where its own configuration does not say. ``say`` is
     told what takes its time before an engine starts. ``locked`` holds a live engine against the lock file.
     ``key_variables`` are variables of engines that may not be selected: a process gets those of its own engine only.
+    ``elsewhere`` starts engines on other machines in place of this one.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class Fleet:
         locked: Callable[[EngineSpec, Identity, str], Held] = lambda spec, identity, kind: Held(),
         gpus: Callable[[], tuple[Gpus | None, str | None]] = memory.nvidia,
         key_variables: Collection[str] = (),
+        elsewhere: Callable[[], Elsewhere] | None = None,
     ) -> None:
         self.slots = slots
         self.may_probe: Callable[[int], bool] = lambda count: False
@@ -75,6 +87,8 @@ class Fleet:
         self.time_left: Callable[[], float | None] = lambda: None
         """Seconds the run may still take, ``None`` for no end: no start and no control call goes on beyond them."""
         self._specs = dict(specs)
+        self._elsewhere = elsewhere
+        self._replicas = {each.name: spec for spec in specs.values() for each in spec.each}
         self._keeper = keeper
         self._environ = dict(os.environ if environ is None else environ)
         self._locked = locked
@@ -99,7 +113,8 @@ class Fleet:
         )
         # One server's engines are found one after the other: those that drop each other's model would load it again and
         # again, and what is known of a model only while it is in memory would not be.
-        self._servers = {spec.base_url or name: threading.Lock() for name, spec in specs.items()}
+        each = [replica for spec in specs.values() for replica in spec.each]
+        self._servers = {spec.base_url or spec.name: threading.Lock() for spec in each}
 
     def engage(self, name: str) -> Engaged:
         """Return the engine, started and identified. Never raises for an engine's failure: ``error`` holds it.
@@ -122,7 +137,13 @@ class Fleet:
 
     @contextlib.contextmanager
     def beside(self, spec: EngineSpec) -> Iterator[Engaged]:
-        """Start one more engine for a block, as those of the run are, and stop it; the run's records are without it."""
+        """Start one more engine for a block, as those of the run are, and stop it; the run's records are without it.
+
+        ``LaunchError`` where engines are placed on a cluster: nothing is reserved there for one more.
+        """
+        if self._there(spec) is not None:
+            raise LaunchError("engines run on a cluster, and resources are reserved for those of the run alone")
+        spec = dataclasses.replace(spec, replicas=1)
         self._specs[spec.name], self._servers[spec.name] = spec, threading.Lock()
         try:
             yield self._engage(spec)
@@ -203,8 +224,51 @@ class Fleet:
         return reasons
 
     def gone(self, name: str) -> str | None:
-        """Say why a launched engine's process is no more, ``None`` while it runs or when we only attached to it."""
-        return self._launcher.gone(self._specs[name]) if self._specs[name].launched else None
+        """Say why a launched engine or replica is no more, ``None`` while it runs or when we only attached to it."""
+        spec = self._replicas.get(name) or self._specs[name]
+        if not spec.launched:
+            return None
+        there = self._there(spec)
+        return self._launcher.gone(spec) if there is None else there.gone(name)
+
+    def line(self, adapter: Adapter) -> Line | None:
+        """Return what sends a replica its requests from another machine, ``None`` where it is asked from here."""
+        there = self._there(adapter.spec)
+        return None if there is None else there.line(adapter)
+
+    def lost(self, adapter: Adapter) -> bool:
+        """Tell whether the machine that a replica ran on is gone."""
+        there = self._there(adapter.spec)
+        return there is not None and there.lost(adapter.name)
+
+    def anew(self, name: str) -> Adapter | None:
+        """Start an engine again, all of whose machines are gone, on another one; return what asks it.
+
+        ``None`` where that cannot be, or it would be another engine: :meth:`known` has it as incomparable then.
+        """
+        before, spec = self._engaged[name], self._specs[name]
+        if self._there(spec) is None:
+            return None
+        now = self._engage_one(dataclasses.replace(spec, replicas=1))
+        adapter, old = now.adapter, before.adapter
+        if adapter is None or old is None:
+            return None
+        adapter.learnt(old.can)
+        if why := now.record.incomparable or "; ".join(changes(before.record.identity, now.record.identity)):
+            why = f"{name} was started again on another machine and is another engine there: {why}"
+            self._engaged[name] = dataclasses.replace(
+                before, record=dataclasses.replace(before.record, incomparable=why)
+            )
+            return None
+        notes = (*before.record.notes, *(note for note in now.record.notes if note not in before.record.notes))
+        record = dataclasses.replace(before.record, notes=notes)
+        self._engaged[name] = dataclasses.replace(before, record=record, adapter=adapter)
+        return adapter
+
+    def _there(self, spec: EngineSpec) -> Elsewhere | None:
+        """Return what starts this engine on another machine, ``None`` where that is no other."""
+        placed = spec.launched and spec.recording is None
+        return None if self._elsewhere is None or not placed else self._elsewhere()
 
     def hold_again(self, name: str, within_s: float, stop: Callable[[], str | None]) -> str | None:
         """Wait for an attached server that went away and see whether it is what it was.
@@ -269,15 +333,27 @@ class Fleet:
             del self._engaged[name]  # it will be started or loaded again when it is asked for
 
     def _engage(self, spec: EngineSpec) -> Engaged:
+        """Return an engine with all of its replicas, which load while the others do."""
+        if spec.replicas == 1:
+            return self._engage_one(spec)
+        starting = [
+            in_thread(functools.partial(self._engage_one, each), name=f"llmparity-start-{each.name}")
+            for each in spec.each
+        ]
+        return together([result_of(each) for each in starting])
+
+    def _engage_one(self, spec: EngineSpec) -> Engaged:
         try:
             with self._servers[spec.base_url or spec.name]:
-                adapter = self._attach(spec) if not spec.launched else self._launcher.launch(spec)
+                adapter = self._attach(spec) if not spec.launched else self._launch(spec)
                 identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             return self._failed(spec, error)
         notes += [made] if (made := self._launcher.made.pop(spec.name, None)) is not None else []
         notes += [adapter.about] if isinstance(adapter, Played) else []
+        there = self._there(spec)
+        notes += [] if there is None else [f"{spec.name} runs on {there.where(spec.name)}"]
         if self._unmeasured is not None and is_here(spec):
             notes, self._unmeasured = [*notes, self._unmeasured], None
         if self._residency is not None and not is_here(spec):
@@ -285,10 +361,23 @@ class Fleet:
         record = dataclasses.replace(_begun(spec, adapter, identity), incomparable=contradicted, notes=tuple(notes))
         return Engaged(record=record, adapter=adapter)
 
+    def _launch(self, spec: EngineSpec) -> Adapter:
+        if (there := self._there(spec)) is None:
+            return self._launcher.launch(spec)
+        return there.launch(
+            spec,
+            self._replicas[spec.name],
+            make=self._make,
+            slots=self.slots,
+            left_s=self.time_left(),
+            stop=self._stop_waiting,
+        )
+
     def _identify(self, spec: EngineSpec, adapter: Adapter) -> tuple[Identity, Mapping[str, str]]:
         """Return the identity the starter published and what it had installed for the engine, else ask the server."""
         if spec.launched:
-            info = self._keeper().state(spec.name).info
+            there = self._there(spec)
+            info = self._keeper().state(spec.name).info if there is None else there.info(spec.name)
             if "identity" in info:
                 return from_json(Identity, info["identity"]), info["installed"]
         identity = adapter.identity()
@@ -335,6 +424,26 @@ class Fleet:
         """Return an engine that is of no use; one whose process was never started has no log to look into."""
         record = _begun(spec)
         return _failed(record if spec.name in self._launcher.logged else dataclasses.replace(record, log=None), error)
+
+
+def together(replicas: Sequence[Engaged]) -> Engaged:
+    """Return an engine of several replicas: of no use where one of them is not, or is another engine than the first."""
+    first, *others = replicas
+    record = first.record
+    for each in others:
+        name = each.record.name
+        changed = changes(record.identity, each.record.identity)
+        if changed and each.record.error is None:
+            two = f"{record.name}: its replicas are two engines: of {record.name} and {name}, {'; '.join(changed)}"
+            record = dataclasses.replace(record, incomparable=record.incomparable or two)
+        record = dataclasses.replace(
+            record,
+            error=record.error or each.record.error,
+            incomparable=record.incomparable or each.record.incomparable,
+            notes=(*record.notes, *each.record.notes),
+        )
+    further = tuple(each.adapter for each in others if each.adapter is not None)
+    return Engaged(record=record, adapter=None if record.error else first.adapter, further=further)
 
 
 def _held(

@@ -32,6 +32,7 @@ from pytest_llmparity.run.explain import any_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.asked import origins
 from pytest_llmparity.run.gather.campaign import Campaign
+from pytest_llmparity.run.gather.replicas.lines import Elsewhere
 from pytest_llmparity.run.golden.entering import Goldens, held_against
 from pytest_llmparity.run.judge import history
 from pytest_llmparity.run.judge.judging import AGREED, Judging
@@ -63,7 +64,8 @@ class Session:
     """One process's part of a run. Nothing is started or opened before it is asked for.
 
     ``token`` is the same in every process of one pytest run, ``keeper`` connects to (or spawns) the process that owns
-    the engines. ``stored`` is the folder of the run store, ``.llmparity`` in ``root`` where it is ``None``.
+    the engines. ``stored`` is the folder of the run store, ``.llmparity`` in ``root`` where it is ``None``. Where
+    engines do not run on this machine ``elsewhere`` starts them, and ``part`` ends them.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class Session:
         progress: Progress,
         embedder: Callable[[], Embedder | None] = lambda: None,
         stored: Path | None = None,
+        part: Callable[[], list[str]] = list,
+        elsewhere: Callable[[], Elsewhere] | None = None,
     ) -> None:
         self.settings, self.version = settings, version
         self.run: str | None = None
@@ -84,6 +88,7 @@ class Session:
         self.root = root
         self._folder = root / ".llmparity" if stored is None else stored
         self._token = token
+        self._part = part
         self._keeper_factory = keeper
         self._keeper: Keeper | None = None
         self._guard = threading.Lock()
@@ -106,6 +111,7 @@ class Session:
             say=progress.say,
             locked=self._lock.hold,
             key_variables=settings.key_variables,
+            elsewhere=elsewhere,
         )
 
     # gathering -------------------------------------------------------------------------------------------------------
@@ -373,6 +379,7 @@ class Session:
     def close(self) -> list[str]:
         """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""
         parting = [self.mask.text(sentence) for sentence in self._fleet.close()]
+        parting += [self.mask.text(sentence) for sentence in self._part()]
         self._loop.close()
         self._imports.end()
         opened = (self._keeper, self._store)

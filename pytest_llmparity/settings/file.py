@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import re
@@ -26,6 +27,7 @@ from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.core.words.problems import Strict, given, listed, looks_secret, names_secret, nearest
 from pytest_llmparity.settings import containers
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
+from pytest_llmparity.settings.sources import executor
 from pytest_llmparity.settings.specification import (
     EngineSpec,
     EnvRef,
@@ -187,6 +189,13 @@ def _headers(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _executor(value: str) -> str:
+    try:
+        return executor(value)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"cannot be used: {error}") from None
+
+
 def _index(value: str) -> str:
     root_of(value)  # raises where it is none
     return value
@@ -209,6 +218,7 @@ NameKey = Annotated[str, AfterValidator(_name_key)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Address = Annotated[str, AfterValidator(_index)]
 Url = Annotated[str, AfterValidator(root_of)]
+Executor = Annotated[str, AfterValidator(_executor)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -408,6 +418,8 @@ TYPES: Mapping[str, Any] = {
     "pin": Pin,
     "yes or no": bool,
     "count": Count,
+    "amount": Annotated[float, Field(ge=0)],
+    "amounts": dict[Text, Annotated[float, Field(gt=0)]],
     "proxy": Url,
     "seconds": Seconds,
     "seconds or 0": Annotated[float, Field(ge=0)],
@@ -451,6 +463,7 @@ class ProfileTable(Strict, defer_build=True):
     keep_runs: Count | None = None
     explain: bool | None = None
     explain_requests: Whole | None = None
+    executor: Executor | None = None
 
 
 class ConfigTable(Strict, defer_build=True):
@@ -464,5 +477,6 @@ class ConfigTable(Strict, defer_build=True):
     keep_runs: Count | None = None
     explain: bool | None = None
     explain_requests: Whole | None = None
+    executor: Executor | None = None
     engines: dict[NameKey, EngineTable] = Field(default_factory=dict)
     profiles: dict[NameKey, ProfileTable] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.given.answers import refuse_unknown_goldens, refuse_unknown_recordings
 from pytest_llmparity.settings.given.contradictions import (
+    check_placed,
     check_portion,
     check_shard,
     check_turns,
@@ -27,6 +28,7 @@ from pytest_llmparity.settings.selection import Kind, parse_engines, told_of
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES
 from pytest_llmparity.settings.specification import (
     DEFAULT,
+    LOCAL,
     RECORDINGS,
     EngineSpec,
     Settings,
@@ -216,11 +218,15 @@ def _home() -> Path | None:
 
 SETTINGS: Final = {
     **{name: name for name in ("inconclusive", "max_requests", "sequential", "concurrency", "frozen", "residency")},
-    **{name: name for name in ("gather", "timed_changes", "keep_runs", "explain", "explain_requests")},
+    **{name: name for name in ("gather", "timed_changes", "keep_runs", "explain", "explain_requests", "executor")},
     "budget": "budget_s",
     "report": "reports",
 }
 """What concerns all engines and is in force as it was given: option or key, to the field of ``Settings``."""
+
+
+_PLACED: Final = (("residency", "together"), ("executor", LOCAL))
+"""What is in force of these settings where nobody gives them."""
 
 
 def _settings(
@@ -253,6 +259,9 @@ def _settings(
                 "at the same time; leave gather out, or use residency = 'together'"
             )
         check_turns(engines, kinds)
+    if given.live:
+        residency, executor = (str(values[setting][0] or default) for setting, default in _PLACED)
+        check_placed(engines, executor=executor, residency=residency)
     return Settings(
         engines=engines,
         selection=tuple(texts),

@@ -79,6 +79,14 @@ def inconclusive(text: str) -> str:
     return text
 
 
+def executor(text: str) -> str:
+    """Read ``--parity-executor``: ``local``, ``ray`` or ``ray=ADDRESS``."""
+    word, equals, address = text.strip().partition("=")
+    if (word == "local" and not equals) or (word == "ray" and (address or not equals)):
+        return text.strip()
+    raise _not_allowed(text, "local, ray or ray=ADDRESS", wrong=word)
+
+
 def update_golden(text: str) -> str:
     """Read ``--parity-update-golden``."""
     if text not in ("missing", "changed", "all"):
@@ -185,6 +193,14 @@ OPTIONS = (
         "Ask only what failed or is missing in the newest run of the same plan, finished or not, and judge that "
         "run as a whole; fail if there is none (default: off)",
         of_one_run=True,
+    ),
+    Option(
+        "executor",
+        "Where engines that we start run: local is this machine; ray places each on a cluster of Ray, the one at "
+        "ADDRESS, else the one this machine belongs to (RAY_ADDRESS, `ray start`), else one started here (default: "
+        "local)",
+        "local|ray[=ADDRESS]",
+        executor,
     ),
     Option(
         "policy",

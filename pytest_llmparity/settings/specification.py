@@ -41,6 +41,8 @@ DEFAULT_TIMED_CHANGES = 4
 """Two engines are loaded five times between them, after which what they hold of time is known to t(3) at best."""
 DEFAULT_EXPLAIN_REQUESTS = 400
 """Requests that experiments on one pair of engines may take when nobody says otherwise."""
+LOCAL: Final = "local"
+"""The executor that starts engines on this machine."""
 DEFAULT_CONCURRENCY = 4
 """Requests in flight per engine when neither marker, profile nor file says otherwise."""
 
@@ -270,6 +272,27 @@ class EngineSpec:
             "at all), [below](#a-server-that-restarts)",
         ),
     ] = 30.0
+    replicas: Annotated[
+        int,
+        Key(
+            "count",
+            "how often the engine is started; its prompts are split among them by group (1), "
+            "[clusters](clusters.md#replicas)",
+            only="process",
+        ),
+    ] = field(default=1, compare=False)
+    num_cpus: Annotated[
+        float | None,
+        Key("amount", "CPUs that Ray keeps for each replica (1), [clusters](clusters.md)", only="process"),
+    ] = field(default=None, compare=False)
+    num_gpus: Annotated[
+        float | None,
+        Key("amount", "GPUs that Ray keeps for each replica (0); below 1 it shares one", only="process"),
+    ] = field(default=None, compare=False)
+    resources: Annotated[
+        Mapping[str, float],
+        Key("amounts", "custom resources of Ray that each replica needs, such as `{ h200 = 1 }`", only="process"),
+    ] = field(default_factory=dict, compare=False)
     api: str | None = None
     daemon: bool = False
     env_from: Mapping[str, str] = field(default_factory=dict)
@@ -298,6 +321,12 @@ class EngineSpec:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def each(self) -> tuple[EngineSpec, ...]:
+        """The engine as often as it is started: the first replica has its name, the others a number behind it."""
+        further = (dataclasses.replace(self, name=f"{self.name}@{k}", replicas=1) for k in range(2, self.replicas + 1))
+        return (self, *further)
+
+    @property
     def secret_variables(self) -> tuple[str, ...]:
         """Names of the environment variables whose values must never be written down."""
         names = [self.api_key_env] if self.api_key_env else []
@@ -320,6 +349,16 @@ class EngineSpec:
         }
         pins = {**pin, **self.pin}
         return dataclasses.replace(self, base_url=base_url, launch="attach", pin=pins, origins=origins)
+
+
+def bundle_of(spec: EngineSpec) -> dict[str, float]:
+    """Return what Ray keeps for one replica: a CPU where nothing else is said.
+
+    >>> bundle_of(EngineSpec(name="a", num_gpus=0.5)), bundle_of(EngineSpec(name="a", num_cpus=0, resources={"b": 1}))
+    ({'CPU': 1.0, 'GPU': 0.5}, {'b': 1})
+    """
+    bundle = {"CPU": 1.0 if spec.num_cpus is None else spec.num_cpus, "GPU": spec.num_gpus or 0.0, **spec.resources}
+    return {name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001}
 
 
 def _plain(value: object) -> object:
@@ -345,7 +384,8 @@ class Settings:
     ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they may take
     on one pair of engines, 0 for none. ``update_golden`` says which golden answers are written from what the engines
     answer, ``policy`` by what is decided about them. ``shard`` is the share of the cases that is asked, ``None`` for
-    all of them; ``portion`` says which of each prompt set are asked at all. ``origins`` says by setting what set it.
+    all of them; ``portion`` says which of each prompt set are asked at all. ``executor`` is ``local``, ``ray`` or
+    ``ray=ADDRESS``: where engines that we start run. ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -377,7 +417,14 @@ class Settings:
     shard: Shard | None = None
     portion: Portion = ALL
     policy: Policy | None = None
+    executor: str = LOCAL
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def placed(self) -> tuple[EngineSpec, ...]:
+        """The engines that Ray places: none where engines run on this machine, and none that is running already."""
+        ours = (spec for spec in self.recordable if spec.launched)
+        return () if self.executor == LOCAL or self.mode != "live" else tuple(ours)
 
     @property
     def asked(self) -> tuple[EngineSpec, ...]:

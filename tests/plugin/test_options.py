@@ -38,6 +38,7 @@ def pytest_configure(config):
     (config.rootpath / "settings.json").write_text(json.dumps(found, default=str))
 """
 TWO = ("--engines", "a=http://h:1,b=http://h:2")
+OURS = '[engines.a]\nkind = "vllm"\nmodel = "m"\n'
 FILE = """
 baseline = "b"
 gather = "side-by-side"
@@ -382,9 +383,27 @@ def test_misuse_is_a_sentence_and_exit_4(refuse: Refuse, options: list[str], exp
             TWO,
             "and gather = 'side-by-side' asks all of them at the same time; leave gather out",
         ),
+        (
+            {"llmparity.toml": 'residency = "one-at-a-time"\nexecutor = "ray"\n' + OURS},
+            ["--engines=a"],
+            "and executor = 'ray' gives each resources of its own; use residency = 'together'",
+        ),
+        (
+            {"llmparity.toml": 'residency = "one-at-a-time"\n' + OURS + "replicas = 2"},
+            ["--engines=a"],
+            "and a has replicas, which run together",
+        ),
+        (
+            {"llmparity.toml": 'executor = "rai"'},
+            TWO,
+            "executor cannot be used: 'rai' is not allowed (did you mean 'ray'",
+        ),
         ({"llmparity.toml": "", "pyproject.toml": "[tool.llmparity]"}, TWO, "keep one of them"),
     ],
-    ids=["value", "encoding", "profile", "required", "one-at-a-time", "one and all", "two-files"],
+    ids=[
+        *("value", "encoding", "profile", "required", "one-at-a-time", "one and all", "placed", "replicas", "executor"),
+        "two-files",
+    ],
 )
 def test_a_wrong_configuration_is_exit_4(
     refuse: Refuse, pytester: pytest.Pytester, files: dict[str, str | bytes], options: list[str], expected: str

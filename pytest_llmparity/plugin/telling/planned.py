@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.words.explain import count
@@ -15,7 +16,7 @@ from pytest_llmparity.core.words.printable import printable, uncommanded
 from pytest_llmparity.report.terminal import ahead
 from pytest_llmparity.run.gather.course import WAVE
 from pytest_llmparity.run.gather.lanes import describe, lanes_of
-from pytest_llmparity.run.plan import requests_of_unit
+from pytest_llmparity.run.plan import floor_cases, requests_of_unit
 from pytest_llmparity.run.probe.preflight import most_requests, some_requests
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.settings.specification import Settings
@@ -82,6 +83,12 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
         ),
         str(portion),
     )
+    lines += ahead.placed_lines([spec for spec in settings.recordable if spec.launched], settings.executor)
+    several = [spec for spec in settings.recordable if spec.replicas > 1]
+    floors = [unit for unit in plan.units if unit.needs.floor and unit.part is None and unit.application is None]
+    if several and floors:
+        repeated = sum(floor_cases(unit)[1] for unit in floors)
+        lines.append(ahead.replicas_line((1 + len(FLOOR_PHASES)) * repeated, several))
     runs = [requests_of_unit(unit)[1] for unit in plan.units if unit.application is not None]
     if runs:
         lines.append(ahead.runs_line(sum(runs), len(settings.asked)))

@@ -10,7 +10,7 @@ from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import WIDTH, cells, elide, hanging, pad, printable, wrapped_after
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.specification import LOCAL, EngineSpec, bundle_of
 
 
 def engine_lines(
@@ -108,6 +108,39 @@ def portion_lines(sets: Iterable[str], asked: str) -> list[str]:
     ['prompts.jsonl: 20 of 300 prompts, sample (--parity-sample 20)']
     """
     return [line for each in sets for line in wrapped_after("", printable(f"{each} ({asked})"), width=WIDTH)]
+
+
+def placed_lines(specs: Sequence[EngineSpec], executor: str) -> list[str]:
+    """Return which engines are started several times, and what runs where; nothing of engines that are there once here.
+
+    >>> specs = (EngineSpec(name="a", num_gpus=1.0, num_cpus=0.0, replicas=8), EngineSpec(name="b"))
+    >>> placed_lines(specs, "ray=head:6379")
+    ['where: on the cluster of Ray at head:6379: a 8 times (1 GPU each), b (1 CPU)']
+    >>> placed_lines(specs, "local")
+    ['where: on this machine: a 8 times, b']
+    """
+    ray, _, address = executor.partition("=")
+    if ray == LOCAL and all(spec.replicas == 1 for spec in specs):
+        return []
+    each = []
+    for spec in specs:
+        often = f" {spec.replicas} times" if spec.replicas > 1 else ""
+        kept = " and ".join(f"{much:g} {what}" for what, much in bundle_of(spec).items())
+        kept += " each" if often else ""
+        each.append(f"{spec.name}{often}" + ("" if ray == LOCAL else f" ({kept})"))
+    there = "on this machine" if ray == LOCAL else "on the cluster of Ray" + (f" at {address}" if address else "")
+    return wrapped_after("where: ", printable(f"{there}: {', '.join(each)}"), width=WIDTH)
+
+
+def replicas_line(requests: int, specs: Sequence[EngineSpec]) -> str:
+    """Return what replicas are asked more: each measures what it differs from itself, on the same prompts.
+
+    >>> replicas_line(64, [EngineSpec(name="a", replicas=3)])
+    'replicas: at most 64 more requests to each replica of a but the first, which measure its noise floor'
+    """
+    names = " and of ".join(spec.name for spec in specs)
+    much = f"at most {explain.count(requests, 'more request')}"
+    return f"replicas: {much} to each replica of {names} but the first, which measure its noise floor"
 
 
 def alone_lines(engine: str, skipped: int, checks: int) -> list[str]:

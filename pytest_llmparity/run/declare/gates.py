@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_llmparity.core.checks.drift.floor import planned
-from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.errors import DesignError, UsageError
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.words.explain import plain
 from pytest_llmparity.run.declare import Untagged, declare, power_in_turn, refuse_unjudged
@@ -68,6 +68,11 @@ class Gates:
             self._untagged[test], self.partly = error.prompts, True
             raise
         self.partly = self.partly or bool(declared.prompts.rest)
+        if declared.needs().timed and (placed := [spec.name for spec in settings.placed]):
+            raise DesignError(
+                f"latency is not timed on a cluster, where {' and '.join(placed)} would be measured on machines of "
+                "their own, beside what else runs there; run this test with --parity-executor local, or attach to them"
+            )
         if settings.required and not settings.cases:
             refuse_unjudged(declared, [spec.name for spec in settings.engines])
         self._declared[test] = declared

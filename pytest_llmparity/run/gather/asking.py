@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,27 +14,24 @@ from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, floor_stages
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import Phase, Sample
-from pytest_llmparity.engines.played import Played
+from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.calling import call_all
 from pytest_llmparity.run.gather.company import Company
 from pytest_llmparity.run.gather.lanes import Lane, lanes_of
 from pytest_llmparity.run.gather.ledger import Ledger
 from pytest_llmparity.run.gather.reconnect import Watch
-from pytest_llmparity.run.gather.sender import Ready, client_of, send
+from pytest_llmparity.run.gather.replicas.differing import unlike
+from pytest_llmparity.run.gather.replicas.engine import EngineAsked, have_own, key_of_job, missing, own_name
+from pytest_llmparity.run.gather.sender import Ready
 from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
-from pytest_llmparity.run.plan import Job, Step, Unit, rounds, step_of
+from pytest_llmparity.run.plan import Step, Unit, rounds, step_of
 from pytest_llmparity.run.records import proven
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Key, Store
 
 T = TypeVar("T")
-
-_ON_THEIR_WAY_S = 0.1
-"""So long after the first of them the first requests have left: even hundreds take no longer."""
 
 
 class Asking:
@@ -100,11 +96,11 @@ class Asking:
             if not self.begin(name, orders):
                 return
             await outside(lambda: self.warm_again(name))
-            async with self._line(name) as send_step:
+            async with self._line(name) as asked:
                 for unit, order in orders:
                     if (of_engine := self._of(name, unit)) is not None:
-                        await self._floor(name, of_engine, order, send_step)
-                        await send_step(step_of(of_engine, Phase.MAIN, of_engine.prompts.cases))
+                        await self._floor(name, of_engine, order, asked)
+                        await asked.send(step_of(of_engine, Phase.MAIN, of_engine.prompts.cases))
 
         self.in_lanes([name for name in names if name in self.ready], ask)
 
@@ -121,18 +117,21 @@ class Asking:
         """
         units = [(self._of(name, unit), order) for unit, order in orders]
         self._reuse_floor(name, [(unit, order) for unit, order in units if unit is not None])
-        have = self._store.have(self._run, name)
-        missing = {
-            key_of(job)
-            for unit, order in units
-            if unit is not None
-            for step in self._due(name, unit, order, have)
-            for job in self._missing(name, step, have)
-        }
-        total = len(missing)
-        if total:
-            self._progress.begin(name, total)
-        return total > 0
+        have, own = self._store.have(self._run, name), have_own(self._store, self._run, name, self.ready[name])
+        due: set[tuple[int, Key]] = set()
+        for unit, order in units:
+            shared: set[Key] = set()
+            for step, floor in self._due(name, unit, order, have) if unit is not None else ():
+                if floor and own and step.unit.application is None:
+                    shared.update(map(key_of_job, self.ready[name].jobs(step)))
+                    each = ((place, job) for place, h in enumerate(own) for job in missing(self.ready[name], step, h))
+                    due.update((place, key_of_job(job)) for place, job in each)
+                else:
+                    keys = map(key_of_job, missing(self.ready[name], step, have))
+                    due.update((0, key) for key in keys if key not in shared)
+        if due:
+            self._progress.begin(name, len(due))
+        return bool(due)
 
     def _of(self, name: str, unit: Unit) -> Unit | None:
         """Return a unit as it is asked of one engine: the noise floor serves comparisons only."""
@@ -145,13 +144,16 @@ class Asking:
         """Return the cases that an engine has a request for: others would make a round of the floor smaller."""
         return [case for case in cases if case.id in self.ready[name].wires[unit.key]]
 
-    def _due(self, name: str, unit: Unit, order: Sequence[Case], have: Collection[Key]) -> Iterator[Step]:
-        """Yield what an engine is to be asked of a unit as far as it is known: a later round follows from answers."""
+    def _due(self, name: str, unit: Unit, order: Sequence[Case], have: Collection[Key]) -> Iterator[tuple[Step, bool]]:
+        """Yield what an engine is to be asked of a unit as far as it is known: a later round follows from answers.
+
+        With each step whether it is one of the noise floor.
+        """
         for steps in self._rounds(name, unit, order):
-            yield from steps
-            if any(self._missing(name, step, have) for step in steps):
+            yield from ((step, True) for step in steps)
+            if any(missing(self.ready[name], step, have) for step in steps):
                 break
-        yield step_of(unit, Phase.MAIN, unit.prompts.cases)
+        yield step_of(unit, Phase.MAIN, unit.prompts.cases), False
 
     def _rounds(self, name: str, unit: Unit, order: Sequence[Case]) -> Iterator[list[Step]]:
         """Yield the rounds of the noise floor, a further one only where the answers to those before it call for it."""
@@ -166,16 +168,16 @@ class Asking:
     def _needs_more(self, name: str, unit: Unit, begun: Sequence[Sequence[Case]]) -> bool:
         if not unit.floor_grows or self._ledger.allowance.reason is not None:
             return False
-        sent = {case: wire.sha256 for case, wire in self.ready[name].wires[unit.key].items()}
-        samples = self._store.get(self._run, name, phases=(Phase.MAIN, *FLOOR_PHASES))
-        answers = select(samples, sent, concurrency=unit.concurrency)
-        engine = EngineEvidence(name=name, kind=self.ready[name].adapter.kind, samples=answers)
+        ready = self.ready[name]
+        sent = {case: wire.sha256 for case, wire in ready.wires[unit.key].items()}
+        names = [own_name(name, place) for place in range(len(ready.replicas))] if ready.further else [name]
         stages = floor_stages(len(unit.prompts.cases), unit.concurrency)
-        return needs_more(begun, engine, held=unit.needs.floor_held, stages=stages)
+        return any(
+            needs_more(begun, self._evidence(each, ready, sent, unit), held=unit.needs.floor_held, stages=stages)
+            for each in names
+        )
 
-    async def _floor(
-        self, name: str, unit: Unit, order: Sequence[Case], send_step: Callable[[Step], Awaitable[None]]
-    ) -> bool:
+    async def _floor(self, name: str, unit: Unit, order: Sequence[Case], asked: EngineAsked) -> bool:
         """Ask the cases that measure an engine's noise floor, with their answers, until there are enough.
 
         False when a hard stop left something of it out.
@@ -184,14 +186,21 @@ class Asking:
         counted, begun = False, list[Step]()
         # Answers are read and compared in another thread: other engines are asked meanwhile.
         while (steps := await outside(lambda: next(of_floor, None))) is not None:
-            missing = {step.phase: self.missing(name, step) for step in steps}
+            own = have_own(self._store, self._run, name, self.ready[name])
+            due = {step.phase: self._missing_of_floor(name, step, own) for step in steps}
             if counted:  # what began with the run was counted when it did
-                self._progress.more(name, sum(n for phase, n in missing.items() if phase is not Phase.MAIN))
-            counted = counted or any(missing.values())
+                self._progress.more(name, sum(n for phase, n in due.items() if own or phase is not Phase.MAIN))
+            counted = counted or any(due.values())
             for step in steps:
-                await send_step(step)
+                await asked.send(step, floor=True)
             begun += steps
         return not any(self.missing(name, step) for step in begun)
+
+    def _missing_of_floor(self, name: str, step: Step, own: Sequence[Collection[Key]]) -> int:
+        """How many requests of a step of the noise floor are to be sent, to every replica together."""
+        if not own or step.unit.application is not None:
+            return self.missing(name, step)
+        return sum(len(missing(self.ready[name], step, have)) for have in own)
 
     def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case]) -> bool:
         """Measure the noise floor of these engines on the first of these cases; False when a hard stop cut it short."""
@@ -199,8 +208,8 @@ class Asking:
         async def ask(name: str) -> bool:
             if (of_engine := self._of(name, unit)) is None:
                 return True
-            async with self._line(name) as send_step:
-                return await self._floor(name, of_engine, order, send_step)
+            async with self._line(name) as asked:
+                return await self._floor(name, of_engine, order, asked)
 
         return all(self.in_lanes(names, ask).values())
 
@@ -215,27 +224,18 @@ class Asking:
 
     def missing(self, engine: str, step: Step) -> int:
         """How many requests of a step have no sample yet."""
-        return len(self._missing(engine, step, self._store.have(self._run, engine)))
+        return len(missing(self.ready[engine], step, self._store.have(self._run, engine)))
 
     def ask(self, engines: Sequence[str], step: Step) -> bool:
         """Send these engines what is missing of a step; False when a hard stop left something out."""
-        missing = [name for name in engines if self.missing(name, step)]
+        wanting = [name for name in engines if self.missing(name, step)]
 
         async def ask_one(name: str) -> None:
-            async with self._line(name) as send_step:
-                await send_step(step)
+            async with self._line(name) as asked:
+                await asked.send(step)
 
-        self.in_lanes(missing, ask_one)
-        return self._ledger.allowance.reason is None or not missing
-
-    def _missing(self, engine: str, step: Step, have: Collection[Key]) -> list[Job]:
-        jobs = self.ready[engine].jobs(step)
-        return [job for job in jobs if key_of(job) not in have and self._has(engine, job)]
-
-    def _has(self, engine: str, job: Job) -> bool:
-        """Tell whether an engine can be asked to repeat itself: a recording only as often as it was recorded."""
-        adapter = self.ready[engine].adapter
-        return job.phase not in FLOOR_PHASES or not isinstance(adapter, Played) or adapter.has(job.wire, job.purpose)
+        self.in_lanes(wanting, ask_one)
+        return self._ledger.allowance.reason is None or not wanting
 
     def _reuse_floor(self, name: str, units: Sequence[tuple[Unit, Sequence[Case]]]) -> None:
         """Copy the noise floor an earlier run measured on this very server, where nothing about it has changed.
@@ -261,7 +261,7 @@ class Asking:
 
     def _reuse_step(self, name: str, step: Step, have: Collection[Key]) -> int:
         """Copy one phase of a noise floor from an earlier run that has it whole; return how many answers these are."""
-        wanted = {key_of(job): job.wire.max_tokens or 0 for job in self.ready[name].jobs(step)}
+        wanted = {key_of_job(job): job.wire.max_tokens or 0 for job in self.ready[name].jobs(step)}
         if not wanted or wanted.keys() & set(have):
             return 0
         samples = self._store.reusable_floor(
@@ -275,56 +275,44 @@ class Asking:
         return len(samples)
 
     @contextlib.asynccontextmanager
-    async def _line(self, name: str) -> AsyncIterator[Callable[[Step], Awaitable[None]]]:
+    async def _line(self, name: str) -> AsyncIterator[EngineAsked]:
         """Give what sends an engine what is missing of a step, over one client; a server that went away is known."""
-        adapter = self.ready[name].adapter
-        client, watch = client_of(adapter), self.absences.watch(adapter)
-        have = self._store.have(self._run, name)
-
-        async def send_step(step: Step) -> None:
-            jobs = self._missing(name, step, have)
-            if not jobs:
-                return
-            have.update(map(key_of, jobs))
-            asyncio.get_running_loop().call_later(_ON_THEIR_WAY_S, self._meanwhile)
-            if (application := step.unit.application) is not None:
-                await call_all(
-                    application,
-                    adapter,
-                    jobs,
-                    step.unit.prompts.by_id,
-                    concurrency=step.concurrency,
-                    allowance=self._ledger.allowance,
-                    gone=lambda: self._fleet.gone(name),
-                    deliver=self._deliver,
-                )
-                return
-            again = await send(
-                adapter,
-                client,
-                jobs,
-                concurrency=step.concurrency,
-                allowance=self._ledger.allowance,
-                gone=lambda: self._fleet.gone(name),
-                deliver=self._deliver,
-                watch=watch,
-            )
-            if again:
-                self._ledger.notes.append(
-                    f"{name} sent more answers than it was asked for: {again} that may have been other prompts' were "
-                    "asked again, each on a connection of its own"
-                )
-
+        ready = self.ready[name]
+        watch = self.absences.watch(ready.adapter)
+        asked = EngineAsked(
+            name,
+            ready,
+            run=self._run,
+            store=self._store,
+            fleet=self._fleet,
+            ledger=self._ledger,
+            watch=watch,
+            answered=self._progress.advance,
+            meanwhile=self._meanwhile,
+            another=self.absences.is_another,
+        )
         try:
-            yield send_step
+            yield asked
         finally:
-            await client.aclose()
+            await asked.aclose()
             if watch is not None:
                 self.absences.came_back(name, watch)
 
-    def _deliver(self, sample: Sample) -> None:
-        self._store.put(self._run, [sample])
-        self._progress.advance(sample.engine)
+    def differing(self, units: Sequence[Unit]) -> list[str]:
+        """Return what is to be known of how the replicas of an engine differ from each other, a sentence each."""
+        sentences: list[str] = []
+        for name, ready in self.ready.items():
+            for unit in units if ready.further else ():
+                if (of_engine := self._of(name, unit)) is not None and unit.application is None:
+                    sent = {case: wire.sha256 for case, wire in ready.wires[unit.key].items()}
+                    each = [self._evidence(own_name(name, k), ready, sent, unit) for k in range(len(ready.replicas))]
+                    sentences += unlike(name, of_engine, each)
+        return sentences
+
+    def _evidence(self, name: str, ready: Ready, sent: Mapping[str, str], unit: Unit) -> EngineEvidence:
+        samples = self._store.get(self._run, name, phases=(Phase.MAIN, *FLOOR_PHASES))
+        answers = select(samples, sent, concurrency=unit.concurrency)
+        return EngineEvidence(name=name, kind=ready.adapter.kind, samples=answers)
 
 
 class Absences:
@@ -349,23 +337,18 @@ class Absences:
         """Write down that a server restarted, and what became of it."""
         if (sentence := watch.sentence()) is not None:
             self._ledger.notes.append(sentence)
-        self._is_another(name)
+        self.is_another(name)
 
     def hold_again(self, adapter: Adapter) -> str | None:
         """Wait for a server that went away in the timed phase; return why it cannot be asked again."""
         left_s = self._ledger.allowance.left_s
         patience_s = adapter.spec.reconnect_s if left_s is None else min(left_s, adapter.spec.reconnect_s)
         why = self._fleet.hold_again(adapter.name, patience_s, lambda: None)
-        self._is_another(adapter.name)
+        self.is_another(adapter.name)
         return why
 
-    def _is_another(self, name: str) -> None:
+    def is_another(self, name: str) -> None:
         """Write down that a server came back as another engine: answers of two engines are none of either."""
         engaged = self._fleet.known(name)
         if engaged is not None and engaged.record.incomparable:
             self._ledger.amend(name, incomparable=engaged.record.incomparable)
-
-
-def key_of(job: Job) -> Key:
-    """Return what the store calls this job's sample."""
-    return Key(job.request_sha256, job.case, job.phase, job.repeat, job.concurrency)

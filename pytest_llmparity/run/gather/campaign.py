@@ -139,6 +139,7 @@ class Campaign:
             self._fleet.time_left, self._fleet.may_probe = lambda: None, lambda count: True
             self._progress.end()
         secrets = [name for spec in self._order for name in spec.secret_variables]
+        notes += self._asking.differing(self._plan.units)
         self._store.put_document(run, LOCKED, engines_note({**self._lock.seen, **self._goldens.locked}, secrets))
         notes += self._lock.twins() + selves(self._settings.engines)
         if self._allowance.reason is not None:
@@ -251,7 +252,11 @@ class Campaign:
             if record.unusable is not None:
                 continue
             wires = {key: by_case for key, by_case in prepared[name].wires.items() if key not in lonely}
-            self._asking.ready[name] = Ready(adapter, wires, prepared[name].shorter)
+            engaged = self._fleet.known(name)
+            further = () if engaged is None else engaged.further
+            for other in further:
+                other.learnt(adapter.can)
+            self._asking.ready[name] = Ready(adapter, wires, prepared[name].shorter, further)
             for key, by_case in wires.items():
                 sent = {case: wire.sha256 for case, wire in by_case.items()}
                 self._store.put_document(self._begun.id, wires_name(name, key), sent)

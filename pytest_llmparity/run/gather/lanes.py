@@ -29,11 +29,12 @@ def lanes_of(settings: Settings, *, apart: Collection[str] = ()) -> list[Lane]:
     """Return the lanes of a run, the baseline first in its own.
 
     Without ``gather`` those are the addresses of attached engines, and this machine for those that are started on it. A
-    recording has its own. One engine in memory at a time means one lane. ``apart`` names engines that one server cannot
-    keep in memory beside another one of them: those are asked in turn whatever ``gather`` says.
+    recording has its own, and so has an engine that is placed on a cluster. One engine in memory at a time means one
+    lane. ``apart`` names engines that one server cannot keep in memory beside another one of them: those are asked in
+    turn whatever ``gather`` says.
     """
     lanes: dict[str, Lane] = {}
-    starts = any(spec.base_url is None for spec in settings.recordable)
+    starts = any(spec.base_url is None and spec not in settings.placed for spec in settings.recordable)
     for spec in settings.in_turn():
         key, why = _lane_of(spec, settings, apart, starts=starts)
         before = lanes.get(key)
@@ -50,7 +51,8 @@ def _lane_of(spec: EngineSpec, settings: Settings, apart: Collection[str], *, st
         return "memory", "one in memory at a time"
     if settings.gather == "in-turn":
         return "gather", 'gather = "in-turn"'
-    if spec.recording is not None or (settings.gather == "side-by-side" and spec.name not in apart):
+    apart_anyway = spec.recording is not None or spec in settings.placed
+    if apart_anyway or (settings.gather == "side-by-side" and spec.name not in apart):
         return f"engine {spec.name}", ""
     if spec.base_url is None or (starts and is_loopback(spec.base_url)):
         return "here", HERE
@@ -85,5 +87,6 @@ def describe(lanes: Sequence[Lane], settings: Settings) -> str:
     if len(lanes) == 1:
         return f"asked in turn ({lanes[0].why})"
     why = 'gather = "side-by-side"' if settings.gather == "side-by-side" else "at different addresses"
+    why = "each on what Ray keeps for it" if len(settings.placed) == len(settings.asked) else why
     turns = [f"{' and '.join(lane.names)} in turn ({lane.why})" for lane in shared]
     return f"asked side by side ({why}){', but ' if turns else ''}{' and '.join(turns)}"

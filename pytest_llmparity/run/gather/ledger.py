@@ -67,8 +67,19 @@ class Allowance:
             self.sent += count
             return True
 
+    def grant(self, most: int) -> int:
+        """Take as many requests as are left, at most so many, for somebody who sends them; 0 when there are none."""
+        with self._lock:
+            count = most if self._left is None else min(most, max(1, self._left))
+            return count if self.take(count) else 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether requests are counted out, retries among them."""
+        return self._left is not None
+
     def give_back(self, count: int) -> None:
-        """Return requests that were taken and not sent."""
+        """Return requests that were taken and not sent; below zero are those that were sent beyond."""
         with self._lock:
             self.sent -= count
             if self._left is not None:

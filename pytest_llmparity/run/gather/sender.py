@@ -115,11 +115,18 @@ class Ready:
     """An engine that can be asked, and the requests it can be sent.
 
     ``shorter`` are those by which its noise floor is measured, by the hash of the case's own, where they are others.
+    ``further`` ask its replicas but the first.
     """
 
     adapter: Adapter
     wires: Wires
     shorter: Mapping[str, WireRequest] = field(default_factory=dict)
+    further: tuple[Adapter, ...] = ()
+
+    @property
+    def replicas(self) -> tuple[Adapter, ...]:
+        """What asks each replica."""
+        return (self.adapter, *self.further)
 
     def jobs(self, step: Step) -> list[Job]:
         """Return the jobs of one step in the order they are sent."""

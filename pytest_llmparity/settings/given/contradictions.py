@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_llmparity.core.errors import ConfigError, UsageError
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.selection import Kind
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.settings.specification import LOCAL, EngineSpec
 
 if TYPE_CHECKING:
     from pytest_llmparity.core.gate.policy import Policy
@@ -144,3 +144,16 @@ def check_portion(given: Given) -> None:
         raise UsageError(
             f"{given.spelt('update_golden')} writes whole sets, and {option} asks a part of each; leave one out"
         )
+
+
+def check_placed(engines: Sequence[EngineSpec], *, executor: str, residency: str) -> None:
+    """Refuse engines in memory one at a time where they are started several times, or on machines of their own."""
+    several = [spec.name for spec in engines if spec.replicas > 1]
+    if residency != "one-at-a-time" or (executor == LOCAL and not several):
+        return
+    what = f"executor = {executor!r} gives each resources of its own" if executor != LOCAL else ""
+    what = what or f"{', '.join(several)} {'has' if len(several) == 1 else 'have'} replicas, which run together"
+    raise UsageError(
+        f"residency = 'one-at-a-time' keeps one engine in the memory of this machine, and {what}; use residency = "
+        "'together'"
+    )

@@ -1,0 +1,88 @@
+"""Where engines run that we start: on this machine, or on a cluster that this process joins.
+
+The process that pytest was started as connects before anything is collected, so that what cannot work ends there.
+Workers of xdist join its cluster when they need an engine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.settings.specification import EngineSpec, Settings
+
+if TYPE_CHECKING:
+    from pytest_llmparity.run.gather.cluster.ray import RayCluster
+
+CLUSTER = "cluster"
+"""Our entry in what the controller of xdist gives its workers: the address of the cluster."""
+
+
+class Placing:
+    """The cluster of one run, for one of its processes. ``address`` is what the controller gave a worker."""
+
+    def __init__(self, settings: Settings, *, token: str, workdir: Path, address: str | None = None) -> None:
+        self._settings = settings
+        self._token = token
+        self._logs = workdir / "logs"
+        self._address = address
+        self._cluster: RayCluster | None = None
+        self._joining = threading.Lock()
+
+    def refuse_unfit(self) -> None:
+        """Connect, and see that every engine can be placed; ``pytest.UsageError`` says why not."""
+        self._refuse_missing()
+        from pytest_llmparity.run.gather.cluster.ray import RayCluster
+
+        try:
+            self._cluster = RayCluster.begin(
+                self._settings.executor,
+                self._settings.placed,
+                token=self._token,
+                logs=self._logs,
+                secrets=_secrets,
+            )
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def _refuse_missing(self) -> None:
+        if importlib.util.find_spec("ray") is None:
+            by = self._settings.origins.get("executor", "--parity-executor")
+            raise pytest.UsageError(
+                f"{by}: {self._settings.executor} needs Ray, which is not installed: pip install "
+                "'pytest-llmparity[ray]' here and on every node of the cluster"
+            )
+
+    def cluster(self) -> RayCluster:
+        """Return the cluster of this run."""
+        with self._joining:  # engines start in threads
+            if self._cluster is None:
+                from pytest_llmparity.run.gather.cluster.ray import RayCluster
+
+                assert self._address is not None
+                self._cluster = RayCluster.join(self._address, token=self._token, logs=self._logs, secrets=_secrets)
+            return self._cluster
+
+    def share(self) -> dict[str, str]:
+        """Return what a worker needs to join."""
+        return {CLUSTER: self.cluster().address}
+
+    def close(self) -> list[str]:
+        """Leave; who began ends every engine. May be called again."""
+        cluster, self._cluster = self._cluster, None
+        return [] if cluster is None else cluster.close()
+
+    def leave(self) -> None:
+        """Leave, where pytest ends before the session did."""
+        self.close()
+
+
+def _secrets(spec: EngineSpec) -> dict[str, str]:
+    """Return the values that an engine's own variables have here; they go to its node by a call and are not stored."""
+    return {name: os.environ[name] for name in spec.secret_variables if name in os.environ}

@@ -1,0 +1,173 @@
+"""Joining a cluster of Ray, and seeing beforehand that the engines of a run can run on it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import logging
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.core.words.explain import count
+from pytest_llmparity.run.loop import in_thread
+from pytest_llmparity.settings.specification import EngineSpec, bundle_of
+
+PACKAGE: Final = "pytest-llmparity"
+REACHED_S: Final = 5.0
+"""How long the address of a cluster may take to accept a connection: Ray itself would try for minutes."""
+CONNECTED_S: Final = 60.0
+"""How long Ray may take to join a cluster, or to start one here."""
+LOOKED_S: Final = 120.0
+"""How long a node may take to say what is installed on it: the first process of a job is started for that."""
+
+
+def connect(address: str, token: str) -> bool:
+    """Join a cluster, or start one on this machine; tell whether the connection is ours to end.
+
+    ``UsageError`` for an address where none answers, and for one of another version.
+    """
+    if ray.is_initialized():
+        return False
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"--parity-executor ray={address}: a client of Ray has no part in its cluster; run pytest on a machine of "
+            "the cluster (ray start --address=HEAD:6379) and give HEAD:6379"
+        )
+    if address and address != "auto":
+        refuse_unreachable(address)
+    options: dict[str, Any] = {"address": address or None, "namespace": token, "log_to_driver": False}
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # for one that is started here
+        options["include_dashboard"] = None
+    # In a thread of its own: Ray takes SIGTERM over in the main one, which is pytest's.
+    joined = in_thread(functools.partial(_init, options), name="llmparity-ray")
+    done = threading.Event()
+    joined.add_done_callback(lambda _: done.set())
+    if not done.wait(CONNECTED_S):
+        where = address or "on this machine"
+        raise UsageError(f"--parity-executor ray: no cluster of Ray answered {where} within {CONNECTED_S:g} s")
+    _raise_if_failed(joined, address)
+    return True
+
+
+def _init(options: Mapping[str, Any]) -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(configure_logging=False, **{name: value for name, value in options.items() if value is not None})
+
+
+def _raise_if_failed(joined: Future[None], address: str) -> None:
+    error = joined.exception()
+    if error is None:
+        return
+    if "ersion mismatch" in str(error):
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UsageError(
+            f"--parity-executor ray: the cluster and this process do not match: {' '.join(lines)} Install the same "
+            "versions of Ray and Python on both"
+        ) from error
+    where = f"at {address}" if address else "on this machine"
+    raise UsageError(f"--parity-executor ray: the cluster {where} cannot be used: {first_line(error)}") from error
+
+
+def refuse_unreachable(address: str) -> None:
+    """Raise ``UsageError`` where nothing accepts a connection at the address of a cluster."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):
+        raise UsageError(f"--parity-executor ray={address}: this is no address; expected HOST:PORT such as head:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"--parity-executor ray={address}: nobody answers there ({error}); ray status on its head says where it is"
+        ) from error
+
+
+def refuse_unfit(nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ``UsageError`` where a node lacks this package, or has another version of it."""
+    ours = importlib.metadata.version(PACKAGE)
+    alive = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    look = ray.remote(importlib.metadata.version)
+    looks = {
+        node: look.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False), max_retries=0
+        ).remote(PACKAGE)
+        for node in alive
+    }
+    for node, looked in looks.items():
+        where = f"node {node[:8]} ({alive[node]})"
+        try:
+            theirs = ray.get(looked, timeout=LOOKED_S)
+        except importlib.metadata.PackageNotFoundError:
+            raise UsageError(
+                f"--parity-executor ray: {PACKAGE} is not installed on {where}; engines are asked by it there: "
+                f"pip install '{PACKAGE}[ray]=={ours}' in the environment of its Ray"
+            ) from None
+        except (GetTimeoutError, RayError) as error:
+            raise UsageError(f"--parity-executor ray: {where} cannot be used: {first_line(error)}") from error
+        if theirs != ours:
+            raise UsageError(
+                f"--parity-executor ray: {PACKAGE} is {theirs} on {where} and {ours} here; install the same version "
+                f"there: pip install '{PACKAGE}[ray]=={ours}'"
+            )
+
+
+def refuse_unplaceable(specs: Sequence[EngineSpec], nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ``UsageError`` where the cluster will never have what engines need, whoever else uses it."""
+    there = [dict(node["Resources"]) for node in nodes if node["Alive"]]
+    wanted: Counter[str] = Counter()
+    for spec in specs:
+        bundle = bundle_of(spec)
+        if not any(all(node.get(what, 0.0) >= much for what, much in bundle.items()) for node in there):
+            raise UsageError(
+                f"--parity-executor ray: {spec.name} needs {amounts(bundle)} on one node, and no node has that; "
+                f"{_has(there)}. Change num_cpus, num_gpus or resources of [engines.{spec.name}]"
+            )
+        for what, much in bundle.items():
+            wanted[what] += much * spec.replicas  # type: ignore[assignment]  # a counter of fractions
+    total = {what: sum(node.get(what, 0.0) for node in there) for what in wanted}
+    short = [what for what in wanted if wanted[what] > total[what] + 1e-9]
+    if short:
+        who = ", ".join(f"{spec.name}{f' {spec.replicas} times' if spec.replicas > 1 else ''}" for spec in specs)
+        missing = " and ".join(f"{wanted[what]:g} {what} where the cluster has {total[what]:g}" for what in short)
+        raise UsageError(
+            f"--parity-executor ray: all engines together ({who}) need {missing}; take fewer replicas or engines, or "
+            "let each have less"
+        )
+
+
+def amounts(bundle: Mapping[str, float]) -> str:
+    """Return resources in words.
+
+    >>> amounts({"CPU": 1.0, "GPU": 0.5})
+    '1 CPU and 0.5 GPU'
+    """
+    return " and ".join(f"{much:g} {what}" for what, much in bundle.items())
+
+
+def _has(there: Sequence[Mapping[str, float]]) -> str:
+    shown = []
+    for node in there:
+        of_node = {what: much for what, much in node.items() if what in ("CPU", "GPU") or not _own(what)}
+        shown.append(amounts(dict(sorted(of_node.items()))) or "nothing")
+    return f"{count(len(there), 'node')}: {'; '.join(shown)}"
+
+
+def _own(resource: str) -> bool:
+    """Tell whether Ray itself made up a resource."""
+    return resource in ("memory", "object_store_memory") or resource.startswith(("node:", "accelerator_type:"))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error that has something in it; those of Ray go on for pages."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

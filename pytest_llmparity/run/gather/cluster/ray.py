@@ -1,0 +1,354 @@
+"""Engines of a run as actors of a Ray cluster. Ray is imported here alone, and only when somebody asks for it.
+
+One actor of this run, the owner, lives beside the driver and owns those of the engines: Ray ends them all when the
+process that made it is gone, however that came, and the keeper of each node ends what ran there. Workers of xdist find
+the owner by the run's token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import ray
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from pytest_llmparity.core.errors import KeeperError, LaunchError, UsageError
+from pytest_llmparity.core.sample import Sample, to_json
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.gather.cluster.joining import (
+    LOOKED_S,
+    REACHED_S,
+    connect,
+    first_line,
+    refuse_unfit,
+    refuse_unplaceable,
+)
+from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order, Started
+from pytest_llmparity.run.gather.cluster.relay import Relay
+from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.gather.replicas.lines import Deliver, NodeLost
+from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.plan import Job
+from pytest_llmparity.settings.specification import EngineSpec, bundle_of
+
+PLACED_S: Final = 600.0
+"""How long resources that others use may be waited for."""
+_SLICE_S: Final = 0.25
+_OWNER: Final = "llmparity-owner"
+LOST: Final = (RayActorError, NodeDiedError)
+
+
+class Owner:
+    """Makes the actors of a run, each once, whichever process of the run asks; they end with it."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, PlacementGroup] = {}
+        self._actors: dict[str, Any] = {}
+
+    def group(self, engine: str, bundles: Sequence[Mapping[str, float]]) -> PlacementGroup:
+        """Return what is reserved for the replicas of an engine, on as many nodes as can be."""
+        if engine not in self._groups:
+            self._groups[engine] = placement_group([dict(bundle) for bundle in bundles], strategy="SPREAD")
+        return self._groups[engine]
+
+    def actor(self, name: str, engine: str, index: int, bundle: Mapping[str, float], *, instead_of: str) -> Any:
+        """Return the actor of a replica, made if there is none or the one there was is ``instead_of``."""
+        known = self._actors.get(name)
+        if known is None or known._actor_id.hex() == instead_of:
+            further = {what: much for what, much in bundle.items() if what not in ("CPU", "GPU")}
+            self._actors[name] = (
+                ray.remote(EngineNode)
+                .options(
+                    num_cpus=bundle.get("CPU", 0),
+                    num_gpus=bundle.get("GPU", 0),
+                    resources=further,
+                    max_restarts=0,
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(
+                        placement_group=self._groups[engine], placement_group_bundle_index=index
+                    ),
+                )
+                .remote()
+            )
+        return self._actors[name]
+
+    def actors(self) -> dict[str, Any]:
+        """Return every actor that was made, by the name of its replica."""
+        return dict(self._actors)
+
+
+class RayCluster:
+    """Starts the engines of a run on a cluster, and has them asked there. Satisfies ``Elsewhere``.
+
+    Made by :meth:`begin` in the process that owns the run, by :meth:`join` in another one of it.
+    """
+
+    def __init__(
+        self, owner: Any, *, owns: bool, ours: bool, logs: Path, secrets: Callable[[EngineSpec], Mapping[str, str]]
+    ) -> None:
+        self._owner = owner
+        self._owns = owns
+        self._ours = ours
+        self._logs = logs
+        self._secrets = secrets
+        self._loop = LoopThread()
+        self._nodes: dict[str, _Node] = {}
+        self._guard = threading.Lock()
+
+    # connecting ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def begin(
+        cls,
+        executor: str,
+        specs: Sequence[EngineSpec],
+        *,
+        token: str,
+        logs: Path,
+        secrets: Callable[[EngineSpec], Mapping[str, str]],
+    ) -> RayCluster:
+        """Connect and see whether these engines can run there; ``UsageError`` says why not, before anything starts."""
+        ours = connect(executor.partition("=")[2], token)
+        try:
+            refuse_unfit(ray.nodes())
+            refuse_unplaceable(specs, ray.nodes())
+            here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
+            owner = (
+                ray.remote(Owner).options(name=_OWNER, namespace=token, num_cpus=0, scheduling_strategy=here).remote()
+            )
+            ray.get(owner.actors.remote(), timeout=LOOKED_S)
+        except (RayError, GetTimeoutError) as error:
+            raise UsageError(f"--parity-executor ray: the cluster cannot be used: {first_line(error)}") from error
+        return cls(owner, owns=True, ours=ours, logs=logs, secrets=secrets)
+
+    @classmethod
+    def join(
+        cls, address: str, *, token: str, logs: Path, secrets: Callable[[EngineSpec], Mapping[str, str]]
+    ) -> RayCluster:
+        """Connect another process of the run; ``address`` is the first one's."""
+        ours = connect(address, token)
+        owner = ray.get_actor(_OWNER, namespace=token)
+        return cls(owner, owns=False, ours=ours, logs=logs, secrets=secrets)
+
+    @property
+    def address(self) -> str:
+        """Where the cluster is, for other processes of the run."""
+        return str(ray.get_runtime_context().gcs_address)
+
+    # engines ---------------------------------------------------------------------------------------------------------
+
+    def launch(
+        self,
+        spec: EngineSpec,
+        engine: EngineSpec,
+        *,
+        make: Callable[[EngineSpec, str], Adapter],
+        slots: int,
+        left_s: float | None,
+        stop: Callable[[], str | None],
+    ) -> Adapter:
+        """Start a replica where it is placed unless it was; return what asks it from here by way of the cluster.
+
+        Raises ``LaunchError`` with the reason of the node.
+        """
+        node = self._placed(spec, engine, stop)
+        order = Order(spec=spec, slots=slots, secrets=self._secrets(spec), left_s=left_s)
+        try:
+            started = cast("Started", node.ask("start", order, stop=stop))
+        except NodeLost as error:
+            raise LaunchError(f"{spec.name} was not started: {error}", engine=spec.name) from error
+        if started.error is not None:
+            raise LaunchError(started.error, engine=spec.name)
+        node.info = started.info
+        if node.relay is None:
+            node.relay = Relay(self._loop, node.call)
+        return make(spec, node.relay.url)
+
+    def _placed(self, spec: EngineSpec, engine: EngineSpec, stop: Callable[[], str | None]) -> _Node:
+        with self._guard:
+            known = self._nodes.get(spec.name)
+        if known is not None and not known.lost:
+            return known
+        index = [each.name for each in engine.each].index(spec.name)
+        group = ray.get(self._owner.group.remote(engine.name, [bundle_of(engine)] * engine.replicas))
+        _wait(group.ready(), stop, limit_s=PLACED_S, what=f"{spec.name} was not started: its resources are not free")
+        instead_of = "" if known is None else known.id
+        actor = ray.get(
+            self._owner.actor.remote(spec.name, engine.name, index, bundle_of(engine), instead_of=instead_of)
+        )
+        place = placement_group_table(group)["bundles_to_node_id"].get(index, "")
+        with self._guard:
+            node = self._nodes[spec.name] = _Node(spec.name, actor, place)
+        return node
+
+    def info(self, name: str) -> Mapping[str, Any]:
+        """Return what the starter of a replica found out."""
+        return self._nodes[name].info
+
+    def where(self, name: str) -> str:
+        """Return the node a replica runs on, in words."""
+        return self._nodes[name].where
+
+    def gone(self, name: str) -> str | None:
+        """Say why a replica is no more, ``None`` while it runs."""
+        try:
+            return cast("str | None", self._nodes[name].ask("gone"))
+        except NodeLost as error:
+            return str(error)
+
+    def lost(self, name: str) -> bool:
+        """Tell whether the node of a replica is gone."""
+        return self._nodes[name].lost
+
+    def line(self, adapter: Adapter) -> RemoteLine:
+        """Return what sends a replica its requests, beside it."""
+        return RemoteLine(self._nodes[adapter.name], adapter)
+
+    def close(self) -> list[str]:
+        """In the process that owns the run, end every engine and keep the ends of their logs; disconnect."""
+        try:
+            for node in self._nodes.values():
+                if node.relay is not None:
+                    node.relay.close()
+            if self._owns:
+                self._stop_all()
+        finally:
+            self._loop.close()
+            self._nodes.clear()
+            if self._ours:
+                ray.shutdown()
+        return []
+
+    def _stop_all(self) -> None:
+        try:
+            actors = ray.get(self._owner.actors.remote(), timeout=REACHED_S)
+        except (RayError, GetTimeoutError):
+            return
+        stopping = {name: actor.stop.remote() for name, actor in actors.items()}
+        for name, stopped in stopping.items():
+            try:
+                log = ray.get(stopped, timeout=30.0)
+            except (RayError, GetTimeoutError):
+                continue  # its node is gone, and its keeper has ended what ran there
+            if log:
+                self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+                (self._logs / f"{name}.log").write_bytes(log)
+        ray.kill(self._owner)
+
+
+class _Node:
+    """The actor of one replica, called by names of methods; errors of Ray that mean that it is gone are ours."""
+
+    def __init__(self, name: str, actor: Any, place: str) -> None:
+        self.name = name
+        self.id = str(actor._actor_id.hex())
+        self.lost = False
+        self.info: Mapping[str, Any] = {}
+        self.relay: Relay | None = None
+        self.where = f"node {place[:8]}" if place else "a node"
+        self._actor = actor
+
+    def ask(self, method: str, *args: object, stop: Callable[[], str | None] = lambda: None) -> object:
+        """Call a method and wait for what it returns; raises :class:`NodeLost`."""
+        try:
+            return _wait(getattr(self._actor, method).remote(*args), stop, what=f"{self.name} was not waited for")
+        except LOST as error:
+            raise self._lost(error) from error
+
+    async def call(self, method: str, *args: object) -> Any:
+        """Do the same in an event loop."""
+        try:
+            return await getattr(self._actor, method).remote(*args)
+        except LOST as error:
+            raise self._lost(error) from error
+
+    def leave(self, method: str, *args: object) -> None:
+        """Call a method and wait for nothing."""
+        getattr(self._actor, method).remote(*args)
+
+    def _lost(self, error: Exception) -> NodeLost:
+        self.lost = True
+        return NodeLost(f"{self.name}: {self.where} of the cluster is gone ({type(error).__name__})")
+
+
+class RemoteLine:
+    """Has a replica asked on its node, and brings what it answers. Satisfies ``Line``."""
+
+    def __init__(self, node: _Node, adapter: Adapter) -> None:
+        self._node = node
+        self._adapter = adapter
+        self._sent = 0
+
+    async def send(self, jobs: Sequence[Job], *, concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
+        """Send the jobs; raises :class:`NodeLost` when the node is gone."""
+        mixed, left = 0, list(jobs)
+        while left and (granted := allowance.grant(len(left))):
+            answered: set[tuple[str, int]] = set()
+
+            def delivered(samples: Sequence[Sample], answered: set[tuple[str, int]] = answered) -> None:
+                answered.update((sample.case, sample.repeat) for sample in samples)
+                deliver(samples)
+
+            try:
+                whole = await self._send(left[:granted], concurrency, allowance, delivered)
+            except NodeLost:
+                allowance.give_back(granted - len(answered))
+                raise
+            allowance.give_back(granted - whole.sent)
+            allowance.retries += whole.retries
+            mixed += whole.mixed
+            if whole.late:
+                allowance.out_of_time()
+            # Retries are counted too: where requests are limited, they leave some unsent.
+            left = [job for job in left if (job.case, job.repeat) not in answered]
+        return mixed
+
+    async def _send(self, jobs: Sequence[Job], concurrency: int, allowance: Allowance, deliver: Deliver) -> Answered:
+        self._sent += 1
+        number = f"{os.getpid()}-{id(self)}-{self._sent}"
+        asked = Asked(
+            jobs=jobs,
+            concurrency=concurrency,
+            allowed=len(jobs) if allowance.limited else None,
+            left_s=allowance.left_s,
+            can=to_json(self._adapter.can),
+        )
+        whole: Answered | None = None
+        try:
+            await self._node.call("ask", number, msgspec.msgpack.encode(asked))
+            while whole is None:
+                some = msgspec.msgpack.decode(await self._node.call("more", number), type=Answered)
+                if some.samples:
+                    deliver(some.samples)
+                whole = some if some.done else None
+        except asyncio.CancelledError:
+            self._node.leave("halt", number)
+            raise
+        if whole.error:
+            raise KeeperError(f"{self._node.name}, asked on {self._node.where}: {whole.error}")
+        return whole
+
+    async def aclose(self) -> None:
+        """Nothing is open between two calls."""
+
+
+def _wait(reference: Any, stop: Callable[[], str | None], *, what: str, limit_s: float | None = None) -> object:
+    """Return what a reference brings, looking in between whether anybody still waits; ``LaunchError`` if not."""
+    waited = 0.0
+    while True:
+        try:
+            return ray.get(reference, timeout=_SLICE_S)
+        except GetTimeoutError:
+            waited += _SLICE_S
+            why = stop()
+            if why is None and limit_s is not None and waited >= limit_s:
+                why = f"waited for {limit_s:g} s"
+            if why is not None:
+                raise LaunchError(f"{what}: {why}") from None

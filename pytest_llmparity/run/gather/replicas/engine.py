@@ -1,0 +1,179 @@
+"""One engine of a run while it is asked: what of a step is missing goes to its replicas, and samples into the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from pytest_llmparity.core.evidence import FLOOR_PHASES
+from pytest_llmparity.core.sample import Sample
+from pytest_llmparity.engines.played import Played
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.application import Application
+from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.gather.calling import call_all
+from pytest_llmparity.run.gather.ledger import Ledger
+from pytest_llmparity.run.gather.reconnect import Watch
+from pytest_llmparity.run.gather.replicas.lines import Line, OwnLine, Replicas, homes_of
+from pytest_llmparity.run.gather.sender import Ready
+from pytest_llmparity.run.loop import all_of
+from pytest_llmparity.run.plan import Job, Step
+from pytest_llmparity.store.runs import Key, Store, key_of
+
+_ON_THEIR_WAY_S: Final = 0.1
+"""So long after the first of them the first requests have left: even hundreds take no longer."""
+
+
+class EngineAsked:
+    """Asks one engine what is missing of a step, of its noise floor every replica, else each what is its own.
+
+    ``answered`` is told of every answer, ``meanwhile`` that requests are on their way. What one replica answers of the
+    noise floor is stored under :func:`own_name` too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ready: Ready,
+        *,
+        run: str,
+        store: Store,
+        fleet: Fleet,
+        ledger: Ledger,
+        watch: Watch | None,
+        answered: Callable[[str], None],
+        meanwhile: Callable[[], None],
+        another: Callable[[str], None],
+    ) -> None:
+        self._name = name
+        self._ready = ready
+        self._run = run
+        self._store = store
+        self._fleet = fleet
+        self._ledger = ledger
+        self._watch = watch
+        self._answered = answered
+        self._meanwhile = meanwhile
+        self._another = another
+        self._have = store.have(run, name)
+        self._own = have_own(store, run, name, ready)
+        self._homes: Mapping[str, int] = {}
+        self._of_each = False
+        there = [each for each in ready.replicas if not fleet.lost(each)]
+        self._replicas = Replicas(
+            [each.name for each in ready.replicas],
+            {each.name: self._line_to(each) for each in there},
+            deliver=self._deliver,
+            note=ledger.notes.append,
+            again=self._anew,
+        )
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        await self._replicas.aclose()
+
+    async def send(self, step: Step, *, floor: bool = False) -> None:
+        """Send what is missing of a step; ``floor``: it measures what the engine differs from itself."""
+        self._homes = homes_of(step.unit.prompts, len(self._ready.replicas))
+        allowance, mixed = self._ledger.allowance, 0
+        if floor and self._own and step.unit.application is None:
+            names = self._replicas.names
+            each = {n: missing(self._ready, step, self._own[place]) for place, n in enumerate(names)}
+            self._begun(any(each.values()))
+            self._of_each = True
+            try:
+                mixed = await self._replicas.ask_each(each, concurrency=step.concurrency, allowance=allowance)
+            finally:
+                self._of_each = False
+        jobs = missing(self._ready, step, self._have)
+        self._begun(bool(jobs))
+        if step.unit.application is not None:
+            self._have.update(map(key_of_job, jobs))
+            await self._call(step.unit.application, jobs, step)
+            return
+        mixed += await self._replicas.share(jobs, self._homes, concurrency=step.concurrency, allowance=allowance)
+        if mixed:
+            self._ledger.notes.append(
+                f"{self._name} sent more answers than it was asked for: {mixed} that may have been other prompts' were "
+                "asked again, each on a connection of its own"
+            )
+
+    def _begun(self, any_sent: bool) -> None:
+        if any_sent:
+            asyncio.get_running_loop().call_later(_ON_THEIR_WAY_S, self._meanwhile)
+
+    def _deliver(self, replica: str, samples: Sequence[Sample]) -> None:
+        """Store what one replica answered, as the engine's unless it is another's to answer."""
+        as_engine = [msgspec.structs.replace(sample, engine=self._name) for sample in samples]
+        if self._of_each:
+            place = self._replicas.names.index(replica)
+            own = [msgspec.structs.replace(sample, engine=own_name(self._name, place)) for sample in samples]
+            self._own[place].update(map(key_of, own))
+            self._store.put(self._run, own)
+            as_engine = [sample for sample in as_engine if self._homes[sample.case] == place]
+        self._have.update(map(key_of, as_engine))
+        self._store.put(self._run, as_engine)
+        for _ in samples:
+            self._answered(self._name)
+
+    def _line_to(self, adapter: Adapter) -> Line:
+        """Return what sends one replica its requests, from here or beside it."""
+        return self._fleet.line(adapter) or OwnLine(adapter, lambda: self._fleet.gone(adapter.name), self._watch)
+
+    def _anew(self, name: str) -> Line | None:
+        """Start an engine again whose machines are gone; return what asks it, ``None`` where it is not what it was."""
+        adapter = self._fleet.anew(name)
+        self._another(self._name)
+        return None if adapter is None else self._fleet.line(adapter)
+
+    async def _call(self, application: Application, jobs: Sequence[Job], step: Step) -> None:
+        """Call an application for each job, with the replica that its case is at home at."""
+
+        def deliver(sample: Sample) -> None:
+            self._store.put(self._run, [msgspec.structs.replace(sample, engine=self._name)])
+            self._answered(self._name)
+
+        async def call(place: int, replica: Adapter) -> None:
+            await call_all(
+                application,
+                replica,
+                [job for job in jobs if self._homes[job.case] == place],
+                step.unit.prompts.by_id,
+                concurrency=step.concurrency,
+                allowance=self._ledger.allowance,
+                gone=lambda: self._fleet.gone(replica.name),
+                deliver=deliver,
+            )
+
+        await all_of(call(place, replica) for place, replica in enumerate(self._ready.replicas))
+
+
+def own_name(engine: str, place: int) -> str:
+    """Return under which name the store has what one replica answers, counted from 0, when it repeats itself.
+
+    >>> own_name("vllm", 0), own_name("vllm", 1)
+    ('vllm@1', 'vllm@2')
+    """
+    return f"{engine}@{place + 1}"
+
+
+def have_own(store: Store, run: str, name: str, ready: Ready) -> list[set[Key]]:
+    """Return of each replica what it answered for itself; nothing of an engine that was started once."""
+    return [store.have(run, own_name(name, place)) for place in range(len(ready.replicas))] if ready.further else []
+
+
+def missing(ready: Ready, step: Step, have: Collection[Key]) -> list[Job]:
+    """Return the requests of a step that ``have`` lacks. A recording can be asked as often as it was recorded only."""
+    jobs = [job for job in ready.jobs(step) if key_of_job(job) not in have]
+    played = ready.adapter
+    if not isinstance(played, Played):
+        return jobs
+    return [job for job in jobs if job.phase not in FLOOR_PHASES or played.has(job.wire, job.purpose)]
+
+
+def key_of_job(job: Job) -> Key:
+    """Return what the store calls this job's sample."""
+    return Key(job.request_sha256, job.case, job.phase, job.repeat, job.concurrency)

@@ -1,0 +1,150 @@
+"""What runs on a node of a cluster, without one: an engine is started, asked and heard by calls that carry bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import msgspec
+import psutil
+import pytest
+
+from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.sample import Phase, Request, Sample, Sampling, from_json, to_json
+from pytest_llmparity.engines import registry
+from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order
+from pytest_llmparity.run.gather.cluster.relay import Relay
+from pytest_llmparity.run.gather.replicas.lines import NodeLost
+from pytest_llmparity.run.loop import LoopThread, outside
+from pytest_llmparity.run.plan import Job, wire_of
+from pytest_llmparity.settings.specification import EngineSpec
+from tests.run.conftest import Project
+
+Started = Callable[..., contextlib.AbstractAsyncContextManager[EngineNode]]
+
+
+@pytest.fixture
+def node(project: Project) -> Started:
+    """Start an engine on a node of its own, which is stopped behind the block."""
+
+    @contextlib.asynccontextmanager
+    async def start(mode: str = "") -> AsyncIterator[EngineNode]:
+        node = EngineNode()
+        try:
+            started = await node.start(Order(spec=project.process("a", mode), slots=2, secrets={}))
+            assert started.error is None
+            assert str(started.info["base_url"]).startswith("http://127.0.0.1:")
+            yield node
+        finally:
+            await node.stop()
+
+    return start
+
+
+def jobs(spec: EngineSpec, count: int) -> list[Job]:
+    adapter = registry.adapter_of(spec)(spec, "http://127.0.0.1:1", {})
+    messages = [({"role": "user", "content": f"question {at}"},) for at in range(count)]
+    requests = [Request(case=f"c{at}", messages=m, sampling=Sampling(max_tokens=8)) for at, m in enumerate(messages)]
+    return [Job(case=r.case, wire=wire_of(adapter, r), phase=Phase.MAIN, repeat=0, concurrency=2) for r in requests]
+
+
+async def answers(node: EngineNode, asked: Asked) -> tuple[list[Sample], Answered]:
+    await node.ask("1", msgspec.msgpack.encode(asked))
+    samples: list[Sample] = []
+    while True:
+        some = msgspec.msgpack.decode(await node.more("1"), type=Answered)
+        samples += some.samples
+        if some.done:
+            return samples, some
+
+
+def asked(spec: EngineSpec, count: int, *, allowed: int | None = None) -> Asked:
+    can = to_json(Capabilities())
+    return Asked(jobs=jobs(spec, count), concurrency=2, allowed=allowed, left_s=None, can=can)
+
+
+async def test_an_engine_is_asked_beside_where_it_runs_and_its_samples_come_back(
+    project: Project, node: Started
+) -> None:
+    async with node() as there:
+        samples, whole = await answers(there, asked(project.process("a"), 6))
+
+    assert sorted(sample.case for sample in samples) == [f"c{at}" for at in range(6)]
+    assert all(sample.completion is not None and sample.completion.text for sample in samples)
+    assert (whole.sent, whole.error, whole.late) == (6, "", False)
+
+
+async def test_no_more_is_sent_than_is_allowed(project: Project, node: Started) -> None:
+    async with node() as there:
+        samples, whole = await answers(there, asked(project.process("a"), 6, allowed=4))
+
+    assert len(samples) == whole.sent == 4
+
+
+async def test_an_engine_that_cannot_be_started_says_why(project: Project) -> None:
+    node = EngineNode()
+    try:
+        order = Order(spec=project.process("a", "exit"), slots=2, secrets={})
+        started, again = await node.start(order), await node.start(order)
+    finally:
+        await node.stop()
+
+    assert started.error is not None
+    assert "a" in started.error
+    assert again is started
+
+
+async def test_nothing_is_left_of_a_node_that_is_stopped(project: Project, node: Started) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    async with node():
+        started = set(psutil.Process().children(recursive=True)) - before
+        assert started
+
+    assert not [process for process in started if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_an_address_of_this_machine_leads_to_the_engine(node: Started) -> None:
+    async with node() as there:
+        home = asyncio.get_running_loop()
+
+        async def call(method: str, *args: object) -> object:
+            """Call the node in the loop it lives in, as Ray does."""
+            future = asyncio.run_coroutine_threadsafe(getattr(there, method)(*args), home)
+            return await asyncio.wrap_future(future)
+
+        loop = LoopThread()
+        relay = await outside(lambda: Relay(loop, call))
+        try:
+            async with httpx.AsyncClient(base_url=relay.url, timeout=20.0) as client:
+                replies = [await client.get("/health"), await client.get("/v1/models")]
+        finally:
+            await outside(relay.close)
+            loop.close()
+
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert json.loads(replies[1].content)["data"]
+
+
+async def test_a_node_that_is_gone_ends_the_connection() -> None:
+    async def call(method: str, *args: object) -> object:
+        raise NodeLost("gone")
+
+    loop = LoopThread()
+    relay = await outside(lambda: Relay(loop, call))
+    try:
+        async with httpx.AsyncClient(base_url=relay.url, timeout=20.0) as client:
+            with pytest.raises(httpx.TransportError):
+                await client.get("/health")
+    finally:
+        await outside(relay.close)
+        loop.close()
+
+
+def test_what_crosses_is_what_was_sent() -> None:
+    sample = Sample(engine="a", case="c", phase=Phase.COLD)
+
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(Answered(samples=[sample])), type=Answered).samples == [sample]
+    assert from_json(Capabilities, to_json(Capabilities(logprobs=True))) == Capabilities(logprobs=True)

@@ -1,0 +1,113 @@
+"""An engine that is started several times: here, by processes of this machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from pytest_llmparity import check
+from pytest_llmparity.core.checks.drift.text import TextCheck
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence
+from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample, Sampling
+from pytest_llmparity.run.fleet import Engaged, together
+from pytest_llmparity.run.gather.replicas.differing import unlike
+from pytest_llmparity.run.plan import Unit
+from tests.run.conftest import Project
+
+
+def test_prompts_are_split_and_the_noise_floor_is_measured_on_each(project: Project) -> None:
+    engine = project.engine(poses_as="llamacpp", quantization="Q4_0")
+    engine.script = lambda request: "well, yes"
+    session = project.session(project.attached("base", engine), project.process("many", replicas=2))
+    project.declare(session, check.text(margin=0.05))
+
+    session.gather()
+
+    assert session.run is not None
+    assert [event for event in project.events if "starts" in event] == ["many starts"] * 2
+    counts = {
+        name: Counter(sample.phase for sample in session.store().get(session.run, name))
+        for name in ("base", "many", "many@1", "many@2")
+    }
+    whole = dict.fromkeys((Phase.MAIN, *FLOOR_PHASES), 12)
+    assert counts["many"] == counts["base"] == whole
+    assert counts["many@1"] == counts["many@2"] == whole
+    assert not [note for note in session.record([]).notes if "@" in note]
+
+
+def test_without_a_noise_floor_each_prompt_is_asked_once(project: Project) -> None:
+    session = project.session(project.process("many", replicas=3))
+    project.declare(session, check.prompts())
+
+    session.gather()
+
+    assert session.run is not None
+    assert len(session.store().get(session.run, "many")) == 12
+    assert not session.store().get(session.run, "many@2")
+    assert [event for event in project.events if "starts" in event] == ["many starts"] * 3
+
+
+def test_an_engine_is_of_no_use_where_one_of_its_replicas_is_not(project: Project) -> None:
+    session = project.session(project.process("many", "once", replicas=2))
+    project.declare(session, check.prompts())
+
+    session.gather()
+
+    (problem,) = session.unusable
+    assert "many" in problem
+    assert "gone" in problem
+
+
+def engaged(name: str, **facts: str) -> Engaged:
+    identity = Identity(facts={key: Fact(value=value, source="reported") for key, value in facts.items()})
+    return Engaged(record=EngineRecord(name=name, kind="vllm", identity=identity))
+
+
+def test_replicas_that_are_two_engines_are_not_compared() -> None:
+    record = together([engaged("a", digest="1"), engaged("a@2", digest="2")]).record
+
+    assert record.incomparable is not None
+    assert "of a and a@2, digest was 1 and is 2" in record.incomparable
+
+
+def test_replicas_that_say_the_same_are_one_engine() -> None:
+    assert together([engaged("a", digest="1"), engaged("a@2", digest="1")]).record.unusable is None
+
+
+def evidence(name: str, texts: dict[str, str]) -> EngineEvidence:
+    def samples(phase: Phase) -> dict[str, list[Sample]]:
+        return {
+            case: [Sample(engine=name, case=case, phase=phase, completion=Completion(text=text, completion_tokens=8))]
+            for case, text in texts.items()
+        }
+
+    return EngineEvidence(
+        name=name, kind="vllm", samples={phase: samples(phase) for phase in (Phase.MAIN, *FLOOR_PHASES)}
+    )
+
+
+def unit(cases: list[str]) -> Unit:
+    prompts = PromptSet(name="p", digest="d", cases=tuple(Case(id=c, prompt="x", group=c) for c in cases))
+    text: TextCheck = check.text(margin=0.05)
+    return Unit(prompts=prompts, sampling=Sampling(), concurrency=4, repeats=1, needs=text.needs(), checks=(text,))
+
+
+@pytest.mark.parametrize(
+    ("parted", "expected"),
+    [
+        (0, ""),
+        (1, "a: a@2 parts from a@1 in 1 of 16 prompts"),
+        (14, "a: its replicas are not alike: a@2 parts from a@1 in 14 of 16 prompts"),
+    ],
+)
+def test_replicas_that_differ_beyond_their_noise_are_named(parted: int, expected: str) -> None:
+    cases = [f"c{at}" for at in range(16)]
+    first = dict.fromkeys(cases, "one two three four five six")
+    second = first | dict.fromkeys(cases[:parted], "six seven eight nine ten")
+
+    told = unlike("a", unit(cases), [evidence("a@1", first), evidence("a@2", second)])
+
+    assert "".join(told)[: len(expected) or None] == expected
