@@ -33,6 +33,8 @@ class Mask(TextMask):
             tokens = self._tokens(completion.logprobs, cut=cut)
             completion = msgspec.structs.replace(from_json(Completion, plain), logprobs=tokens)
             completion = self._uncut(completion) if cut else completion
+            turns = tuple(self._uncut(turn) if turn.cut else turn for turn in completion.turns)
+            completion = msgspec.structs.replace(completion, turns=turns)
             calls = [
                 msgspec.structs.replace(call, request=self._kept(call.request), answer=self._kept(call.answer))
                 for call in completion.calls or ()

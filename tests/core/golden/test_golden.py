@@ -24,6 +24,7 @@ from pytest_llmparity.core.sample import (
     Request,
     Sample,
     Sampling,
+    Stopped,
     TokenLogprob,
     ToolCall,
 )
@@ -191,6 +192,23 @@ def test_an_answer_keeps_calls_reasoning_and_token_counts() -> None:
     assert again.completion.prompt_tokens == 3
     assert again.completion.max_tokens == 8
     assert again.completion.tool_calls == (ToolCall(name="send", arguments='{"to": 1}'),)
+
+
+def test_a_conversation_is_kept_with_what_its_tools_returned() -> None:
+    calls = (ToolCall(name="f", arguments="{}"),)
+    turns = (Completion(text="", tool_calls=calls, results=("1",), finish_reason="tool_calls", max_tokens=8),)
+    stopped = Stopped(kind="no end", words="it still calls f after 2 turns")
+    answers = [sample("x", turns=turns), sample("", Phase.WARM, turns=turns, tool_calls=calls, stopped=stopped)]
+    made = fold("c", ASKED, answers, lock="0" * 12)
+    assert made is not None
+    line = msgspec.json.decode(msgspec.json.encode(made.line), type=type(made.line))
+
+    again = [each.completion for each in unfold(line, None, engine="g", sha256="s", concurrency=1, max_tokens=8)]
+
+    assert [each and (each.text, each.turns, each.stopped) for each in again] == [
+        ("x", turns, None),
+        ("", turns, stopped),
+    ]
 
 
 def test_hashes_tell_prompt_and_sampling_apart_and_leave_logprobs_out() -> None:
@@ -460,6 +478,8 @@ def test_a_key_is_refused_wherever_it_stands(form: str) -> None:
             "", logprobs=(TokenLogprob(token=b"a", logprob=-0.1, top=((form.encode(), -1.0),)),)
         ),
         "what its reader changed": sample("", normalised=(form,)),
+        "its text": sample("", turns=(Completion(text=form),)),
+        "what a tool returned": sample("", turns=(Completion(text="", results=("x", form)),)),
     }
     for place, answer in places.items():
         made = fold("a", ASKED, [answer], lock="0" * 12)

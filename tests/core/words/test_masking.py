@@ -161,6 +161,21 @@ def test_every_text_of_a_sample_is_masked() -> None:
     assert masked.completion.tool_calls[0].arguments == '{"key": "«VLLM_API_KEY»"}'
 
 
+def test_keys_in_the_turns_of_a_conversation_are_replaced() -> None:
+    calls = (ToolCall(name="f", arguments=json.dumps({"key": KEY})),)
+    turns = (
+        Completion(text=f"It is {KEY}.", tool_calls=calls, results=(KEY, "x")),
+        Completion(text=f"It is {KEY[:12]}", finish_reason="length"),
+    )
+
+    masked = MASK.sample(sample(Completion(text="Done.", turns=turns))).completion
+
+    assert masked is not None
+    assert KEY not in repr(masked)
+    assert KEY[:12] not in repr(masked)
+    assert masked.turns[0].results == ("«VLLM_API_KEY»", "x")
+
+
 def test_a_failure_that_quotes_the_key_is_masked() -> None:
     masked = MASK.sample(sample(failure=Failure(kind="NotAuthorised", message=f"wrong key {KEY}", status=401)))
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.core.sample import Request, Sampling
+from pytest_llmparity.core.prompts.script import next_request
+from pytest_llmparity.core.sample import Completion, Request, Sampling, ToolCall
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.transport.exchange import Exchange
@@ -182,6 +183,22 @@ def test_conversation_with_tools_is_put_into_ollamas_shape(ask: Attach) -> None:
         {"role": "tool", "content": "4", "tool_call_id": "9", "tool_name": "g"},
         {"role": "tool", "content": "5"},
         {"role": "assistant", "content": "", "tool_calls": [{"id": "2", "function": {"name": "h", "arguments": {}}}]},
+    ]
+
+
+def test_a_scripted_conversation_goes_on_in_ollamas_shape(ask: Attach) -> None:
+    request = Request(case="c", messages=CHAT, tools=TOOLS, tool_results={"f": 7}, max_turns=3)
+    answer = Completion(text="Wait.", tool_calls=(ToolCall(name="f", arguments='{"a":1}', id="theirs"),))
+
+    sent = built(ask("native"), next_request(request, answer, ["7"]))
+
+    assert sent["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": "Wait.",
+            "tool_calls": [{"id": "call00001", "function": {"name": "f", "arguments": {"a": 1}}}],
+        },
+        {"role": "tool", "content": "7", "tool_call_id": "call00001", "tool_name": "f"},
     ]
 
 
