@@ -184,8 +184,9 @@ def test_the_last_answer_is_compared_unless_it_is_not_to_be(bench: Bench) -> Non
         (lambda _: Reply(tool_calls=[("get_order", '{"id": 41')]), {}, "broken call", "of get_order are no JSON"),
         (lambda _: order(), {"max_turns": 3}, "no end", "it still calls get_order after 3 turns"),
         (lambda _: Reply(tool_calls=[("get_day", "{}")]), {}, "no result", "nothing is scripted for get_day({})"),
+        (lambda request: Reply(text="") if results(request) else order(), {}, "no words", "it was given the results"),
     ],
-    ids=["arguments", "broken", "endless", "used-up"],
+    ids=["arguments", "broken", "endless", "used-up", "wordless"],
 )
 def test_a_conversation_that_cannot_go_on_is_a_fault_of_its_engine(
     bench: Bench, says: Callable[..., Reply], row: dict[str, Any], kind: str, words: str

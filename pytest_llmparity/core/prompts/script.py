@@ -23,6 +23,8 @@ ID: Final = "call{:05d}"
 """The ids of calls: ours, counted through a conversation. Servers make theirs up anew each time, and templates that
 write them into the prompt would ask something else each time; some of those take nine letters and digits only."""
 
+NO_WORDS: Final = Stopped(kind="no words", words="it was given the results and said nothing")
+
 
 class Script:
     """The results of one conversation's calls: those that answer one call are used up in it."""
@@ -34,10 +36,13 @@ class Script:
     def results(self, answer: Completion, turn: int) -> tuple[str, ...] | Stopped | None:
         """Return what the calls of an answer are given, or why the conversation stops with it.
 
-        ``turn`` is which answer it is, from 1. ``None`` where it makes no call, or its token limit cut it in one.
+        ``turn`` is which answer it is, from 1. ``None`` where it answers in words, its first says nothing, or its token
+        limit cut it in a call or before it said anything.
         """
         calls = answer.tool_calls
-        if not calls or (answer.cut and _arguments(calls[-1]) is None):
+        if not calls:
+            return NO_WORDS if turn > 1 and not answer.text.strip() and not answer.cut else None
+        if answer.cut and _arguments(calls[-1]) is None:
             return None
         if turn >= self._request.max_turns:
             called = ", ".join(explain.plain(call.name, 30) for call in calls[:4])

@@ -24,8 +24,8 @@ from pytest_llmparity.core.errors import (
     reason_of,
 )
 from pytest_llmparity.core.ports import Engine
-from pytest_llmparity.core.prompts.script import Script, next_request
-from pytest_llmparity.core.sample import Completion, Failure, Sample, Stopped, WireRequest
+from pytest_llmparity.core.prompts.script import NO_WORDS, Script, next_request
+from pytest_llmparity.core.sample import Completion, Failure, Sample, WireRequest
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.overhearing import overhear
@@ -227,8 +227,7 @@ def _without_words(sample: Sample, job: Job, turns: Sequence[Completion]) -> Sam
     """
     if not turns or sample.failure is None or sample.failure.kind != EmptyAnswer.__name__:
         return None
-    stopped = Stopped(kind="no words", words="it was given the results and said nothing")
-    last = Completion(text="", max_tokens=job.wire.max_tokens, turns=tuple(turns), stopped=stopped)
+    last = Completion(text="", max_tokens=job.wire.max_tokens, turns=tuple(turns), stopped=NO_WORDS)
     return msgspec.structs.replace(sample, completion=last, failure=None)
 
 

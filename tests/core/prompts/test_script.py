@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.prompts.script import Script, next_request
+from pytest_llmparity.core.prompts.script import NO_WORDS, Script, next_request
 from pytest_llmparity.core.sample import Completion, Request, Stopped, ToolCall
 
 ENTRIES = [
@@ -81,6 +81,9 @@ def test_words_end_a_conversation_and_so_does_a_limit_within_a_call() -> None:
     script = Script(request({"f": ENTRIES}))
 
     assert script.results(Completion(text="Done."), 2) is None
+    assert script.results(Completion(text=" ", reasoning="Hm."), 2) == NO_WORDS
+    assert script.results(Completion(text=" "), 1) is None  # no conversation has begun
+    assert script.results(Completion(text="", finish_reason="length"), 2) is None
     assert script.results(calls(("f", '{"id": '), finish_reason="length"), 1) is None
     assert script.results(calls(("f", '{"id": 1}'), finish_reason="length"), 1) == ("one",)
 

@@ -140,3 +140,18 @@ def test_reasoning_is_that_of_all_turns(make: Factory) -> None:
     assert of_candidate["reasoning.present"].outcome is Outcome.PASS
     assert of_candidate["reasoning.tokens"].outcome is Outcome.FAIL
     assert "for 70 tokens" in of_candidate["reasoning.tokens"].differing[0].what
+
+
+def test_conversations_that_both_end_without_a_word_agree_in_what_they_called(make: Factory) -> None:
+    silent = Stopped(kind="no words", words="it was given the results and said nothing")
+    wordless = talk(call(), words(""), stopped=silent)
+    cases = [make.case(i, tools=TOOLS, tool_results={"weather": 1}, max_turns=4) for i in range(FEW)]
+    both = make.evidence(make.engine("base", [wordless] * FEW), make.engine("cand", [wordless] * FEW), cases=cases)
+
+    (same,) = check.tools(agree=0.9).judge(both)
+    other = judge(make, wordless)["tools.agree", "cand"]
+
+    assert same.outcome is Outcome.PASS
+    assert f"cand ended without an answer: no words {FEW}" in same.details
+    assert other.outcome is Outcome.FAIL
+    assert other.differing[0].what == "turn 2: base makes 1 call, cand none"
