@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -154,22 +154,22 @@ class Named(Mapping[str, T]):
 class EngineRows(Named[Row]):
     """Rows of one engine by case id, in the order of the prompt file.
 
-    Under ``--parity-case`` it has the rows of the selected cases; reading one of the ``unselected`` says so.
+    Of a run that asks some of the cases it has the rows of these; reading one of the ``unselected`` says by what.
     """
 
     unknown: ClassVar[str] = "no case {} in this prompt set; it has "
 
-    def __init__(self, engine: str, rows: Mapping[str, Row], *, unselected: Collection[str] = ()) -> None:
+    def __init__(self, engine: str, rows: Mapping[str, Row], *, unselected: Mapping[str, str] | None = None) -> None:
         self.engine = engine
         self._rows = rows
-        self._unselected = unselected
+        self._unselected = unselected or {}
 
     def _all(self) -> Mapping[str, Row]:
         return self._rows
 
     def __getitem__(self, case: str) -> Row:
         if case in self._unselected and case not in self._rows:
-            return Row(self.engine, case, (), missing="not selected by --parity-case")
+            return Row(self.engine, case, (), missing=f"not selected by {self._unselected[case]}")
         return super().__getitem__(case)
 
 

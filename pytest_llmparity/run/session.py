@@ -194,7 +194,8 @@ class Session:
             self.store().release(self.run)
             return []
         worst = keep(self.store(), self.run, verdicts, reproduce or {}, tests)
-        history.note(self.store(), entry_of(self.record(verdicts, reproduce, tests)))
+        if not self._state.portion:
+            history.note(self.store(), entry_of(self.record(verdicts, reproduce, tests)))
         self.store().put_document(self.run, JUDGED, {"worst": worst})
         self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)
@@ -358,8 +359,11 @@ class Session:
         )
 
     def history(self, record: RunRecord) -> list[Entry]:
-        """Return the runs that are stored, or kept in the file that the settings name, up to this one, the last."""
-        return history.up_to(self.store(), record, kept=self.settings.history)
+        """Return the runs that are stored, or kept in the file that the settings name, up to this one, the last.
+
+        None of a run that asked a portion of the prompts: it stands in no line with those of whole sets.
+        """
+        return [] if self._state.portion else history.up_to(self.store(), record, kept=self.settings.history)
 
     def add_to_history(self, record: RunRecord) -> list[str]:
         """Add the run to the file that the settings name; return the sentence that says so, none where nobody asked."""

@@ -125,6 +125,24 @@ def test_an_unknown_tag_is_told_before_anybody_is_asked(
     assert not bench.asked(pair[0])
 
 
+@pytest.mark.slow
+def test_workers_tell_of_an_unknown_tag_too(bench: Bench, pair: list[PosingEngine]) -> None:
+    bench.gate(CHECKS)
+    result = bench.run("--parity-tag=refnd", "-n2", engines=pair, left_out=())
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*--parity-tag refnd: no selected test has a prompt with this tag*'refund'*"])
+    assert not bench.asked(pair[0])
+
+
+def test_a_row_that_was_left_out_says_by_what(bench: Bench, pair: list[PosingEngine]) -> None:
+    bench.gate(CHECKS, body="assert parity_run['a']['case-1'].text")
+    result = bench.run("--parity-tag=refund", engines=pair)
+
+    assert result.ret == FAILED
+    result.stdout.fnmatch_lines(["*not selected by --parity-tag refund*"])
+
+
 def test_a_test_without_such_prompts_is_skipped_with_the_reason(bench: Bench, pair: list[PosingEngine]) -> None:
     tagged(bench, "tagged.jsonl")
     bench.prompts()
@@ -161,7 +179,10 @@ def test_a_portion_is_replayed_by_the_same_words_and_no_others(bench: Bench, pai
 
 
 def test_golden_answers_of_other_prompts_are_left_as_they_are(
-    bench: Bench, pair: list[PosingEngine], monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    pair: list[PosingEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
@@ -178,6 +199,8 @@ def test_golden_answers_of_other_prompts_are_left_as_they_are(
     assert path.read_text("utf-8") == before
     monkeypatch.chdir(bench.pytester.path)
     assert main(["golden", "prune"]) != 0
+    assert main(["golden", "from", "newest"]) != 0
+    assert "it asked a part of the prompts (--parity-tag refund)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -231,3 +254,12 @@ def test_looks_at_a_sample_and_at_the_whole_are_counted_apart_and_paid_for_once(
         looks.append(verdict["looks"])
 
     assert looks == [0, 1, 1, 1, 2], "in turn they do not grow; a larger sample because the smaller stayed open does"
+
+
+def test_a_portion_stands_in_no_history_of_whole_sets(bench: Bench, pair: list[PosingEngine]) -> None:
+    bench.gate(CHECKS)
+    kept = bench.pytester.path / "kept.jsonl"
+    for words in ([], ["--parity-sample=4"]):
+        bench.run(*words, "--parity-history=kept.jsonl", "--parity-report=html", engines=pair)
+
+    assert len(kept.read_text("utf-8").splitlines()) == 1

@@ -12,7 +12,7 @@ from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.run.judge.recorded import REPORTED, Reported
-from pytest_llmparity.run.judge.state import MERGED, read_state
+from pytest_llmparity.run.judge.state import MERGED, RunState, read_state
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store import history as files
 from pytest_llmparity.store.runs import JUDGED, RunInfo, Store
@@ -47,7 +47,7 @@ def _entry(store: Store, info: RunInfo) -> Entry | None:
     if (noted := store.noted(info.id, HISTORY, Entry)) is not None:
         return noted
     state, told = read_state(store, info.id), store.noted(info.id, REPORTED, Reported)
-    if state is None or told is None or state.shard:
+    if state is None or told is None or state.shard or state.portion:
         return None
     record = RunRecord(
         run=info.id,
@@ -80,10 +80,13 @@ def add_to_file(store: Callable[[], Store], record: RunRecord, settings: Setting
     """Add a run to the file that the settings name; return the sentence that says so, none where it is not added.
 
     A replay, single cases and a shard are no run of their own; shards that were put together are one, which is judged
-    by a replay. Raises as ``store.history.add`` does.
+    by a replay. A portion of the prompts is no run of the whole sets, whose figures would seem to have changed. Raises
+    as ``store.history.add`` does.
     """
     path = settings.history
     if path is None or settings.cases or settings.shard is not None or not record.run:
+        return []
+    if (read_state(store(), record.run) or RunState()).portion:
         return []
     if settings.mode != "live" and not store().has_document(record.run, MERGED):
         return []

@@ -192,7 +192,10 @@ class Judging:
                     case.id: Row(name, case.id, chosen.get(case.id, ()), missing=apart.get(case.id, why))
                     for case in unit.prompts.cases
                 },
-                unselected=declaration.prompts.by_id.keys() - unit.prompts.by_id.keys(),
+                unselected={
+                    **{case.id: str(self.portion) for case in declaration.prompts.rest},
+                    **dict.fromkeys(declaration.prompts.by_id.keys() - unit.prompts.by_id.keys(), "--parity-case"),
+                },
             )
         return rows
 
