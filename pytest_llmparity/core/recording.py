@@ -20,6 +20,7 @@ from pytest_llmparity.core.golden.private import Refusal, naming, of_engine, ref
 from pytest_llmparity.core.golden.records import Date, Setting, Short, Told
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.lock import Locked, holds_path
+from pytest_llmparity.core.prompts.parts import without_bytes
 from pytest_llmparity.core.sample import Fact, Phase, from_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
@@ -91,9 +92,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it was sent, and its answer as it came in.
 
-    ``request`` of a timed one is without the number that stood before its first text; ``cached`` says of one that none
-    was meant to stand there. ``repeat`` tells which of several answers to one prompt it is. ``type`` is the media type
-    of the answer.
+    ``request`` has hashes in the place of images and sound, and that of a timed one is without the number that stood
+    before its first text; ``cached`` says of one that none was meant to stand there. ``repeat`` tells which of several
+    answers to one prompt it is. ``type`` is the media type of the answer.
     """
 
     case: str
@@ -163,8 +164,11 @@ Question: TypeAlias = tuple[str, str, str]
 
 
 def question(method: str, path: str, body: Any) -> Question:
-    """Return what a request is looked up by: the order of the keys in its body does not count."""
-    return method, path, json.dumps(body, sort_keys=True, ensure_ascii=False)
+    """Return what a request is looked up by, in which the order of the keys in its body does not count.
+
+    Images and sound stand there as hashes, as a recording has them.
+    """
+    return method, path, json.dumps(without_bytes(body), sort_keys=True, ensure_ascii=False)
 
 
 def unnumbered(body: Any) -> Any | None:

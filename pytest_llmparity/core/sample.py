@@ -75,7 +75,8 @@ class Request:
     ``thinking`` holds what is said of reasoning: ``reasoning_effort`` and ``chat_template_kwargs``, which each kind of
     engine has its own words for. ``streamed`` says whether the answer comes as a stream, ``None`` that it may come as
     whoever asks likes. With ``tool_results`` it begins a conversation (``core.prompts.script``), in which the engine
-    gives at most ``max_turns`` answers.
+    gives at most ``max_turns`` answers. ``attached`` are bytes that ``messages`` have the sha256
+    of (``core.prompts.parts``).
     """
 
     case: str
@@ -91,6 +92,7 @@ class Request:
     streamed: bool | None = None
     tool_results: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int = 0
+    attached: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ _LABELS: Final = {
     "schema_order": "schema in order",
     "seed": "seed repeats",
     "tools": "tools",
+    "images": "images",
+    "audio": "audio",
     "raw_prompt": "raw prompts",
     "stream_equal": "stream is equal",
     "reasons": "reasons first",

@@ -13,9 +13,10 @@ from pytest_llmparity.core.identity.examination import Examination, PromptFit, S
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.identity.routes import CASES
 from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.prompts.parts import media_of
 from pytest_llmparity.core.sample import Completion, Request, Sampling, from_json, to_json
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.probe.preflight import PROBES, Learnt, compare_routes, learn
+from pytest_llmparity.run.probe.preflight import PROBES, SEEN, Learnt, compare_routes, learn
 from pytest_llmparity.run.probe.probes import asking
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
@@ -70,10 +71,11 @@ def _examined(
     if engaged.adapter is None:
         return Examination(engine=record, settings=tuple(settings))
     adapter, identity = engaged.adapter, record.identity
+    shown = {name for prompt_set in prompts for case in prompt_set.cases for name in media_of(case.messages)}
     learnt = learn(
         adapter,
         identity,
-        names=tuple(PROBES),
+        names=tuple(name for name in PROBES if name not in SEEN or name in shown),
         store=session.store(),
         version=session.version,
         fresh=True,
@@ -209,5 +211,5 @@ def _messages(text: str, *, system: str = "") -> list[dict[str, Any]]:
 
 def _text_of(case: Case) -> str:
     contents = [message.get("content") or "" for message in case.messages or ()]
-    parts = [part["text"] for content in contents if isinstance(content, list) for part in content]
+    parts = [part.get("text", "") for content in contents if isinstance(content, list) for part in content]
     return " ".join([case.prompt or "", *(content for content in contents if isinstance(content, str)), *parts])

@@ -26,7 +26,8 @@ class Abilities:
     ``dropped`` means: taken without a word and ignored. ``schema`` ``sorted`` forces a schema with its properties in
     alphabetical order. ``raw_prompt`` ``wrapped`` puts a chat template around it. ``overflow`` says what becomes of a
     prompt of more words than the context, where not what its kind does (``None``): ``oldest`` drops turns from the
-    front, ``middle`` and ``end`` cut there, ``ignored`` reads it all. Without ``usage`` the engine counts no tokens.
+    front, ``middle`` and ``end`` cut there, ``ignored`` reads it all. Without ``usage`` the engine counts no
+    tokens. ``media`` are images and sound in a prompt.
     """
 
     logprobs: Literal["reported", "dropped", "refused"] = "reported"
@@ -36,6 +37,7 @@ class Abilities:
     unknown_fields: Literal["dropped", "refused"] = "dropped"
     overflow: Literal["oldest", "middle", "end", "ignored"] | None = None
     usage: bool = True
+    media: Literal["read", "dropped", "refused"] = "read"
 
     def refusal(self, request: Mapping[str, Any]) -> Refusal | None:
         """Return the 400 for something in this request that is refused, ``None`` when it is answered."""
@@ -44,6 +46,7 @@ class Abilities:
             "response_format": self.schema == "refused" and request.get("response_format"),
             "tools": self.tools == "refused" and request.get("tools"),
             "prompt": self.raw_prompt == "refused" and "prompt" in request,
+            "image input": self.media == "refused" and _in_parts(request),
             "an unknown field": self.unknown_fields == "refused" and not request.keys() <= _KNOWN,
         }
         said = next((f"{name} is not supported" for name, no in refused.items() if no), None)
@@ -56,6 +59,8 @@ class Abilities:
             changed.pop("logprobs", None)
         if self.raw_prompt == "wrapped" and "prompt" in changed:
             changed["prompt"] = f"system: be helpful\nuser: {changed['prompt']}\nassistant:"
+        if self.media == "dropped" and _in_parts(request):
+            changed["messages"] = [_told(turn) for turn in changed["messages"]]
         if self.tools == "taken" and changed.get("tools"):
             offered = {"role": "system", "content": f"tools: {json.dumps(changed['tools'])}"}
             changed["messages"] = [offered, *changed.get("messages", [])]
@@ -82,6 +87,21 @@ class Abilities:
         return json.dumps(
             _instance(wanted["json_schema"]["schema"], prompt_of(request), by_name=self.schema == "sorted")
         )
+
+
+def _in_parts(request: Mapping[str, Any]) -> bool:
+    """Tell whether a request holds more than text."""
+    turns = request.get("messages") or ()
+    parts = [part for turn in turns if isinstance(turn.get("content"), list) for part in turn["content"]]
+    return any(part.get("type") not in ("text", "input_text") for part in parts) or any("images" in t for t in turns)
+
+
+def _told(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a turn with the texts of its parts alone."""
+    content = turn.get("content")
+    if not isinstance(content, list):
+        return {name: value for name, value in turn.items() if name != "images"}
+    return {**turn, "content": [part for part in content if part.get("type") in ("text", "input_text")]}
 
 
 def _instance(schema: Mapping[str, Any], prompt: str, *, by_name: bool) -> Any:

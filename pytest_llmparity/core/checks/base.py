@@ -16,6 +16,7 @@ from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence, Need
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.prompts.arms import as_declared
+from pytest_llmparity.core.prompts.parts import MEDIA, media_of
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -214,16 +215,18 @@ def required(check: Check, case: Case) -> tuple[str, ...]:
     """Return the capabilities, by field name, without which the answer to a case says nothing about an engine.
 
     What the check itself needs; ``json_schema`` only where the case asks for a schema, because an answer that nobody
-    was asked to force may be judged on any engine. A case with ``tools`` needs one that takes them, whatever the check.
+    was asked to force may be judged on any engine. A case with ``tools``, images or audio needs one that takes them,
+    whatever the check.
     """
     return _required(check.needs(), case)
 
 
 def _required(needs: Needs, case: Case) -> tuple[str, ...]:
+    asked = (*(["tools"] if case.tools else []), *sorted(media_of(case.messages)))
     if not needs.capabilities:
-        return ("tools",) if case.tools else ()
+        return asked
     names = needs.capabilities if response_schema(case) is not None else needs.capabilities - {"json_schema"}
-    return (*sorted(names), *(["tools"] if case.tools else []))
+    return (*sorted(names), *asked)
 
 
 def left_out(
@@ -235,7 +238,7 @@ def left_out(
     """
     reasons: dict[str, str] = {}
     needs = check.needs()
-    if not any(can.lacks(name, declares) for name in (*needs.capabilities, "tools")):
+    if not any(can.lacks(name, declares) for name in (*needs.capabilities, "tools", *MEDIA.values())):
         return reasons  # whatever a case asks for
     missing: dict[tuple[str, ...], str | None] = {}
     for case in prompts.cases:

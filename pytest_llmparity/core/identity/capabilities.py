@@ -22,6 +22,8 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "seed": ("repeats sampled text for the same seed", "does not repeat sampled text for the same seed"),
     "tools": ("takes tools", "does not take tools"),
+    "images": ("reads images", "does not read images"),
+    "audio": ("reads audio", "does not read audio"),
     "raw_prompt": ("takes raw prompts as they are", "does not take raw prompts as they are"),
     "reasoning_effort": ("reasons by reasoning_effort", "ignores reasoning_effort"),
     "thinking_switch": ("reasons by enable_thinking", "ignores enable_thinking in chat_template_kwargs"),
@@ -46,8 +48,9 @@ class Capabilities:
 
     ``logprobs``: the chosen token's, in a chat answer. ``token_ids``: ids of generated tokens. ``json_schema``: a
     ``response_format`` with a schema is enforced. ``schema_order``: its properties are forced in declared order.
-    ``seed``: the same seed gives the same sampled text. ``tools``: functions may be offered. ``raw_prompt``: text is
-    taken as it is, without a template. ``stream_equal``: streamed and unstreamed answers are the same.
+    ``seed``: the same seed gives the same sampled text. ``tools``: functions may be offered. ``images``, ``audio``:
+    such parts of a prompt are read, neither refused nor dropped. ``raw_prompt``: text is taken as it is, without a
+    template. ``stream_equal``: streamed and unstreamed answers are the same.
     ``reasoning_effort`` and ``thinking_switch``: what a request says of reasoning changes something.
     ``reasons``: it does so before it answers, nothing said of it.
     ``odd_logprobs`` says what keeps its logprobs from being compared, as the rest of a sentence about them.
@@ -61,6 +64,8 @@ class Capabilities:
     schema_order: bool | None = None
     seed: bool | None = None
     tools: bool | None = None
+    images: bool | None = None
+    audio: bool | None = None
     raw_prompt: bool | None = None
     stream_equal: bool | None = None
     reasoning_effort: bool | None = None

@@ -47,6 +47,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     says which of its two arms it is where a check asks for both (``core.prompts.arms``), empty elsewhere.
     ``tool_results`` says as the entry does what its tools return (``core.prompts.script``), ``max_turns`` how many
     answers an engine then gives at most, 0 where no tool returns anything.
+    ``attached`` are the bytes of images and sound by their sha256, which stands in their place in ``messages``
+    (``core.prompts.parts``).
     """
 
     id: str
@@ -65,6 +67,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     thinking: Mapping[str, Any] = msgspec.field(default_factory=dict)
     tool_results: Mapping[str, Any] = msgspec.field(default_factory=dict)
     max_turns: int = 0
+    attached: Mapping[str, bytes] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -86,6 +89,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             streamed=STREAMS.get(self.arm),
             tool_results=self.tool_results,
             max_turns=self.max_turns,
+            attached=self.attached,
         )
 
 
@@ -147,7 +151,7 @@ def digest(cases: Sequence[Case]) -> str:
     return hashlib.sha256("\n".join(text for _, text in lines).encode()).hexdigest()
 
 
-_NAMES: Final = tuple(name for name in Case.__struct_fields__ if name != "line")
+_NAMES: Final = tuple(name for name in Case.__struct_fields__ if name not in ("line", "attached"))
 _LABELS: Final = tuple(f'"{name}": ' for name in _NAMES)
 _CONTENT: Final = operator.attrgetter(*_NAMES)
 _LATER: Final = ("extra_body", "arm", "thinking", "tool_results", "max_turns")

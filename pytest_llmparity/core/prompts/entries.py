@@ -145,31 +145,109 @@ class Entry(Strict):
 
 
 class TextPart(Strict):
-    """One part of a content that is a list."""
+    """Text as one part of a content that is a list."""
 
     type: Literal["text"]
     text: str
 
 
+Detail = Literal["low", "high", "auto"]
+
+
+class ImageUrl(Strict):
+    """Where an image is: an address of the web, which the engine fetches, or a data URI."""
+
+    url: Name
+    detail: Detail | None = None
+
+
+class ImagePart(Strict):
+    """An image as OpenAI's requests have it."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class Sound(Strict):
+    """Sound as base64."""
+
+    data: Name
+    format: Literal["wav", "mp3", "flac"]
+
+
+class AudioPart(Strict):
+    """Sound as OpenAI's requests have it."""
+
+    type: Literal["input_audio"]
+    input_audio: Sound
+
+
+class ImageFile(Strict):
+    """An image of a file beside the prompt file."""
+
+    type: Literal["image"]
+    file: Name
+    detail: Detail | None = None
+
+
+class AudioFile(Strict):
+    """Sound of a file beside the prompt file."""
+
+    type: Literal["audio"]
+    file: Name
+
+
+_PARTS: Final[Mapping[str, type[Strict]]] = {
+    "text": TextPart,
+    "image": ImageFile,
+    "audio": AudioFile,
+    "image_url": ImagePart,
+    "input_audio": AudioPart,
+}
+_SHAPES: Final[Mapping[str, str]] = {
+    "text": '{"type": "text", "text": "…"}',
+    "image": '{"type": "image", "file": "x.png"}, with detail if need be,',
+    "audio": '{"type": "audio", "file": "x.wav"}',
+    "image_url": '{"type": "image_url", "image_url": {"url": "https://… or data:image/png;base64,…"}}',
+    "input_audio": '{"type": "input_audio", "input_audio": {"data": "…", "format": "wav, mp3 or flac"}}',
+}
+
+
 def _content(value: object) -> object:
-    """Accept text, null, and a list of text parts; say of another part that it cannot be sent yet."""
+    """Accept text, null, and a list of parts: text, images and sound."""
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise ValueError(f"is {given(value)}; expected text in quotes, or a list of parts of type text")
+        raise ValueError(f"is {given(value)}; expected text in quotes, or a list of parts")
     if not value:
-        raise ValueError("is an empty list; expected at least one part of type text")
+        raise ValueError("is an empty list; expected at least one part")
     for index, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind != "text":
-            raise ValueError(f"has a part of type {given(kind)} at {index}; prompts are text only, so far")
+        if isinstance(kind, str) and kind not in _PARTS:
+            raise ValueError(f"has a part of type {given(kind)} at {index}; parts are of type {', '.join(_PARTS)}")
         try:
-            TextPart.model_validate(part)
+            _PARTS[kind if isinstance(kind, str) else "text"].model_validate(part)
         except ValidationError:
             raise ValueError(
-                f'has {given(part)} at {index}; a part is {{"type": "text", "text": "…"}} and nothing more'
+                f"has {given(part)} at {index}; a part is {_SHAPES[str(kind or 'text')]} and nothing more"
             ) from None
     return value
+
+
+def _whole_schema(part: type[Strict]) -> Any:
+    """Return the JSON Schema of a part with those of its own parts in their places."""
+    schema = part.model_json_schema()
+    held = schema.pop("$defs", {})
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        named = value.get("$ref")
+        return placed(held[named.rpartition("/")[2]]) if named else {key: placed(item) for key, item in value.items()}
+
+    return placed(schema)
 
 
 Content = Annotated[
@@ -179,7 +257,11 @@ Content = Annotated[
         {
             "anyOf": [
                 {"type": "string"},
-                {"type": "array", "minItems": 1, "items": TextPart.model_json_schema()},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {"anyOf": [_whole_schema(part) for part in _PARTS.values()]},
+                },
                 {"type": "null"},
             ]
         }
@@ -190,9 +272,10 @@ Content = Annotated[
 class MessageEntry(Entry):
     """One turn of a conversation, as OpenAI's format has it; it is sent as it is given.
 
-    ``content`` is text, a list of parts of type text, or null in an assistant's turn that calls tools (there it may be
-    left out too). ``tool_call_id`` and ``tool_calls`` are what goes round tools. What an answer holds besides
-    (``refusal``, ``annotations``, ``audio``, ``function_call``) may stand there as the server left it empty.
+    ``content`` is text, a list of parts (of the user's turns images and sound too), or null in an assistant's turn that
+    calls tools (there it may be left out too). ``tool_call_id`` and ``tool_calls`` are what goes round tools. What an
+    answer holds besides (``refusal``, ``annotations``, ``audio``, ``function_call``) may stand there as the server left
+    it empty.
     """
 
     model_config = ConfigDict(
@@ -220,6 +303,10 @@ class MessageEntry(Entry):
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
+        if self.role != "user" and isinstance(self.content, list):
+            kinds = [part["type"] for part in self.content if part["type"] != "text"]
+            if kinds:
+                raise ValueError(f"has a part of type {given(kinds[0])}, which only a user's turn may have")
         if self.content is None and not (self.role == "assistant" and self.tool_calls):
             if "content" in self.model_fields_set:
                 raise ValueError("has content = null, which only an assistant's turn with tool_calls may have")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from pytest_llmparity.core.collecting import seldom_collected
 from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError, UsageError
-from pytest_llmparity.core.prompts import Case, Expect, PromptSet
+from pytest_llmparity.core.prompts import Case, Expect, PromptSet, parts
 from pytest_llmparity.core.prompts.entries import MAX_TURNS, InputEntry, PromptEntry
 from pytest_llmparity.core.prompts.yaml import MAX_DEPTH, MAX_TEXT, MAX_VALUES, yaml_entries
 from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
@@ -25,13 +26,16 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
 
 @seldom_collected()
-def parse_prompts(text: str, *, source: str, name: str, inputs: bool = False) -> PromptSet:
+def parse_prompts(
+    text: str, *, source: str, name: str, inputs: bool = False, read: parts.Read | None = None
+) -> PromptSet:
     r"""Read a prompt set from the text of a file.
 
     ``source`` is the file as messages name it; one that ends in ``.yaml`` or ``.yml`` is a YAML list of cases, any
     other is JSON Lines (blank lines, a byte order mark and a final newline do no harm). ``name`` is
     the set's name. With ``inputs`` an entry is an input of an application: any keys, of which ``id``, ``group`` and
-    ``tags`` mean what they mean elsewhere, and its prompt is all of it as JSON.
+    ``tags`` mean what they mean elsewhere, and its prompt is all of it as JSON. ``read`` reads the files that parts of
+    a content name; without it none can be named.
 
     In an entry with ``vars``, ``{name}`` in the prompt and in message contents is replaced and ``{{`` and ``}}`` stand
     for braces; in an entry without it every brace stays, so JSON in a prompt needs no escaping.
@@ -47,7 +51,7 @@ def parse_prompts(text: str, *, source: str, name: str, inputs: bool = False) ->
     problems: list[tuple[int, str]] = []
     yaml = source.lower().endswith((".yaml", ".yml"))
     entries = ((*entry, False) for entry in yaml_entries(text, problems)) if yaml else _json_entries(text, problems)
-    cases = _cases(entries, problems, place="line ", case_of=_input if inputs else _case)
+    cases = _cases(entries, problems, place="line ", case_of=_input if inputs else functools.partial(_case, read=read))
     if problems:
         _fail(f"{source}:", problems)
     if not cases:
@@ -56,11 +60,13 @@ def parse_prompts(text: str, *, source: str, name: str, inputs: bool = False) ->
 
 
 @seldom_collected()
-def prompts_of(rows: Iterable[object], *, source: str, name: str, inputs: bool = False) -> PromptSet:
+def prompts_of(
+    rows: Iterable[object], *, source: str, name: str, inputs: bool = False, read: parts.Read | None = None
+) -> PromptSet:
     """Return a prompt set of rows that were made in Python: mappings with the keys of a prompt file's entries.
 
-    Tuples count as lists. ``source`` says in messages where they come from, ``inputs`` is that of
-    :func:`parse_prompts`. Raises
+    Tuples count as lists. ``source`` says in messages where they come from, ``inputs`` and ``read`` are those
+    of :func:`parse_prompts`. Raises
     :class:`~pytest_llmparity.core.errors.PromptSetError` as :func:`parse_prompts` does, with the number of the row from
     1, and whatever ``rows`` raises while it is read.
 
@@ -69,7 +75,7 @@ def prompts_of(rows: Iterable[object], *, source: str, name: str, inputs: bool =
     """
     problems: list[tuple[int, str]] = []
     entries = ((number, _as_json(row), False) for number, row in enumerate(rows, start=1))
-    cases = _cases(entries, problems, place="row ", case_of=_input if inputs else _case)
+    cases = _cases(entries, problems, place="row ", case_of=_input if inputs else functools.partial(_case, read=read))
     if problems:
         _fail(f"{source}, row ", problems)
     if not cases:
@@ -136,7 +142,10 @@ def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
         except ValidationError as error:
             problems = describe(error, PromptEntry, hints=HINTS)
         else:
-            return tuple(message.as_given() for message in entry.messages or ())
+            messages = tuple(message.as_given() for message in entry.messages or ())
+            _attached([dict(message) for message in messages], problems, None)
+            if not problems:
+                return messages
     raise UsageError(f"{what}: {'; '.join(problems)}")
 
 
@@ -194,7 +203,9 @@ def _as_written(raw: str, entry: Any) -> Any:
 # -- values to cases
 
 
-def _case(value: object, line: int, problems: list[tuple[int, str]], *, fit: bool) -> Case | None:
+def _case(
+    value: object, line: int, problems: list[tuple[int, str]], *, fit: bool, read: parts.Read | None
+) -> Case | None:
     if not isinstance(value, dict):
         problems.append((line, f"is {given(value)}; expected an object with id and messages or prompt"))
         return None
@@ -207,7 +218,7 @@ def _case(value: object, line: int, problems: list[tuple[int, str]], *, fit: boo
         problems += [(line, text) for text in describe(error, PromptEntry, hints=HINTS)]
         return None
     unfilled: list[str] = []
-    case = _filled(entry, line, unfilled)
+    case = _filled(entry, line, unfilled, read)
     problems += [(line, text) for text in unfilled]
     return None if unfilled else case
 
@@ -238,7 +249,7 @@ HINTS = {
     "repetition_penalty": 'what OpenAI has no name for belongs under sampling: {"repetition_penalty": …}',
     "model": "the engine's configuration names it",
     "stream": "checks decide on it",
-    "images": "prompts are text only",
+    "images": 'an image is a part of a content: {"type": "image", "file": "x.png"}',
 }
 
 
@@ -280,7 +291,7 @@ def _whole(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _filled(entry: PromptEntry, line: int, unfilled: list[str]) -> Case:
+def _filled(entry: PromptEntry, line: int, unfilled: list[str], read: parts.Read | None) -> Case:
     messages = None
     if entry.messages is not None:
         messages = tuple(message.as_given() for message in entry.messages)
@@ -292,7 +303,9 @@ def _filled(entry: PromptEntry, line: int, unfilled: list[str]) -> Case:
             if isinstance(content, str):
                 message["content"] = _fill(content, entry.vars, where, unfilled)
             for place, part in enumerate(content if isinstance(content, list) else ()):
-                part["text"] = _fill(part["text"], entry.vars, f"{where}[{place}].text", unfilled)
+                for key in part.keys() & {"text", "file"}:
+                    part[key] = _fill(part[key], entry.vars, f"{where}[{place}].{key}", unfilled)
+    attached = _attached(messages or (), unfilled, read)
     expect = entry.expect
     return Case(
         id=entry.id,
@@ -312,7 +325,25 @@ def _filled(entry: PromptEntry, line: int, unfilled: list[str]) -> Case:
         thinking=entry.thinking(),
         tool_results=entry.tool_results or {},
         max_turns=entry.max_turns or MAX_TURNS if entry.tool_results else 0,
+        attached=attached,
     )
+
+
+def _attached(messages: Sequence[dict[str, Any]], problems: list[str], read: parts.Read | None) -> dict[str, bytes]:
+    """Return the bytes of the messages' parts by their hash, which takes their place; what is wrong is reported."""
+    attached: dict[str, bytes] = {}
+    for index, message in enumerate(messages):
+        content = message.get("content")
+        if not isinstance(content, list):
+            continue
+        held = []
+        for place, part in enumerate(content):
+            try:
+                held.append(parts.kept(part, attached, read))
+            except ValueError as problem:
+                problems.append(f"messages[{index}].content[{place}] {problem}")
+        message["content"] = held
+    return attached
 
 
 def _fill(text: str, variables: Mapping[str, str], where: str, unfilled: list[str]) -> str:

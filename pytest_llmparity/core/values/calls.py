@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from pytest_llmparity.core.compare.answers import digest
+from pytest_llmparity.core.prompts.parts import without_bytes
 from pytest_llmparity.core.sample import ApplicationCall
 
 LONGEST: Final = 20_000
@@ -56,13 +57,15 @@ def first_difference(ours: Sequence[ApplicationCall], theirs: Sequence[Applicati
 def request_of(body: bytes) -> str:
     """Return what of a request is kept: its JSON with keys in order and without the model's name, or its text.
 
+    Images and sound in it are kept as their hashes.
+
     >>> request_of(b'{"model": "a", "messages": [], "max_tokens": 3}')
     '{"max_tokens": 3, "messages": []}'
     """
     text = body.decode("utf-8", "replace")
     value = _json(text)
     if isinstance(value, dict):
-        kept = {name: part for name, part in value.items() if name not in _ENGINES_OWN}
+        kept = {name: without_bytes(part) for name, part in value.items() if name not in _ENGINES_OWN}
         text = json.dumps(kept, ensure_ascii=False, sort_keys=True)
     return _cut(text)
 

@@ -74,6 +74,8 @@ class MlxAdapter(Adapter):
         Meaning(404, _FAILED, ServerFailure, _LOG),
     )
     declares: ClassVar[Capabilities] = Capabilities(
+        images=False,
+        audio=False,
         logprobs=True,
         token_ids=True,
         json_schema=False,

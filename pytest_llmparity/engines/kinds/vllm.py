@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 from pytest_llmparity.core.errors import LaunchError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
+from pytest_llmparity.core.prompts.parts import media_of
 from pytest_llmparity.core.sample import NEUTRAL, Fact, Request
 from pytest_llmparity.engines.facts import device, files, serving
 from pytest_llmparity.engines.start import hub, inside, program
@@ -222,7 +223,7 @@ class VllmAdapter(Adapter):
         ``/v1/completions`` puts a BOS token before a text that begins with one (vLLM issue 16028): it is left out here.
         What fields that are passed through do to a rendering nobody knows.
         """
-        if request.extra_body or request.thinking:
+        if request.extra_body or request.thinking or media_of(request.messages):
             return None
         tokens = self._tokenized(messages=list(request.messages or ()))
         text = self._text_of(tokens) if tokens else None

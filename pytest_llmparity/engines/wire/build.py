@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.identity.capabilities import Capabilities
+from pytest_llmparity.core.prompts import parts
 from pytest_llmparity.core.sample import NEUTRAL, JsonObject, Request, Sampling, WireRequest
 from pytest_llmparity.engines.wire import responses
 from pytest_llmparity.engines.wire.control import API, routed
@@ -27,7 +28,7 @@ OPEN_SERVERS: Final = EVERY_SERVER | {name: name for name in ("top_k", "min_p", 
 
 ON_ROUTES: Final[Mapping[Route, Mapping[str, Any]]] = {
     "responses": {"raw_prompt": False, "json_schema": None, "schema_order": None, "logprobs": None, "token_ids": None},
-    "completions": {"tools": False, "reasoning_effort": False, "thinking_switch": False},
+    "completions": dict.fromkeys(("tools", "images", "audio", "reasoning_effort", "thinking_switch"), False),
 }
 """What no route of that name can do whatever the kind, and what is known of none before its server was asked."""
 
@@ -101,7 +102,7 @@ def wire(path: str, body: Mapping[str, Any], omitted: tuple[str, ...]) -> WireRe
 
 def chat_fields(request: Request) -> JsonObject:
     """Return the chat route's fields that are the request's own: messages, tools, tool choice, format."""
-    body: JsonObject = {"messages": list(request.messages or ())}
+    body: JsonObject = {"messages": parts.sent(request.messages or (), request.attached)}
     if request.tools:
         body["tools"] = list(request.tools)
         if request.tool_choice is not None:

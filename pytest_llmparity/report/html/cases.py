@@ -18,6 +18,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.gate.expected import expected
 from pytest_llmparity.core.gate.flips import Flips, flips
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
+from pytest_llmparity.core.prompts.parts import spoken
 from pytest_llmparity.core.sample import TORN, Completion, Phase, Sample, TokenLogprob, ends_early
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import brief, explain
@@ -216,7 +217,7 @@ def _content(message: Mapping[str, Any]) -> str:
     if not isinstance(content, (list, tuple)):
         return ""
     parts = (part for part in content if isinstance(part, Mapping))
-    return "\n".join(str(part["text"]) if "text" in part else f"[{part.get('type', 'part')}]" for part in parts)
+    return "\n".join(str(part["text"]) if "text" in part else spoken(part) for part in parts)
 
 
 def _beside(message: Mapping[str, Any]) -> list[Any]:

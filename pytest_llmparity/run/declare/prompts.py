@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
@@ -12,6 +13,8 @@ from typing import Final
 
 from pytest_llmparity.core.errors import LLMParityError, PromptSetError, UsageError
 from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts.parts import MAX_BYTES as MAX_PART
+from pytest_llmparity.core.prompts.parts import Read
 from pytest_llmparity.core.prompts.reading import EXAMPLE, INPUT, parse_prompts, prompts_of
 from pytest_llmparity.settings.sources import SIGNATURE
 
@@ -43,7 +46,8 @@ def load_prompts(
         return _called(value, folders, inputs=inputs)
     if isinstance(value, (list, tuple)):
         name = test.rpartition("::")[2].partition("[")[0]
-        return prompts_of(value, source=f"the prompts of {test}", name=name or "rows", inputs=inputs)
+        source = f"the prompts of {test}"
+        return prompts_of(value, source=source, name=name or "rows", inputs=inputs, read=reading(folders))
     if not isinstance(value, (str, Path)):
         raise UsageError(
             "the parity marker's first argument is the path of a prompt file, a list of rows or a function that "
@@ -52,7 +56,8 @@ def load_prompts(
     if str(value).startswith(_SHIPPED) and not inputs:
         return _shipped(str(value))
     path = find(value, folders, what="prompt file", beside=beside)
-    return parse_prompts(text_of(path, value), source=str(value), name=path.stem, inputs=inputs)
+    read = reading((path.parent,))
+    return parse_prompts(text_of(path, value), source=str(value), name=path.stem, inputs=inputs, read=read)
 
 
 def _shipped(value: str) -> PromptSet:
@@ -79,7 +84,7 @@ def _called(function: Callable[[], object], folders: Sequence[Path], *, inputs: 
         if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
             example = INPUT if inputs else EXAMPLE
             raise PromptSetError(f"{source} returned {repr(rows)[:80]}; expected a list of rows, such as [{example}]")
-        made = prompts_of(rows, source=source, name=name, inputs=inputs)
+        made = prompts_of(rows, source=source, name=name, inputs=inputs, read=reading(folders))
     except LLMParityError:
         raise
     except Exception as error:
@@ -106,6 +111,23 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str, beside: str =
     # A test looks in two folders; who names a file itself means that one.
     where = f"in {tried[0].parent}" if len(tried) == 1 else f"{beside} or at the root of the project"
     raise PromptSetError(f"no {what} {str(value)!r} {where}{hint}")
+
+
+def reading(folders: Sequence[Path]) -> Read:
+    """Return what reads a file that a prompt names, relative to the first of these folders that has it."""
+
+    def read(name: str) -> bytes:
+        tried = [folder / name for folder in folders]
+        path = next((path for path in tried if path.is_file()), None)
+        if path is None:
+            near = difflib.get_close_matches(Path(name).name, [p.name for t in tried for p in _siblings(t)], n=1)
+            hint = f"; the nearest name there is {near[0]!r}" if near else ""
+            raise FileNotFoundError(errno.ENOENT, f"there is no such file beside the prompts{hint}")
+        if (size := path.stat().st_size) > MAX_PART:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, and up to {MAX_PART} are sent")
+        return path.read_bytes()
+
+    return read
 
 
 def place(where: str, root: Path) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_llmparity.core.ports import Engine
+from pytest_llmparity.core.prompts.parts import without_bytes
 from pytest_llmparity.core.recording import Exchanged, chunk
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.transport.exchange import Exchange
@@ -43,7 +44,7 @@ def exchanged(engine: Engine, job: Job, exchange: Exchange) -> Exchanged:
         concurrency=job.concurrency,
         method="GET" if job.wire.method == "GET" else "POST",
         path=job.wire.path,
-        request=json.loads(job.wire.body),
+        request=without_bytes(json.loads(job.wire.body)),
         status=exchange.status,
         type=exchange.headers.get("content-type", ""),
         chunks=tuple(chunks),

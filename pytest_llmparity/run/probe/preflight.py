@@ -29,11 +29,12 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.identity.routes import CASES, RouteCheck
 from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.prompts.parts import media_of
 from pytest_llmparity.core.sample import Completion, Identity, Request, WireRequest, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.plan import Unit, Wires, narrowed, requests_by_case, shuffled, worded
-from pytest_llmparity.run.probe import overflow, probes, thinking
+from pytest_llmparity.run.probe import media, overflow, probes, thinking
 from pytest_llmparity.run.probe.probes import Probe, Probed, Spent
 from pytest_llmparity.run.probe.slots import MOST_REQUESTS
 from pytest_llmparity.run.records import context_of, proven
@@ -45,6 +46,8 @@ PROBES: Final[Mapping[str, Probe]] = {
     "logprobs": probes.LOGPROBS,
     "schema": probes.STRUCTURED,
     "tools": probes.OFFERED,
+    "images": media.IMAGES,
+    "audio": media.AUDIO,
     "seed": probes.SEED,
     "raw prompt": probes.RAW,
     "reasoning effort": thinking.EFFORT,
@@ -57,7 +60,9 @@ THINKING: Final = ("reasoning effort", "thinking switch")
 """What is asked where prompts say how much to reason."""
 ALWAYS: Final = ("streaming", "unknown fields")
 """What a run asks that judges anything: three to six tiny requests that no server was seen to mind."""
-GATES: Final = ("logprobs", "json_schema", "tools")
+SEEN: Final = ("images", "audio")
+"""What is asked where prompts hold more than text."""
+GATES: Final = ("logprobs", "json_schema", "tools", *SEEN)
 """Fields whose no keeps checks from being judged. It is asked again in every run: a person may have repaired it."""
 
 
@@ -83,6 +88,7 @@ def wanted(units: Sequence[Unit], *, context: int | None) -> tuple[str, ...]:
         "logprobs": any(unit.needs.top_logprobs is not None for unit in judged),
         "schema": any(response_schema(case) is not None for _, case in cases),
         "tools": any(case.tools for _, case in cases),
+        **{name: any(name in media_of(case.messages) for _, case in cases) for name in SEEN},
         "seed": any(case.request(unit.sampling).sampling.temperature > 0 for unit, case in cases),
         **{name: any(thinking.uses(case, name) for _, case in cases) for name in THINKING},
         "raw prompt": any(case.prompt is not None for _, case in cases),

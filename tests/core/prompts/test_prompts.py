@@ -633,7 +633,7 @@ def test_turns_as_openai_has_them_are_sent_as_they_are_given(turn: dict[str, Any
         ({"role": "user", "content": [{"type": "text", "text": "x", "more": 1}]}, "and nothing more"),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
-            'content has a part of type "image_url" at 0; prompts are text only',
+            "content[0] has a url that is neither http(s):// nor data:",
         ),
         ({"role": "user", "content": "x", "name": None}, "has name = null; leave the key out"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
@@ -16,6 +17,7 @@ from pytest_llmparity.core.errors import ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
+from pytest_llmparity.core.prompts.parts import media_of
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.start import inside, program
@@ -113,6 +115,16 @@ class LlamaCppAdapter(GgufServer):
     template_flag: ClassVar[str] = "--chat-template-file"
     template_place: ClassVar[str] = "what GET /props calls chat_template"
 
+    def capabilities(self) -> Capabilities:
+        """Return what the kind can do, and what ``/props`` says that this model reads beside text."""
+        able, told = super().capabilities(), mapping(self.control.ask("/props").get("modalities"))
+        images, audio = (yes if isinstance(yes := told.get(name), bool) else None for name in ("vision", "audio"))
+        return dataclasses.replace(
+            able,
+            images=images if able.images is None else able.images,
+            audio=audio if able.audio is None else able.audio,
+        )
+
     def uncached(self) -> Mapping[str, Any]:
         """Return what every request of ours has anyway."""
         return self.constants
@@ -121,7 +133,7 @@ class LlamaCppAdapter(GgufServer):
 
     def rendered(self, request: Request) -> str | None:
         """Return what ``/apply-template`` makes of a chat; what passed-through fields do to it nobody knows."""
-        if request.extra_body or request.thinking:
+        if request.extra_body or request.thinking or media_of(request.messages):
             return None
         body = build.encode({"messages": list(request.messages or ())})
         prompt = self.control.post("/apply-template", body, timeout_s=self.spec.request_timeout_s).json().get("prompt")

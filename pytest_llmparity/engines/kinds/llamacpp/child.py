@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         name = getattr(options, f"cache_type_{half}")
         if name is not None:
             setattr(params, f"cache_type_{half}", getattr(xllamacpp.ggml_type, f"GGML_TYPE_{name.upper()}"))
+    if options.mmproj:
+        params.mmproj.path = options.mmproj
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(*lora) for lora in options.lora]
     if options.flash_attn is not None:
         name = FLASH_ATTENTION[options.flash_attn]
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-ub", "--ubatch-size", dest="n_ubatch", type=int)
     for half in ("k", "v"):
         parser.add_argument(f"-ct{half}", f"--cache-type-{half}", choices=CACHE_TYPES)
+    parser.add_argument("--mmproj", default="")
     parser.add_argument("--lora", type=_adapters, action="extend", default=[])
     parser.add_argument("--lora-scaled", type=_scaled_adapters, action="extend", dest="lora")
     parser.add_argument("-fa", "--flash-attn", choices=FLASH_ATTENTION)

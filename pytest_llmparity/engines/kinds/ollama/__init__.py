@@ -292,6 +292,8 @@ class OllamaAdapter(Adapter):
         return dataclasses.replace(
             able,
             schema_order=path != "jinja" if path and gguf else None,
+            images="vision" in offered if isinstance(offered, list) and able.images is None else able.images,
+            audio=False if route == "native" else able.audio,
             tools="tools" in offered if isinstance(offered, list) and able.tools is None else able.tools,
             overflow=overflow if gguf and route != "completions" else None,
         )
@@ -327,6 +329,7 @@ class OllamaAdapter(Adapter):
         out, so the first request asks it for them.
         """
         native.refuse_choice(request, engine=self.name)
+        native.refuse_addresses(request, engine=self.name)
         if self.spec.route in ("responses", "completions"):
             self._refuse_format(request)
             return super().build(request, stream=stream)

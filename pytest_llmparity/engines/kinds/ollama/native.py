@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
+from pytest_llmparity.core.prompts import parts
 from pytest_llmparity.core.sample import Completion, JsonObject, JsonValue, Request
 from pytest_llmparity.engines.wire import build, read
 from pytest_llmparity.engines.wire.values import decoded, mapping, mappings
@@ -38,7 +39,8 @@ def body(request: Request, *, model: str, options: Mapping[str, Any], stream: bo
     if request.prompt is not None:
         fields |= {"prompt": request.prompt, "raw": True}
     else:
-        fields["messages"] = messages(request.messages or (), engine=engine, case=request.case)
+        turns = parts.sent(request.messages or (), request.attached)
+        fields["messages"] = messages(turns, engine=engine, case=request.case)
         if request.tools:
             fields["tools"] = list(request.tools)
     wanted = schema_or_json(request, engine=engine)
@@ -83,19 +85,16 @@ def thinking(request: Request, *, engine: str) -> JsonObject:
 def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> list[JsonObject]:
     """Return turns in OpenAI's shape in Ollama's: arguments of tool calls are objects, a tool's answer names the tool.
 
-    The name is looked up by the call's id, as ``/v1`` does (openai/openai.go, ``nameFromToolCallID``). Raises
-    ``ParameterNotHonoured`` for arguments that are no JSON object, and for content in parts: Ollama has no such kind.
+    The name is looked up by the call's id, as ``/v1`` does (openai/openai.go, ``nameFromToolCallID``). Images stand
+    beside a text as base64 (docs/api.md). Raises ``ParameterNotHonoured`` for arguments that are no JSON object, and
+    for parts that have no place there: several texts, sound.
     """
     called: dict[object, JsonValue] = {}
     shaped = []
     for turn in turns:
-        if isinstance(turn.get("content"), list):
-            raise ParameterNotHonoured(
-                f"{engine}: a content that is a list of parts has no place on the native route; write it as one text",
-                engine=engine,
-                case=case,
-            )
         message: JsonObject = {"role": turn.get("role"), "content": turn.get("content") or ""}
+        if isinstance(turn.get("content"), list):
+            message |= _in_parts(mappings(turn["content"]), engine=engine, case=case)
         if turn.get("tool_calls"):
             message["tool_calls"] = [_called(call, engine=engine, case=case) for call in turn["tool_calls"]]
             called |= {call.get("id"): (call.get("function") or {}).get("name") for call in turn["tool_calls"]}
@@ -105,6 +104,24 @@ def messages(turns: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> l
             message |= {name: value for name, value in names.items() if value}
         shaped.append(message)
     return shaped
+
+
+def _in_parts(content: Sequence[Mapping[str, Any]], *, engine: str, case: str) -> JsonObject:
+    """Return a content in parts as text and images, where the native route has a place for all of it."""
+    texts = [str(part.get("text") or "") for part in content if part.get("type") == "text"]
+    urls = [str(mapping(part.get(parts.IMAGE)).get("url")) for part in content if part.get("type") == parts.IMAGE]
+    lost = "several texts in one message" if len(texts) > 1 else ""
+    if len(texts) + len(urls) < len(content):
+        lost = "sound"
+    if lost:
+        raise ParameterNotHonoured(
+            f"{engine}: {lost} of case {case!r} has no place on Ollama's native route. Leave it out, or use route = "
+            "'openai'.",
+            engine=engine,
+            case=case,
+        )
+    images = {"images": [url.partition(",")[2] for url in urls]} if urls else {}
+    return {"content": "".join(texts), **images}
 
 
 def _called(call: Mapping[str, Any], *, engine: str, case: str) -> JsonObject:
@@ -146,6 +163,19 @@ def schema_or_json(request: Request, *, engine: str) -> Mapping[str, Any] | str 
             case=request.case,
         )
     return schema
+
+
+def refuse_addresses(request: Request, *, engine: str) -> None:
+    """Raise ``ParameterNotHonoured`` for an image's address: no route of Ollama fetches one (seen on 0.33)."""
+    for part in parts.parts_of(request.messages):
+        url = str(mapping(part.get(parts.IMAGE)).get("url"))
+        if part.get("type") == parts.IMAGE and url.startswith(("http://", "https://")):
+            raise ParameterNotHonoured(
+                f"{engine}: Ollama fetches no image, and case {request.case!r} has the address of one. Write a file or "
+                "a data URI.",
+                engine=engine,
+                case=request.case,
+            )
 
 
 def refuse_choice(request: Request, *, engine: str) -> None:
