@@ -151,6 +151,15 @@ CAPABILITIES: Mapping[str, Capability] = {
         recordings=("v1_chat_tools",),
         read=True,
     ),
+    "images in prompts": Capability(
+        says=declared(
+            "images", {None: "as the server says, else asked by a probe", False: "no, such cases are not sent"}
+        ),
+        live="test_a_model_of_text_is_found_to_read_nothing_else",
+        contract="test_every_field_of_a_request_is_sent_or_refused_as_reviewed",
+        recordings=("v1_chat_image",),
+        read=True,
+    ),
     "logprobs": Capability(
         says=declared("logprobs"),
         live="test_chat_with_logprobs",
