@@ -69,7 +69,7 @@ class Door:
         )
         self.tally = Tally(self.session)
         self._deciding = None
-        gated, records = (config.getoption(f"llmparity_{name}", None) is not None for name in ("gate_run", "recorder"))
+        gated, records = (config.getoption(f"parity_{name}", None) is not None for name in ("gate_run", "recorder"))
         if settings.policy is not None or (gated and not records):
             from pytest_llmparity.core.gate.policy import Policy
             from pytest_llmparity.plugin.release.deciding import Deciding

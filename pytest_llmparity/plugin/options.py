@@ -97,7 +97,7 @@ def resolve(config: pytest.Config, environ: Mapping[str, str] = os.environ, *, a
         settings = settings_of(given, decided=decided)
         if settings.history is not None:
             history.refuse_unusable(settings.history)
-        return _noting(settings, config.getoption("llmparity_recorder", None))
+        return _noting(settings, config.getoption("parity_recorder", None))
     except StoreError as error:
         raise pytest.UsageError(f"--parity-history: {error}") from None
     except UsageError as error:

@@ -19,6 +19,7 @@ from pytest_llmparity.cli.release.gate import (
     name_of,
     policy_of,
     refuse_missing,
+    refuse_partial,
     refuse_unwritable,
     run_suite,
 )
@@ -178,6 +179,7 @@ def _job(asked: argparse.Namespace, root: Path) -> Job:
     from pytest_llmparity.settings.versions import named
 
     refuse_missing(asked.suite)
+    refuse_partial(asked.more)
     if mine := [word for word in asked.more if word in _OF_RUNS]:
         raise UsageError(f"{mine[0]} is for one run, and bisect makes several; --fresh asks again what is stored")
     registry.discover()

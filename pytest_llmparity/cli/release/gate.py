@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 NEWEST: Final = "newest"
 _HISTORY: Final = 10
+_PARTLY: Final = ("--parity-tag", "--parity-sample", "--parity-case")
+"""Options that choose prompts, so that what is judged is not the suite."""
 _FAILED: Final = 1
 """pytest's exit code where tests failed; 0 and this one come with verdicts."""
 
@@ -142,6 +144,7 @@ def _run(asked: argparse.Namespace) -> tuple[str | None, str | None, str | None]
         if text is None:
             raise UsageError(f"{option} is missing; name both engines, or a stored run with --run")
     refuse_missing(asked.suite)
+    refuse_partial(asked.more)
     baseline, candidate = (name_of(text, option) for option, text in _two(asked) if text is not None)
     both = {**vars(asked), "engines": [asked.baseline, asked.candidate], "more": None}
     try:
@@ -166,6 +169,26 @@ def refuse_missing(suite: Sequence[str]) -> None:
         raise UsageError(f"--suite: there is no {missing[0]}")
 
 
+def refuse_partial(more: Sequence[str]) -> None:
+    """Raise ``UsageError`` where arguments for pytest leave prompts out: of these nothing could be said.
+
+    Where the suite's own ``addopts`` hold them, the pytest that is started refuses them.
+    """
+    from pytest_llmparity.core.errors import UsageError
+
+    given = {word.partition("=")[0] for word in more}
+    if "--parity-shard" in given:
+        raise UsageError(
+            "--parity-shard gathers a share of the cases and judges nothing: gather the shards with pytest, put them "
+            "together (llmparity merge), and decide on that run (llmparity gate --run newest)"
+        )
+    if option := next((option for option in _PARTLY if option in given), ""):
+        raise UsageError(
+            f"a decision is about whole runs, and {option} leaves prompts out of this one; take it out of what stands "
+            "behind --. What a part of the prompts says is shown by pytest itself, without a decision"
+        )
+
+
 def came_to_nothing(code: int, run: str) -> str:
     """Say why there is nothing to decide on after a pytest, empty where there is."""
     if code not in (OK, _FAILED):
@@ -178,16 +201,8 @@ def run_suite(
 ) -> tuple[int, str]:
     """Run the suite on ``engines`` in a pytest of its own; return its exit code and its run, empty where it has none.
 
-    ``words`` are further arguments of it. What it prints goes to ``out``, else where our own output goes. Raises
-    ``UsageError`` for a shard, which judges nothing.
+    ``words`` are further arguments of it. What it prints goes to ``out``, else where our own output goes.
     """
-    from pytest_llmparity.core.errors import UsageError
-
-    if any(word.startswith("--parity-shard") for word in asked.more):
-        raise UsageError(
-            "--parity-shard gathers a share of the cases and judges nothing: gather the shards with pytest, put them "
-            "together (llmparity merge), and decide on that run (llmparity gate --run newest)"
-        )
     with tempfile.TemporaryDirectory(prefix="llmparity-") as folder:
         named = Path(folder) / "run"
         command = [sys.executable, "-m", "pytest", "-p", PLUGIN, RUN_OPTION, str(named)]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options by which the command talks to its child."""
     group = parser.getgroup("llmparity-gate")
-    group.addoption(RUN_OPTION, dest="llmparity_gate_run", metavar="FILE", help="File that is told the run's id")
-    group.addoption(RECORDER_OPTION, dest="llmparity_recorder", metavar="FILE", help="File that answers are noted in")
+    group.addoption(RUN_OPTION, dest="parity_gate_run", metavar="FILE", help="File that is told the run's id")
+    group.addoption(RECORDER_OPTION, dest="parity_recorder", metavar="FILE", help="File that answers are noted in")
     group.addoption(
         VARIANTS_OPTION,
         dest="parity_variants",
@@ -38,5 +38,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_llmparity_report(config: pytest.Config, record: RunRecord) -> None:
     """Say which run this is."""
-    if (path := config.getoption("llmparity_gate_run")) is not None:
+    if (path := config.getoption("parity_gate_run")) is not None:
         Path(path).write_text(record.run, "utf-8")

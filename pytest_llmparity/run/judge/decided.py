@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llmparity.core.errors import ConfigError, GoldenError, UsageError
+from pytest_llmparity.core.errors import ConfigError, GoldenError, StoreError, UsageError
 from pytest_llmparity.core.gate import NO_FILE
 from pytest_llmparity.core.gate.deciding import Decision, decide
 from pytest_llmparity.core.gate.expected import expected
@@ -19,6 +19,7 @@ from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
 from pytest_llmparity.run.judge.recorded import DECISIONS, Ruling, Told, stored
+from pytest_llmparity.run.judge.state import RunState, read_state
 from pytest_llmparity.store.golden import files
 from pytest_llmparity.store.runs import Store
 
@@ -45,9 +46,14 @@ def decided(
 
     Without a name the ``baseline`` is the run's, the ``candidate`` its only other engine. Raises ``UsageError`` for
     engines that it does not have, ``ConfigError`` for a policy with a rule that names nothing of it, ``OtherLimits``
-    for one whose limits are not those it was judged by, ``StoreError`` where it was not judged to its end.
+    for one whose limits are not those it was judged by, ``StoreError`` where it was not judged to its end, or asked
+    a part of what its tests ask.
     """
     told = stored(store, run, root=root)
+    if chosen := (read_state(store, run) or RunState()).chosen:
+        raise StoreError(
+            f"run {run} decides nothing: {chosen}, and a decision is about whole runs; run the suite whole"
+        )
     _refuse_other_limits(store, run, policy)
     return decided_of(store, told, policy, root=root, baseline=baseline, candidate=candidate)
 

@@ -48,8 +48,13 @@ class RunState:
         """Why what it asked is less than its tests ask, empty where it is all of that."""
         if self.shard:
             return f"it is {self.shard}, and llmparity merge makes the whole of all"
-        if self.incomplete or self.cases:
-            return self.incomplete or "it asked single cases (--parity-case)"
+        return self.incomplete or self.chosen
+
+    @property
+    def chosen(self) -> str:
+        """How a person chose what it asked of all that its tests ask, empty where nobody did."""
+        if self.cases:
+            return "it asked single cases (--parity-case)"
         return f"it asked a part of the prompts ({self.portion})" if self.portion else ""
 
 

@@ -102,6 +102,14 @@ class Given:
         return file
 
     @property
+    def decides(self) -> str:
+        """What decides about this run as messages name it: a policy, or the command that started it; else empty."""
+        if self.policy is not None:
+            return self.spelt("policy")
+        gated = self._option("gate_run") is not None and self._option("recorder") is None
+        return "llmparity gate (or bisect)" if gated else ""
+
+    @property
     def ci(self) -> str:
         """The variable that says that this is a job of a CI service.
 

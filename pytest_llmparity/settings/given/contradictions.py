@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def policy_of(given: Given, engines: Sequence[EngineSpec]) -> Policy | None:
     """Return the policy to decide by; raises ``UsageError`` where there will be nothing to decide."""
-    file, named_by = given.policy, given.spelt("policy")
-    if file is None:
+    file, named_by = given.policy, given.decides
+    if not named_by:
         return None
-    policy = read_policy(given.cwd / file, source=file, named_by=named_by)
+    policy = None if file is None else read_policy(given.cwd / file, source=file, named_by=named_by)
     partly = {
         "case": given.cases,
         "update_golden": given.update_golden,
@@ -30,7 +30,7 @@ def policy_of(given: Given, engines: Sequence[EngineSpec]) -> Policy | None:
     }
     if option := next((given.spelt(name) for name, value in partly.items() if value), ""):
         raise UsageError(f"{named_by} decides about whole runs, and {option} makes none; leave one out")
-    if len(engines) == 1:
+    if policy is not None and len(engines) == 1:
         raise UsageError(
             f"{named_by} decides whether a candidate may replace a baseline, and only {engines[0].name} is selected; "
             "select both: --engines golden:NAME,CANDIDATE"

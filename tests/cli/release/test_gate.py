@@ -17,9 +17,11 @@ import pytest
 from pytest_llmparity.cli import merge
 from pytest_llmparity.cli.release.gate import run_pytest
 from pytest_llmparity.core.identity.lock import Locked
+from pytest_llmparity.core.prompts.portion import Portion
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.run.golden.requests import LOCKED, engines_note
+from pytest_llmparity.run.judge.state import RunState, read_state, write_state
 from pytest_llmparity.store.decisions import FILE_NAME
 from pytest_llmparity.store.runs import Store
 from tests.cli.test_golden import GATE, prompts
@@ -255,6 +257,63 @@ def test_a_shard_is_no_ground_for_a_decision(shell: Shell, suite: Callable[[str]
     assert told.code == 4
     assert "llmparity merge" in told.err
     assert not (shell.path / ".llmparity" / "samples.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--parity-tag=refund",), ("--parity-tag", "refund"), ("-q", "--parity-sample", "9"), ("--parity-case", "case-1")],
+)
+def test_prompts_that_are_left_out_are_no_ground_for_a_decision(
+    shell: Shell, suite: Callable[[str], tuple[str, ...]], words: tuple[str, ...]
+) -> None:
+    """With a policy and without, before anything is started; so does a search for a version."""
+    option = next(word for word in words if word.startswith("--")).partition("=")[0]
+    search = ("bisect", "--engine=dev", "--versions=1,2", "--suite", "test_gate.py")
+    for command in (suite("alike"), (*suite("alike"), "--policy", "release.toml"), search):
+        told = shell.run(*command, "--", *words)
+
+        assert told.code == 4
+        assert f"a decision is about whole runs, and {option} leaves prompts out of this one" in told.err
+        assert told.out == ""
+        assert not (shell.path / ".llmparity").exists()
+
+
+@pytest.mark.slow
+def test_addopts_that_leave_prompts_out_are_no_ground_for_a_decision(
+    shell: Shell, suite: Callable[[str], tuple[str, ...]]
+) -> None:
+    command = suite("alike")
+    (shell.path / "pytest.ini").write_text("[pytest]\naddopts = --parity-sample 32\n")
+
+    told = shell.run(*command)
+
+    assert told.code == 4
+    assert "pytest ended with exit code 4, so nothing is decided" in told.err
+    assert not (shell.path / ".llmparity" / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (RunState(portion=Portion(tags=("refund",))), "it asked a part of the prompts (--parity-tag refund)"),
+        (RunState(portion=Portion(most=60)), "it asked a part of the prompts (--parity-sample 60)"),
+        (RunState(cases=("case-1",)), "it asked single cases (--parity-case)"),
+        (RunState(shard="shard 1 of 2"), "llmparity merge puts the shards together"),
+    ],
+)
+def test_a_stored_run_that_is_not_whole_decides_nothing(passed: Shell, state: RunState, why: str) -> None:
+    with Store.open(passed.path / ".llmparity") as store:
+        (info,) = store.runs()
+        known = read_state(store, info.id)
+        assert known is not None
+        write_state(store, info.id, dataclasses.replace(state, engines=known.engines, baseline=known.baseline))
+
+    told = passed.run("gate", "--run", info.id, "--candidate", "dev")
+
+    assert told.code == 4
+    assert why in told.err
+    assert told.out == ""
+    assert not (passed.path / ".llmparity" / FILE_NAME).exists()
 
 
 @pytest.mark.slow
