@@ -70,7 +70,8 @@ def _report(asked: argparse.Namespace) -> int:
         if len(told) == 2:
             lines = _compared(told[0], told[1])
         else:
-            past = up_to(store, told[0].record, kept=None) if asked.html else []
+            whole = asked.html and not told[0].record.portion  # a part stands in no line with whole sets
+            past = up_to(store, told[0].record, kept=None) if whole else []
             lines = _shown(told[0], formats, Path(asked.out).absolute() if asked.out else root / OUT, root, past)
     for line in map(uncommanded, lines):
         print(line)
@@ -153,6 +154,9 @@ def _compared(before: Told, after: Told) -> list[str]:
     origins = (entry_of(earlier).origins, entry_of(later).origins)
     changes = overview.changes(earlier.verdicts, later.verdicts, origins=origins)
     lines = [f"{before.record.run} to {after.record.run}"]
+    if earlier.portion != later.portion:
+        parts = (f"{record.run} asked {_part(record.portion)}" for record in (earlier, later))
+        lines.append(f"{' and '.join(parts)}: what differs may be the prompts")
     for title, pairs in (("worse", changes.worse), ("better", changes.better), ("undecided", changes.undecided)):
         lines += [f"{title}:", *(f"  {_change(pair)}" for pair in pairs)] if pairs else []
     for run, verdicts in ((before.record.run, changes.gone), (after.record.run, changes.new)):
@@ -161,6 +165,10 @@ def _compared(before: Told, after: Told) -> list[str]:
             lines.pop()
     lines.append(f"{count(changes.same, 'verdict')} decided alike")
     return [printable(line) for line in lines]
+
+
+def _part(portion: str) -> str:
+    return f"a part of the prompts ({portion})" if portion else "all prompts"
 
 
 def _change(pair: Change) -> str:

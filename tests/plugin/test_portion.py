@@ -203,6 +203,27 @@ def test_golden_answers_of_other_prompts_are_left_as_they_are(
     assert "it asked a part of the prompts (--parity-tag refund)" in capsys.readouterr().err
 
 
+def test_a_comparison_tells_a_part_from_the_whole(
+    bench: Bench, pair: list[PosingEngine], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.gate(CHECKS)
+    runs = []
+    for words in ([], ["--parity-tag=refund"]):
+        bench.run(*words, "--parity-required", "--parity-report=json", "--parity-out=out", engines=pair)
+        runs.append(str(bench.report()["run"]))
+    monkeypatch.chdir(bench.pytester.path)
+    capsys.readouterr()
+
+    assert main(["report", *runs]) == 0
+    told = capsys.readouterr().out
+    assert (
+        f"{runs[0]} asked all prompts and {runs[1]} asked a part of the prompts (--parity-tag refund): "
+        "what differs may be the prompts" in told
+    )
+    assert main(["report", runs[1], runs[1]]) == 0
+    assert "may be the prompts" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_sample_under_xdist_is_the_one_of_a_single_process(bench: Bench, pair: list[PosingEngine]) -> None:
     bench.gate(CHECKS)

@@ -104,6 +104,7 @@ def record_of_run(
         reproduce=reproduce,
         ladder=None if judging is None else _ladder(judging),
         errors={test: why for test, why in tests.items() if why},
+        portion=str(state.portion),
     )
 
 
