@@ -181,6 +181,8 @@ class Engines:
             engine.ending, engine.clear_since = True, None
             engine.kill_at = kill_at
             engine.give_up_at = kill_at + engine.limit_s
+            if engine.removal is not None:
+                engine.removal.asked = True  # nobody wonders why it ended
             if engine.runs:
                 tree.send(engine.process.pid, engine.stop_signal)
 
@@ -220,7 +222,8 @@ class Engines:
             elif engine.clear_since is None:
                 engine.clear_since = now
             elif now - engine.clear_since >= _SWEEP_S:
-                if engine.removal is not None and engine.removal.look_again():
+                killed = engine.returncode is not None and engine.returncode < 0
+                if engine.removal is not None and killed and engine.removal.look_again():
                     continue  # a client that was killed may have asked for a container a moment before
                 engine.ending = False
                 if engine.removal is not None and engine.leaves:

@@ -166,7 +166,12 @@ class EngineSpec:
         Key("gpus", '`"all"`, how many GPUs, or their numbers: `"0,1"` (default: none)', only="container"),
     ] = None
     shm_size: Annotated[
-        str | None, Key("size", 'shared memory of the container: `"8g"` (default: the runtime\'s)', only="container")
+        str | None,
+        Key(
+            "size",
+            'shared memory of the container: `"8g"` (default: what its kind needs, else the runtime\'s)',
+            only="container",
+        ),
     ] = None
     revision: Annotated[str | None, Key("text", "revision of a model from the hub, for vLLM")] = None
     route: Annotated[

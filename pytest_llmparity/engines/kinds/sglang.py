@@ -59,6 +59,7 @@ class SglangAdapter(Adapter):
     grace_s: ClassVar[float] = 20.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
     hub_models: ClassVar[bool] = True
+    shm_size: ClassVar[str] = "32g"  # its own docker run examples (docs/get_started/install.md); a limit, not taken
     # SGLANG_PORT seeds ports inside SGLang, SGLANG_GRPC_PORT opens one more.
     scrub: ClassVar[tuple[str, ...]] = ("SGLANG_PORT", "SGLANG_GRPC_PORT")
     distributions: ClassVar[tuple[str, ...]] = ("sglang",)

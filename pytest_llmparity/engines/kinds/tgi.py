@@ -48,6 +48,7 @@ class TgiAdapter(Adapter):
     grace_s: ClassVar[float] = 20.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
     hub_models: ClassVar[bool] = True
+    shm_size: ClassVar[str] = "1g"  # its README's docker run, for NCCL between GPUs
     # Every flag of the launcher is read from the environment too.
     scrub: ClassVar[tuple[str, ...]] = (
         *("API_KEY", "QUANTIZE", "DTYPE", "KV_CACHE_DTYPE", "SPECULATE", "REVISION", "LORA_ADAPTERS"),

@@ -54,6 +54,8 @@ class VllmAdapter(Adapter):
     grace_s: ClassVar[float] = 20.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE
     hub_models: ClassVar[bool] = True
+    # Its processes hand each other what they compute there. 0.32 wants 160 MiB on one CPU, and says so (seen live).
+    shm_size: ClassVar[str] = "8g"
     # VLLM_PORT seeds ports inside vLLM; the key would lock us out; the Rust front end renders and parses anew.
     scrub: ClassVar[tuple[str, ...]] = (
         *("VLLM_PORT", "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_USE_RUST_FRONTEND", "VLLM_CONFIGURE_LOGGING"),

@@ -41,7 +41,7 @@ class Box:
     """What one container is started with, beside what its engine asks for.
 
     ``name`` is its own, ``run`` the label of all of one run. ``cache`` is whether the engine reads models by their hub
-    name. ``secrets`` are names of variables whose values its client is given.
+    name. ``secrets`` are names of variables whose values its client is given. ``shm_size`` is what its kind needs.
     """
 
     runtime: Runtime
@@ -51,6 +51,7 @@ class Box:
     port: int
     cache: bool
     secrets: Sequence[str]
+    shm_size: str = ""
 
 
 def contained(launch: Launch, spec: EngineSpec, box: Box, environ: Mapping[str, str]) -> Launch:
@@ -88,7 +89,7 @@ def contained(launch: Launch, spec: EngineSpec, box: Box, environ: Mapping[str, 
         *(part for mount in dict.fromkeys(mounts) for part in ("--mount", mount)),
         *(part for volume in spec.volumes for part in ("--volume", volume)),
         *_gpus(spec, box.runtime),
-        *(("--shm-size", spec.shm_size) if spec.shm_size else ()),
+        *_shared_memory(spec, box),
         *(("--workdir", FOLDER) if launch.beside_model else ()),
         *spec.run_args,
         *(("--entrypoint", program) if program != OWN_ENTRY else ()),
@@ -110,6 +111,13 @@ def removal_of(box: Box) -> Removal:
         commands=((*argv, "kill", box.name), (*argv, "rm", "--force", "--volumes", box.name)),
         left=(*argv, "ps", "--all", "--quiet", "--filter", f"label={LABEL}.name={box.name}"),
     )
+
+
+def _shared_memory(spec: EngineSpec, box: Box) -> list[str]:
+    """Return the size of ``/dev/shm``; a container that shares another one has none of its own."""
+    given = any(word.partition("=")[0] in ("--ipc", "--shm-size") for word in spec.run_args)
+    size = spec.shm_size or ("" if given else box.shm_size)
+    return ["--shm-size", size] if size else []
 
 
 def _labels(spec: EngineSpec, box: Box) -> dict[str, str]:

@@ -53,6 +53,8 @@ class Adapter(RequestBuilder, Experimental):
     """Variables that keep it from downloading, set unless ``spec.download``."""
     hub_models: ClassVar[bool] = False
     """Whether a model's name is one of the Hugging Face hub, read from its cache on this machine."""
+    shm_size: ClassVar[str] = ""
+    """Shared memory its server needs in a container, where runtimes give 64 MB."""
     stop_signal: ClassVar[int] = signal.SIGTERM
     grace_s: ClassVar[float] = 10.0
     names_model: ClassVar[bool] = False

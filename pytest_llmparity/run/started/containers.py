@@ -77,6 +77,7 @@ class Containers:
             port=port,
             cache=kind.hub_models and spec.model_path is None,
             secrets=tuple(spec.env_from),
+            shm_size=kind.shm_size,
         )
         return container.contained(launch, spec, box, self._environ)
 

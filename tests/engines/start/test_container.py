@@ -45,6 +45,7 @@ def launched(spec: EngineSpec, workdir: Path, *, runtime: str = "docker", **envi
         port=8123,
         cache=kind.hub_models and spec.model_path is None,
         secrets=tuple(spec.env_from),
+        shm_size=kind.shm_size,
     )
     return contained(kind.launch(spec, 8123, workdir, environ=environ), spec, box, environ)
 
@@ -269,3 +270,19 @@ def test_it_is_removed_by_its_name_and_looked_for_by_its_label(tmp_path: Path) -
     assert [command[1] for command in removal.commands] == ["kill", "rm"]
     assert {command[-1] for command in removal.commands} == {"llmparity-boxed-1"}
     assert removal.left[-1] == "label=pytest-llmparity.name=llmparity-boxed-1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "size"),
+    [
+        ("vllm", {}, ["8g"]),
+        ("vllm", {"shm_size": "2g"}, ["2g"]),
+        ("vllm", {"run_args": ("--ipc=host",)}, []),
+        ("vllm", {"run_args": ("--shm-size", "4g")}, ["4g"]),
+        ("transformers", {}, []),
+    ],
+)
+def test_shared_memory_is_what_the_kind_needs_unless_it_is_given(
+    tmp_path: Path, kind: str, keys: dict[str, Any], size: list[str]
+) -> None:
+    assert options(launched(spec(kind, MODELS, **keys), tmp_path), "--shm-size") == size
