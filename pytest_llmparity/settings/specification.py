@@ -167,11 +167,7 @@ class EngineSpec:
     ] = None
     shm_size: Annotated[
         str | None,
-        Key(
-            "size",
-            'shared memory of the container: `"8g"` (default: what its kind needs, else the runtime\'s)',
-            only="container",
-        ),
+        Key("size", 'shared memory of the container: `"8g"` (default: what its kind needs)', only="container"),
     ] = None
     revision: Annotated[str | None, Key("text", "revision of a model from the hub, for vLLM")] = None
     route: Annotated[
