@@ -312,6 +312,14 @@ def test_the_process_of_the_keeper_needs_the_standard_library_only() -> None:
     assert not foreign
 
 
+def test_ray_is_known_in_one_place() -> None:
+    """Whoever runs engines on this machine pays nothing for clusters."""
+    known = {m for m, path in FILES_BY_MODULE.items() for _, t in imports(tree_of(path), m) if within(t, {"ray"})}
+
+    assert known
+    assert {module.rpartition(".")[0] for module in known} == {f"{PACKAGE}.run.gather.cluster"}
+
+
 def test_variables_say_what_they_hold() -> None:
     said = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

@@ -79,6 +79,9 @@ PROGRAM = f"import sys; sys.path.append({_ROOT!r}); from pytest_llmparity.keeper
 """What the isolated Python of the keeper runs, which knows nothing but the standard library: ours comes last, so that
 what lies beside this package can hide nothing."""
 
+APART = "import os\nif os.fork(): os._exit(0)\n"
+"""What makes a process the child of nobody who started it."""
+
 
 class Keeper:
     """A connection to the keeper process; may be used from several threads at once. Made by spawn or connect.
@@ -99,8 +102,12 @@ class Keeper:
         return Path(self.address.partition("@")[2]).parent.name
 
     @classmethod
-    def spawn(cls, workdir: Path) -> Keeper:
-        """Start a keeper that lives as long as this process; what it has to complain about goes to its log there."""
+    def spawn(cls, workdir: Path, *, apart: bool = False) -> Keeper:
+        """Start a keeper that lives as long as this process; what it has to complain about goes to its log there.
+
+        ``apart``: it is no child of this process, which may be of those that kill their children when they end, the
+        keeper first and nobody after it (a worker of Ray).
+        """
         if sys.platform == "win32":
             raise KeeperError(
                 "engines cannot be started on Windows, only attached to: start the server yourself and give its "
@@ -114,14 +121,14 @@ class Keeper:
         try:
             with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as complaints:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", PROGRAM],
+                    [sys.executable, "-I", "-c", f"{APART}{PROGRAM}" if apart else PROGRAM],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=complaints,
                     cwd="/",
                     start_new_session=True,
                 )
-            order = {"owner": os.getpid(), "token": token, "directory": str(directory)}
+            order = {"owner": os.getpid(), "token": token, "directory": str(directory), "apart": apart}
             _wait_up(process, order, log)
         except BaseException as error:
             shutil.rmtree(directory, ignore_errors=True)
@@ -129,6 +136,8 @@ class Keeper:
                 what = "" if error.filename is None else f"{error.filename}: "
                 raise KeeperError(f"the engine keeper could not be started: {what}{advice(error)}") from error
             raise
+        if apart:
+            process.wait()  # it has left the keeper behind
         return cls(f"{token}@{directory / 'socket'}", process=process)
 
     @classmethod

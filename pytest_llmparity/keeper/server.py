@@ -51,10 +51,14 @@ class Connection:
 
 
 class Server:
-    """Everything one keeper knows. Binding happens here; :meth:`serve` runs until nothing is left to keep."""
+    """Everything one keeper knows. Binding happens here; :meth:`serve` runs until nothing is left to keep.
 
-    def __init__(self, *, owner: int, token: str, directory: str) -> None:
+    ``apart``: the owner is not our parent.
+    """
+
+    def __init__(self, *, owner: int, token: str, directory: str, apart: bool = False) -> None:
         self._owner = owner
+        self._apart = apart
         self._token = token
         self._directory = directory
         self._address = os.path.join(directory, "socket")
@@ -79,7 +83,7 @@ class Server:
         while not (self._closing and not any(engine.ending for engine in self._engines.all())):
             for key, events in self._selector.select(self._patience()):
                 key.data(events)
-            if os.getppid() != self._owner:
+            if self._orphaned():
                 self._close(ORPHAN_GRACE_S)
             self._engines.reap()
             self._engines.sweep(time.monotonic())
@@ -151,6 +155,18 @@ class Server:
             # A kernel, a sandbox or a Python built without it, or the owner is gone already: our parent's id tells.
             self._polls = True
         self._on_readable(0, piped)
+
+    def _orphaned(self) -> bool:
+        """Tell whether the owner is gone; one that is not our parent is looked for by its number, where we poll."""
+        if not self._apart:
+            return os.getppid() != self._owner
+        if not self._polls:
+            return False
+        try:
+            os.kill(self._owner, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
     def _patience(self) -> float | None:
         now = time.monotonic()
@@ -374,8 +390,9 @@ _OPS: dict[str, Callable[[Server, Connection, Request], None]] = {
 def main() -> None:
     """Be the keeper process: serve one owner until it closes or is gone; then nothing that was started here is left.
 
-    Its standard input has one line of JSON: ``{"owner": PID, "token": TEXT, "directory": PATH}``. It listens on
-    ``directory/socket``, writes ``ready`` and a newline to its standard output, and removes the directory at the end.
+    Its standard input has one line of JSON: ``{"owner": PID, "token": TEXT, "directory": PATH, "apart": BOOL}``.
+    It listens on ``directory/socket``, writes ``ready`` and a newline to its standard output, and removes the directory
+    at the end.
     """
     line = b""
     while not line.endswith(b"\n"):  # unbuffered: the rest of standard input is watched as a pipe
@@ -384,7 +401,7 @@ def main() -> None:
             return
         line += byte
     order = json.loads(line)
-    server = Server(owner=order["owner"], token=order["token"], directory=order["directory"])
+    server = Server(owner=order["owner"], token=order["token"], directory=order["directory"], apart=order["apart"])
     os.write(1, b"ready\n")
     os.dup2(2, 1)
     server.serve()

@@ -42,16 +42,31 @@ def ports():
     return dict(zip(names, numbers))
 
 cluster = Cluster(
-    initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "resources": {"one": 4}, **ports()}
+    initialize_head=True,
+    head_node_args={
+        "num_cpus": 2, "include_dashboard": False, "resources": {"one": 4}, **ports()
+    },
 )
-second = cluster.add_node(num_cpus=2, resources={"two": 4}, **ports())
+
+def another():
+    for attempt in range(4):
+        try:
+            return cluster.add_node(num_cpus=2, resources={"two": 4}, **ports())
+        except Exception as error:
+            last = error
+    raise last
+
+second = another()
 print(json.dumps({"address": cluster.address}), flush=True)
 for line in sys.stdin:
-    if line.strip() == "kill":
+    word = line.strip()
+    if word == "kill":
         cluster.remove_node(second, allow_graceful=False)
-        print(json.dumps({"killed": True}), flush=True)
+    elif word == "add":
+        second = another()
     else:
         break
+    print(json.dumps({"done": word}), flush=True)
 cluster.shutdown()
 """
 
@@ -79,15 +94,12 @@ class TwoNodes:
                 return dict(json.loads(line))
         return {}
 
-    def kill_second(self) -> None:
-        """Kill the second node, as a machine that loses its power."""
-        self._tell("kill")
-        assert self._answer() == {"killed": True}
-
-    def _tell(self, word: str) -> None:
+    def tell(self, word: str) -> None:
+        """Kill the second node, as a machine that loses its power (``kill``), or ``add`` another one like it."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
+        assert self._answer() == {"done": word}
 
     def close(self) -> None:
         """Take it down, and whatever is left of it."""
@@ -162,16 +174,22 @@ def test_verdicts_are_those_of_one_machine(
     assert "not alike" not in run.output
 
 
-def test_nothing_is_left_when_the_driver_is_killed(
-    cluster: TwoNodes, launch: Callable[..., LiveRun], suite: str, config: str, stay: str
-) -> None:
-    def engines() -> list[psutil.Process]:
-        return [p for p in psutil.process_iter(["cmdline"]) if "llmparity-node-" in " ".join(p.info["cmdline"] or [])]
+def written(process: psutil.Process) -> str:
+    """The command line of a process, empty of one that is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
+
+def test_nothing_is_left_when_the_driver_is_killed(
+    cluster: TwoNodes, launch: Callable[..., LiveRun], suite: str, config: str, stay: str, models: Path
+) -> None:
     options = ["--engines=f16,q4", "--parity-explain-requests=0", f"--parity-executor=ray={cluster.address}"]
     run = launch(*options, suite=suite + stay, config=config)
     run.wait_for("all-up")
-    started = [p for p in psutil.process_iter(["name"]) if "llama" in (p.info["name"] or "")] + engines()
+    started = [process for process in psutil.process_iter() if models.joinpath("tiny-").as_posix() in written(process)]
+    assert started
     run.kill_9()
 
     assert not psutil.wait_procs(started, 30)[1]

@@ -2,7 +2,7 @@
 
 ``FAKE_STARTS`` names a file that gets a line for every start. ``FAKE_BEHAVIOUR`` is one of ``exit`` (says why and
 ends), ``taken`` (the first start finds its port taken), ``mute`` (never becomes ready), ``die:N`` (ends at the N-th
-request), ``drift``; anything else works.
+request), ``drift``, ``slow`` (takes a third of a second to answer); anything else works.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> int:
         slots=int(flags.parallel),
         quantization="Q4_0",
         drift=0.2 if behaviour == "drift" else 0.0,
+        first_delay_s=0.3 if behaviour == "slow" else 0.0,
     )
 
     def last_words(request: Mapping[str, Any]) -> None:

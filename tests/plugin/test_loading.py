@@ -154,3 +154,21 @@ def test_a_plugin_that_is_switched_off_registers_nothing(bench: Bench) -> None:
     result = bench.pytester.runpytest_inprocess("-p", "no:llmparity", "--help")
 
     result.stdout.no_fnmatch_line("*--engines*")
+
+
+def test_engines_of_this_machine_bring_nothing_of_clusters(bench: Bench) -> None:
+    bench.gate(
+        body="""
+    import sys
+    loaded = [name for name in sys.modules if name == "ray" or name.startswith("pytest_llmparity.run.gather.cluster")]
+    assert not loaded, loaded
+    assert "pytest_llmparity.run.gather.replicas.lines" in sys.modules
+"""
+    )
+    bench.configure(bench.process("a", replicas=2) + bench.process("b"))
+
+    spawned = bench.spawn("--engines=a,b", imported=False)
+
+    assert spawned.wait() == pytest.ExitCode.OK, spawned.output
+    assert len(bench.starts("a")) == 2
+    assert "where: on this machine: a 2 times, b" in spawned.output

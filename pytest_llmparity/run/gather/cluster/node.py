@@ -126,7 +126,7 @@ class EngineNode:
     def _start(self, order: Order) -> Started:
         registry.discover()
         spec = dataclasses.replace(order.spec, replicas=1)
-        self._keeper = keeper = Keeper.spawn(self._folder)
+        self._keeper = keeper = Keeper.spawn(self._folder, apart=True)
         self._fleet = Fleet(
             {spec.name: spec},
             keeper=lambda: keeper,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -179,6 +180,8 @@ class RayCluster:
         index = [each.name for each in engine.each].index(spec.name)
         group = ray.get(self._owner.group.remote(engine.name, [bundle_of(engine)] * engine.replicas))
         _wait(group.ready(), stop, limit_s=PLACED_S, what=f"{spec.name} was not started: its resources are not free")
+        if known is not None:
+            _moved(group, index, known.place, stop)
         instead_of = "" if known is None else known.id
         actor = ray.get(
             self._owner.actor.remote(spec.name, engine.name, index, bundle_of(engine), instead_of=instead_of)
@@ -252,6 +255,7 @@ class _Node:
         self.lost = False
         self.info: Mapping[str, Any] = {}
         self.relay: Relay | None = None
+        self.place = place
         self.where = f"node {place[:8]}" if place else "a node"
         self._actor = actor
 
@@ -337,6 +341,19 @@ class RemoteLine:
 
     async def aclose(self) -> None:
         """Nothing is open between two calls."""
+
+
+def _moved(group: PlacementGroup, index: int, place: str, stop: Callable[[], str | None]) -> None:
+    """Wait until what was reserved on a node that is gone is reserved on another one; ``LaunchError`` if it is not."""
+    waited = 0.0
+    while (table := placement_group_table(group))["state"] != "CREATED" or (
+        table["bundles_to_node_id"].get(index, "") in ("", place)
+    ):
+        why = stop() or (f"waited for {PLACED_S:g} s" if waited >= PLACED_S else None)
+        if why is not None:
+            raise LaunchError(f"no other node has what was reserved: {why}")
+        time.sleep(_SLICE_S)
+        waited += _SLICE_S
 
 
 def _wait(reference: Any, stop: Callable[[], str | None], *, what: str, limit_s: float | None = None) -> object:

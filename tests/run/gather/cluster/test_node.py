@@ -98,9 +98,9 @@ async def test_an_engine_that_cannot_be_started_says_why(project: Project) -> No
 
 
 async def test_nothing_is_left_of_a_node_that_is_stopped(project: Project, node: Started) -> None:
-    before = set(psutil.Process().children(recursive=True))
-    async with node():
-        started = set(psutil.Process().children(recursive=True)) - before
+    async with node() as there:
+        assert there._keeper is not None
+        started = [psutil.Process(pid) for pid in there._keeper.members("a")]
         assert started
 
     assert not [process for process in started if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
