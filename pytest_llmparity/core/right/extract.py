@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pytest_llmparity.core.compare.json import diff_values, parse_json
 from pytest_llmparity.core.compare.paths import at, steps
@@ -18,9 +18,14 @@ from pytest_llmparity.core.compare.paths import refused as no_path
 from pytest_llmparity.core.right.reading import Extracted
 from pytest_llmparity.core.words import explain
 
+if TYPE_CHECKING:
+    from regex import Pattern
+
 Extract: TypeAlias = str | Callable[[str], object]
 """``number``, ``choice``, ``bool``, ``json:$.path``, a regular expression, or a function of the answer's text."""
 
+SECONDS: Final = 0.5
+"""Processor time that a regular expression may take on one answer. A usual one takes microseconds."""
 WORDS: Final = ("number", "choice", "bool")
 JSON: Final = "json:"
 
@@ -53,7 +58,8 @@ def refused(extract: object) -> str | None:
         )
     try:
         pattern = re.compile(extract)
-    except (re.error, OverflowError) as error:
+        _compiled(extract)
+    except (*_no_pattern(), OverflowError) as error:
         return f"{extract!r} is no regular expression: {error}"
     if pattern.groups > 1:
         return f"{extract!r} has {pattern.groups} groups: the value is what one group finds; write (?:…) for the others"
@@ -74,8 +80,8 @@ def extracted(text: str, extract: Extract | None) -> Extracted:
 
     ``number``, ``choice`` and ``bool``: see :func:`~.number.number`, :func:`~.choice.choice` and
     :func:`~.truth.truth`. ``json:``: the value at a path of the JSON the text is, all of it as ``json.loads`` takes it.
-    A regular expression: what its group finds first, else what all of it does. A function: what it returns; what it
-    raises is a problem.
+    A regular expression: what its group finds first, else what all of it does; one that takes longer than
+    :data:`SECONDS` finds nothing. A function: what it returns; what it raises is a problem.
 
     >>> extracted("3 boxes of 4 are twelve, so 1,200 in all.", "number").value
     Decimal('1200')
@@ -92,13 +98,29 @@ def extracted(text: str, extract: Extract | None) -> Extracted:
         return _field(text, extract[len(JSON) :])
     if extract in WORDS:
         return _reader(extract)(text)
-    match = re.search(extract, text)
+    try:
+        match = _compiled(extract).search(text, timeout=SECONDS)
+    except TimeoutError:
+        return Extracted(problem=f"{explain.quote(extract, 40)} takes more than {SECONDS} s on it, so nothing was read")
     if match is None:
         return Extracted(problem=f"{explain.quote(extract, 40)} finds nothing in it")
     value = match[1] if match.re.groups else match[0]
     if value is None:
         return Extracted(problem=f"the group of {explain.quote(extract, 40)} took no part")
     return Extracted(value=value.strip())
+
+
+def _compiled(pattern: str) -> Pattern[str]:
+    """Return a regular expression as one that stops in time: Python's own ones run for years on a hostile text."""
+    import regex  # takes a tenth of a second
+
+    return regex.compile(pattern)
+
+
+def _no_pattern() -> tuple[type[Exception], ...]:
+    import regex
+
+    return re.error, regex.error
 
 
 def _reader(word: str) -> Callable[[str], Extracted]:

@@ -128,8 +128,8 @@ def plain(value: object) -> Any:
     return taken(value, "$", 0)
 
 
-_DIGITS: Final = 4000
-"""Python refuses to write, and to read, whole numbers of more than 4300 digits."""
+_DIGITS: Final = 308
+"""A longer whole number may be beyond the range of a double, which no reader of JSON can rely on, nor does ours."""
 _LONGEST: Final = 10**_DIGITS
 _HINTS: Final = {
     "set": ": return sorted(…)",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -235,3 +237,24 @@ def test_json_is_the_same_as_itself(value: Any) -> None:
 def test_values_are_shown_on_one_line(value: object, words: str) -> None:
     assert shown(value) == words
     assert " at 0x" not in shown(object())
+
+
+@pytest.mark.parametrize("pattern", [r"(?:(a|aa)+)+b\1", r"(a|a)*$", r"(a|aa)+$"])
+def test_a_pattern_that_would_run_for_years_is_left_and_said(pattern: str) -> None:
+    began = time.process_time()
+
+    reading = extracted("a" * 60 + "!", pattern)
+
+    assert time.process_time() - began < 3
+    assert reading.problem.endswith("takes more than 0.5 s on it, so nothing was read")
+
+
+@given(st.text(alphabet="ab(1) .\n", max_size=30))
+@pytest.mark.parametrize("pattern", [r"a+(b)", r"(?i)A\s*\((\d)\)", r"^(\w+)$", r"(?m)^(\w+)$", r"a.*?b|\d"])
+def test_a_pattern_finds_what_python_finds(pattern: str, text: str) -> None:
+    found = re.search(pattern, text)
+    read = extracted(text, pattern)
+
+    assert (not read.problem) == (found is not None)
+    if found is not None:
+        assert read.value == found[found.re.groups].strip()

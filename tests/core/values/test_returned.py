@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_llmparity.core.values import NotJson, outcome_of, returned
 
@@ -21,7 +23,8 @@ def nested(levels: int) -> dict[str, Any]:
     ("value", "words"),
     [
         (nested(10_000), "nested deeper than 100 levels"),
-        ({"total": [10**5000]}, r"\$\.total\[0\] is a whole number of more than 4000 digits: return its str\(\)"),
+        (-(10**308), r"\$ is a whole number of more than 308 digits: return its str\(\)"),
+        ({"total": [10**5000]}, r"\$\.total\[0\] is a whole number of more than 308 digits: return its str\(\)"),
         ({"score": math.nan}, r"\$\.score is nan; JSON has finite numbers only"),
         ("\ud800", r"\$ holds half a character"),
         ({1, 2}, r"\$ is a set; JSON has none: return sorted"),
@@ -36,3 +39,8 @@ def test_keys_with_control_characters_and_many_of_them_come_back_as_they_were() 
     value = {"a\x1b[2J\x00b": 1, **{f"key-{n}": n for n in range(20_000)}}
 
     assert outcome_of(returned(value)).value == value
+
+
+@given(st.integers(min_value=-(10**308) + 1, max_value=10**308 - 1))
+def test_a_whole_number_that_is_taken_is_read_back(number: int) -> None:
+    assert outcome_of(returned({"at": number})).value == {"at": number}
