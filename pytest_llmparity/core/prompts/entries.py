@@ -318,10 +318,14 @@ class MessageEntry(Entry):
         return self.model_dump(exclude_unset=True)
 
 
+NEWER_LIMIT: Final = "max_completion_tokens"
+
+
 class OpenAISampling(Entry):
-    """Sampling parameters as OpenAI's requests have them."""
+    """Sampling parameters as OpenAI's requests have them; ``max_completion_tokens`` is the newer name of the limit."""
 
     max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0)
     top_p: float | None = Field(default=None, gt=0, le=1)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
@@ -333,6 +337,8 @@ class OpenAISampling(Entry):
         """Return the parameters the entry sets, ready for ``dataclasses.replace`` on a ``Sampling``."""
         given = self.model_fields_set & _SAMPLING
         values = {name: getattr(self, name) for name in sorted(given)} if given else {}
+        if self.max_completion_tokens is not None:
+            values["max_tokens"] = self.max_completion_tokens
         if self.stop is not None:
             values["stop"] = tuple(self.stop)
         return values
@@ -346,7 +352,7 @@ class SamplingEntry(OpenAISampling):
     repetition_penalty: float | None = Field(default=None, gt=0)
 
 
-_SAMPLING: Final = frozenset(SamplingEntry.model_fields)
+_SAMPLING: Final = frozenset(SamplingEntry.model_fields) - {NEWER_LIMIT}
 _OURS: Final = {
     **dict.fromkeys(_SAMPLING, "write it under sampling"),
     **dict.fromkeys(("max_completion_tokens", "repeat_penalty"), "write max_tokens or repetition_penalty instead"),
@@ -466,9 +472,11 @@ class PromptEntry(OpenAISampling):
 
     @model_validator(mode="after")
     def _said_once(self) -> Self:
-        twice = sorted(self.model_fields_set & (set() if self.sampling is None else self.sampling.model_fields_set))
-        if twice:
+        under = set() if self.sampling is None else self.sampling.model_fields_set
+        if twice := sorted(self.model_fields_set & under):
             raise ValueError(f"has {twice[0]} at the top and under sampling; say it once")
+        if {"max_tokens", NEWER_LIMIT} <= self.model_fields_set | under:
+            raise ValueError(f"has max_tokens and {NEWER_LIMIT}, which are one limit; say it once")
         return self
 
     def overrides(self) -> dict[str, Any]:

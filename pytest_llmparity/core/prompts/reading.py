@@ -243,7 +243,6 @@ def _input(value: object, line: int, problems: list[tuple[int, str]], *, fit: bo
 HINTS = {
     "expected": "what a right answer looks like is expect = {schema, answer, tool, contains}",
     "n": "several answers to a case are asked for by repeats= in the marker",
-    "max_completion_tokens": "the limit of one answer is max_tokens",
     "top_k": 'what OpenAI has no name for belongs under sampling: {"top_k": …}',
     "min_p": 'what OpenAI has no name for belongs under sampling: {"min_p": …}',
     "repetition_penalty": 'what OpenAI has no name for belongs under sampling: {"repetition_penalty": …}',

@@ -154,12 +154,20 @@ def test_names_of_openai_at_the_top_mean_what_they_mean_in_a_request() -> None:
         ({"top_k": 1}, "belongs under sampling"),
         ({"n": 2}, "repeats= in the marker"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"max_completion_tokens": 2, "max_tokens": 2}, "which are one limit; say it once"),
+        ({"max_completion_tokens": 2, "sampling": {"max_tokens": 2}}, "which are one limit; say it once"),
         ({"model": "m"}, "the engine's configuration names it"),
     ],
 )
 def test_what_is_said_twice_or_sent_anyway_is_refused(row: dict[str, Any], words: str) -> None:
     with pytest.raises(PromptSetError, match=words):
         read({"id": "a", "prompt": "p", **row})
+
+
+def test_the_newer_name_of_the_limit_is_the_limit() -> None:
+    for row in ({"max_completion_tokens": 7}, {"sampling": {"max_completion_tokens": 7}}):
+        assert read({"id": "a", "prompt": "p", **row}).cases[0].sampling == {"max_tokens": 7}
 
 
 def test_without_vars_braces_stay_as_they_are() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from pytest_llmparity.core.compare.json import strict_json
 from pytest_llmparity.core.errors import PromptSetError
 from pytest_llmparity.core.prompts.reading import prompts_of
+from pytest_llmparity.core.words import explain
 
 Row: TypeAlias = dict[str, Any]
 MAX_ID: Final = 200
@@ -39,6 +40,12 @@ class Imported:
     def leave(self, name: object, why: str) -> None:
         """Note a row that cannot be a case."""
         self.left_out.append((str(name), why))
+
+    def lose(self, given: Mapping[str, Any], read: Collection[str], named: str = "{}") -> None:
+        """Count every key that holds something and is not read; ``named`` is what one is called, ``{}`` its key."""
+        self.lost.update(
+            named.format(explain.plain(str(key), 60)) for key in given if key not in read and given[key] is not None
+        )
 
     def _own(self, name: str) -> str:
         printable = "".join(char if char.isprintable() else " " for char in name).strip()[: MAX_ID - 8] or "row"
@@ -88,8 +95,11 @@ def listed(value: object) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
-def messages(turns: object) -> list[Row] | None:
-    """Return turns in OpenAI's shape, also those of ShareGPT (``from``, ``value``); ``None`` where they are none."""
+def messages(turns: object, imported: Imported | None = None) -> list[Row] | None:
+    """Return turns in OpenAI's shape, also those of ShareGPT (``from``, ``value``); ``None`` where they are none.
+
+    What else a turn has (``reasoning_content``, ``cache_control``, …) is counted in ``imported`` as lost.
+    """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         return None
     shaped: list[Row] = []
@@ -100,9 +110,15 @@ def messages(turns: object) -> list[Row] | None:
         role = {"human": "user", "gpt": "assistant", "bot": "assistant"}.get(str(role), role)
         if role not in ("system", "developer", "user", "assistant", "tool"):
             return None
-        kept = {key: turn[key] for key in ("name", "tool_calls", "tool_call_id") if turn.get(key) is not None}
+        kept = {key: turn[key] for key in _OF_A_TURN if turn.get(key) is not None}
         shaped.append({"role": role, "content": content, **kept})
+    for turn in turns if imported is not None else ():
+        shape = ("role", "content") if "role" in turn else ("from", "value")
+        imported.lose(turn, {*shape, "role", "content", *_OF_A_TURN}, "{} of a turn")
     return shaped
+
+
+_OF_A_TURN: Final = ("name", "tool_calls", "tool_call_id")
 
 
 def user(text: str) -> list[Row]:

@@ -8,22 +8,24 @@ from typing import Any, Final
 
 from pytest_llmparity.core.errors import PromptSetError
 from pytest_llmparity.core.prompts import NO_TOOL
-from pytest_llmparity.core.prompts.entries import SamplingEntry
+from pytest_llmparity.core.prompts.entries import NEWER_LIMIT, SamplingEntry
 from pytest_llmparity.core.prompts.foreign import Fields, Imported, Row, listed, messages, objects, user
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.problems import nearest
 
-_SAMPLING: Final = frozenset(SamplingEntry.model_fields)
-_ASIDE: Final = frozenset({"model", "stream", "stream_options", "user", "metadata", "store", "service_tier", "n"})
-"""Fields of a request that say nothing of the prompt."""
+_SAMPLING: Final = frozenset(SamplingEntry.model_fields) - {NEWER_LIMIT}
+_ASIDE: Final = frozenset(
+    {"model", "stream", "stream_options", "user", "metadata", "store", "service_tier", "logprobs", "top_logprobs"}
+)
+"""Fields of a request that say nothing of the prompt; docs/prompts.md lists them."""
 _OF_A_ROW: Final = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "logit_bias")
-_LEGACY_LIMIT: Final = "max_completion_tokens"
 
 
 def openai_batch(text: str, source: str) -> Imported:
     """Return the requests of a batch file (``custom_id``, ``url``, ``body``): chats and completions.
 
-    ``model``, ``stream`` and what else says nothing of the prompt is left to the test and its engines. Format:
+    ``model``, ``stream`` and what else says nothing of the prompt is left to the test and its engines;
+    ``max_completion_tokens``, OpenAI's newer name, is ``max_tokens``. Format:
     https://platform.openai.com/docs/guides/batch.
     """
     imported = Imported()
@@ -35,7 +37,7 @@ def openai_batch(text: str, source: str) -> Imported:
         row: Row = {"id": name}
         if isinstance(body.get("prompt"), str):
             row["prompt"] = body["prompt"]
-        elif (turns := messages(body.get("messages"))) is not None:
+        elif (turns := messages(body.get("messages"), imported)) is not None:
             row["messages"] = turns
         else:
             imported.leave(
@@ -43,15 +45,16 @@ def openai_batch(text: str, source: str) -> Imported:
             )
             continue
         sampling = {key: body[key] for key in body if key in _SAMPLING and body[key] is not None}
-        if body.get(_LEGACY_LIMIT) is not None:
-            sampling.setdefault("max_tokens", body[_LEGACY_LIMIT])
+        if (limit := body.get(NEWER_LIMIT)) is not None and sampling.setdefault("max_tokens", limit) != limit:
+            imported.lost[f"{NEWER_LIMIT}: there is a max_tokens too, and it is another"] += 1
         row |= {"sampling": sampling} if sampling else {}
         row |= {key: body[key] for key in _OF_A_ROW if body.get(key) is not None}
-        known = {*row, *_SAMPLING, *_ASIDE, "messages", "prompt", "logprobs", "top_logprobs", _LEGACY_LIMIT}
+        known = {*row, *_SAMPLING, *_ASIDE, "messages", "prompt", "n", NEWER_LIMIT}
         extra = {key: value for key, value in body.items() if key not in known and value is not None}
         row |= {"extra_body": extra} if extra else {}
         if body.get("n") not in (None, 1):
             imported.lost["n: give the marker repeats="] += 1
+        imported.lose(request, ("custom_id", "method", "url", "body"), "{} of a request")
         imported.add(row)
     return imported
 
@@ -78,7 +81,7 @@ def bfcl(text: str, source: str, answers: str = "") -> Imported:
                 imported.leave(name, "it has several turns, each of which needs the answer to the one before")
                 continue
             turns = turns[0]
-        shaped = user(turns) if isinstance(turns, str) else messages(turns)
+        shaped = user(turns) if isinstance(turns, str) else messages(turns, imported)
         functions = listed(row.get("function"))
         if shaped is None or not functions or not all(isinstance(function, Mapping) for function in functions):
             imported.leave(name, "it has no question or no function")
@@ -89,11 +92,19 @@ def bfcl(text: str, source: str, answers: str = "") -> Imported:
             "messages": shaped,
             "tools": [_tool(f) for f in functions],
         }
-        tool = NO_TOOL if "irrelevance" in name else _first_function(truths.get(name))
+        calls = listed(truths.get(name))
+        tool = NO_TOOL if "irrelevance" in name else _function(calls)
         if tool:
             case["expect"] = {"tool": tool}
+        else:
+            imported.lost["which function is right: there is no answer for it"] += 1
         if tool and tool != NO_TOOL:
             imported.lost["arguments that are right, of which there may be several"] += 1
+            if len(calls) > 1:
+                imported.lost["calls behind the first, and that there are several"] += 1
+        for function in functions:
+            imported.lose(function, ("name", "description", "parameters"), "{} of a function")
+        imported.lose(row, ("id", "question", "function"), "column {}")
         imported.add(case)
     return imported
 
@@ -121,8 +132,8 @@ def _schema(value: Any) -> Any:
     return made
 
 
-def _first_function(truth: object) -> str:
-    first = truth[0] if isinstance(truth, Sequence) and not isinstance(truth, str) and truth else None
+def _function(calls: Sequence[object]) -> str:
+    first = calls[0] if calls else None
     return _name(next(iter(first))) if isinstance(first, Mapping) and first else ""
 
 
@@ -140,6 +151,7 @@ def ifeval(text: str, source: str) -> Imported:
             continue
         instructions = [str(item) for item in listed(row.get("instruction_id_list"))]
         imported.lost.update(f"instruction {item}" for item in instructions)
+        imported.lose(row, ("key", "prompt", "instruction_id_list", "kwargs"), "column {}")
         tags = list(dict.fromkeys(item.partition(":")[0] for item in instructions))
         imported.add({"id": name, "messages": user(row["prompt"]), **({"tags": tags} if tags else {})})
     return imported
@@ -161,6 +173,7 @@ def mtbench(text: str, source: str) -> Imported:
             imported.lost["turns behind the first answer"] += len(turns) - 1
         if row.get("reference"):
             imported.lost["references"] += 1
+        imported.lose(row, ("question_id", "category", "turns", "reference"), "column {}")
         tags = {"tags": [str(row["category"])]} if row.get("category") else {}
         imported.add({"id": name, "messages": user(turns[0]), **tags})
     return imported
@@ -200,7 +213,7 @@ def data_set(text: str, source: str, fields: Fields) -> Imported:
         at = {what: _at(row, fields.get(what), known) for what, known in _KNOWN.items()}
         name = row.get(at["id"] or "") or number
         value = row.get(at["prompt"] or "")
-        turns = user(value) if isinstance(value, str) and value.strip() else messages(value)
+        turns = user(value) if isinstance(value, str) and value.strip() else messages(value, imported)
         if turns is None:
             wanted = fields.get("prompt") or "any of " + ", ".join(PROMPT_FIELDS)
             imported.leave(name, f"it has no prompt in {wanted}")
@@ -215,10 +228,13 @@ def data_set(text: str, source: str, fields: Fields) -> Imported:
         answer = row.get(at["answer"] or "")
         if isinstance(answer, (str, int, float)) and not isinstance(answer, bool) and str(answer).strip():
             case["expect"] = {"answer": str(answer)}
+        elif at["answer"] is not None and answer is not None and not isinstance(answer, str):
+            kind = "true or false" if isinstance(answer, bool) else "a list" if isinstance(answer, list) else "a table"
+            imported.lost[f"answer in column {at['answer']} that is {kind}"] += 1
         for what, key in (("tag", "tags"), ("group", "group")):
             if row.get(at[what] or "") is not None:
                 case[key] = [str(row[at[what] or ""])] if what == "tag" else str(row[at[what] or ""])
-        imported.lost.update(f"column {key}" for key in row if key not in at.values())
+        imported.lose(row, list(at.values()), "column {}")
         imported.add(case)
     return imported
 

@@ -18,6 +18,9 @@ _FIELD: Final = re.compile(r"\{\{-?\s*(?P<name>[A-Za-z_][\w.]*)\s*-?\}\}")
 _OTHER: Final = re.compile(r"\{[%{#]")
 _READ: Final = frozenset({"type", "value", "weight", "metric"})
 """Keys of an assertion that are read, or say nothing of what is right."""
+_OF_A_CONFIGURATION: Final = frozenset({"$schema", "description", "prompts", "tests", "defaultTest"})
+_OF_A_TEST: Final = frozenset({"description", "vars", "assert"})
+_OF_A_PROMPT: Final = frozenset({"id", "label", "raw"})
 _LONGEST: Final = 2**20
 _SPLIT: Final = re.compile(r"^---\s*$", re.MULTILINE)
 
@@ -27,7 +30,7 @@ def promptfoo(text: str, source: str, beside: Callable[[str], str]) -> Imported:
 
     ``beside`` reads what ``file://`` names. Prompts are text, or a chat as JSON or YAML; only plain ``{{variables}}``
     are filled. Of assertions *equals*, *contains*, *contains-all* and *is-json* with a schema become ``expect``; other
-    assertions, scripts, transforms and providers are told. All prompts of one test are one group.
+    assertions, scripts, transforms, providers and every other key are told. All prompts of one test are one group.
     Format: https://www.promptfoo.dev/docs/configuration/reference.
     """
     config = _read(text, source)
@@ -37,9 +40,7 @@ def promptfoo(text: str, source: str, beside: Callable[[str], str]) -> Imported:
     prompts = [prompt for value in listed(config.get("prompts")) for prompt in _prompts(value, beside, imported)]
     if isinstance(config.get("tests"), Mapping):
         imported.lost["tests from a file"] += 1
-    for key in ("scenarios", "derivedMetrics", "extensions"):
-        if config.get(key):
-            imported.lost[key] += 1
+    imported.lose(config, _OF_A_CONFIGURATION)
     tests = [] if isinstance(config.get("tests"), Mapping) else listed(config.get("tests")) or [{}]
     given = config.get("defaultTest")
     default: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
@@ -80,12 +81,10 @@ def _test(
         imported.leave(name, "a variable is a template of its own")
         return
     expect = _expect([*listed(default.get("assert")), *listed(test.get("assert"))], imported)
-    for key in ("options", "threshold", "providers", "provider"):
-        if test.get(key) is not None or default.get(key) is not None:
-            imported.lost[f"{key} of a test"] += 1
+    imported.lose({**default, **test}, _OF_A_TEST, "{} of a test")
     for label, prompt in prompts:
         own = f"{name}/{label}" if len(prompts) > 1 else name
-        turns, problem = _turns(prompt, values)
+        turns, problem = _turns(prompt, values, imported)
         if problem:
             imported.leave(own, problem)
             continue
@@ -98,6 +97,7 @@ def _prompts(value: object, beside: Callable[[str], str], imported: Imported) ->
     """Return the texts of one entry under ``prompts``, each with a label."""
     label = ""
     if isinstance(value, Mapping):
+        imported.lose(value, _OF_A_PROMPT, "{} of a prompt")
         label, value = str(value.get("label") or value.get("id") or ""), value.get("raw") or value.get("id")
     if not isinstance(value, str):
         imported.leave("a prompt", "it is neither text nor a file")
@@ -120,7 +120,7 @@ def _value(value: object, beside: Callable[[str], str]) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)[: _LONGEST + 1]
 
 
-def _turns(prompt: str, values: Mapping[str, str]) -> tuple[list[Row], str]:
+def _turns(prompt: str, values: Mapping[str, str], imported: Imported) -> tuple[list[Row], str]:
     """Return a prompt as messages, variables filled in, or why it cannot be: a chat written as data, or text."""
     missing = [match["name"] for match in _FIELD.finditer(prompt) if match["name"] not in values]
     if missing:
@@ -138,7 +138,7 @@ def _turns(prompt: str, values: Mapping[str, str]) -> tuple[list[Row], str]:
     chat = None
     if prompt.lstrip().startswith(("[", "- role")):  # filled in after it is read: a variable may hold quotes and lines
         try:
-            chat = messages(_read(prompt, "prompt"))
+            chat = messages(_read(prompt, "prompt"), imported)
         except PromptSetError:
             chat = None
     return (user(filled(prompt)) if chat is None else filled(chat)), ""
