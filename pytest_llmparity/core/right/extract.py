@@ -56,10 +56,11 @@ def refused(extract: object) -> str | None:
         return (
             f"{extract!r} would be a regular expression; did you mean {meant!r}? The pattern is written '({extract})'"
         )
+    no_pattern = _no_pattern()
     try:
         pattern = re.compile(extract)
         _compiled(extract)
-    except (*_no_pattern(), OverflowError) as error:
+    except no_pattern as error:
         return f"{extract!r} is no regular expression: {error}"
     if pattern.groups > 1:
         return f"{extract!r} has {pattern.groups} groups: the value is what one group finds; write (?:…) for the others"
@@ -120,7 +121,7 @@ def _compiled(pattern: str) -> Pattern[str]:
 def _no_pattern() -> tuple[type[Exception], ...]:
     import regex
 
-    return re.error, regex.error
+    return re.error, regex.error, OverflowError
 
 
 def _reader(word: str) -> Callable[[str], Extracted]:

@@ -112,9 +112,10 @@ def messages(turns: object, imported: Imported | None = None) -> list[Row] | Non
             return None
         kept = {key: turn[key] for key in _OF_A_TURN if turn.get(key) is not None}
         shaped.append({"role": role, "content": content, **kept})
-    for turn in turns if imported is not None else ():
-        shape = ("role", "content") if "role" in turn else ("from", "value")
-        imported.lose(turn, {*shape, "role", "content", *_OF_A_TURN}, "{} of a turn")
+    if imported is not None:
+        for turn in turns:
+            shape = ("role", "content") if "role" in turn else ("from", "value", "role", "content")
+            imported.lose(turn, (*shape, *_OF_A_TURN), "{} of a turn")
     return shaped
 
 

@@ -234,7 +234,7 @@ def data_set(text: str, source: str, fields: Fields) -> Imported:
         for what, key in (("tag", "tags"), ("group", "group")):
             if row.get(at[what] or "") is not None:
                 case[key] = [str(row[at[what] or ""])] if what == "tag" else str(row[at[what] or ""])
-        imported.lose(row, list(at.values()), "column {}")
+        imported.lose(row, [column for column in at.values() if column is not None], "column {}")
         imported.add(case)
     return imported
 
