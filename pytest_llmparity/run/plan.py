@@ -326,6 +326,7 @@ class Job:
     """One request to send: which case, in which phase, and its bytes; of a timed one whether a cache may hold it.
 
     ``own`` is the case's own request where a shorter answer to it is asked for: the answer is filed under that.
+    ``turn`` is which one of a conversation it asks for, from 1.
     """
 
     case: str
@@ -335,6 +336,7 @@ class Job:
     concurrency: int
     cached: bool = False
     own: WireRequest | None = None
+    turn: int = 1
 
     @property
     def request_sha256(self) -> str:

@@ -214,6 +214,36 @@ def test_a_conversation_that_cannot_go_on_is_a_fault_of_its_engine(
     assert f"of 32 answers of b: {'invalid JSON' if kind == 'broken call' else kind} 32" in told(result)
 
 
+@pytest.mark.parametrize(
+    ("end", "stopped", "told_of"),
+    [
+        ("stop", "no words", "ended without an answer: no words 32"),
+        ("tool_calls", "no words", "ended without an answer: no words 32"),
+        ("length", None, "the token limit was reached before any text of 32 answers of b"),
+    ],
+    ids=["silent", "swallowed", "cut"],
+)
+def test_nothing_after_the_results_is_an_end_and_of_a_token_limit_it_is_none(
+    bench: Bench, end: str, stopped: str | None, told_of: str
+) -> None:
+    rows(bench)
+    bench.gate("check.tools(rate=0.9, agree=0.9, last='any')")
+
+    def falls_silent(request: Mapping[str, Any]) -> Reply:
+        if len(results(request)) < 2:
+            return asks(request)
+        return Reply(finish_reason=end)
+
+    result = bench.run(JSON, engines=[bench.engine(asks), bench.engine(falls_silent)])
+
+    last = [answer for answer in samples(bench) if answer["engine"] == "b"]
+    assert {(each["stopped"] or {}).get("kind") for each in last} == {stopped}, result.stdout.str()
+    assert {len(each["turns"]) for each in last} == {2}
+    assert told_of in told(result)
+    outcome = "FAIL" if stopped else "INCONCLUSIVE"
+    assert outcomes(bench)["tools.agree", "b"] == outcomes(bench)["tools.rate", "b"] == outcome
+
+
 def test_a_request_that_fails_names_its_turn_and_takes_the_conversation_with_it(bench: Bench) -> None:
     rows(bench)
     bench.gate("check.tools(agree=0.9)")

@@ -131,7 +131,12 @@ def describe(engine: str, case: str, failure: Failure) -> str:
     return f"{engine} on {explain.plain(case, 40)}: {failure.kind}: {words}"
 
 
-_IN_REASONING, _BEFORE_TEXT, _IN_CALL = _WHERE = ("in the reasoning", "before any text", "in a tool call")
+_IN_REASONING, _BEFORE_TEXT, _IN_TEXT, _IN_CALL = _WHERE = (
+    "in the reasoning",
+    "before any text",
+    "in the text",
+    "in a tool call",
+)
 
 
 @dataclass(slots=True)
@@ -141,14 +146,18 @@ class Silence:
     limited: Mapping[str, Counter[str]] = field(default_factory=lambda: {where: Counter() for where in _WHERE})
     wordless: int = 0
 
-    def add(self, answers: Mapping[str, Completion]) -> None:
-        """Count one pair, given as the two answers by their engines' names."""
+    def add(self, answers: Mapping[str, Completion], *, speaking: bool = False) -> None:
+        """Count one pair, given as the two answers by their engines' names.
+
+        ``speaking``: that one was cut in its words may be why they say nothing.
+        """
         limits: list[str] = []
         for name, answer in answers.items():
             if answer.cut and answer.tool_calls:
                 limits.append(_IN_CALL)
             elif answer.cut and (speechless(answer) or not any(map(speechless, answers.values()))):
-                limits.append(_IN_REASONING if answer.reasoning else _BEFORE_TEXT)
+                said = speaking and not speechless(answer)
+                limits.append(_IN_TEXT if said else _IN_REASONING if answer.reasoning else _BEFORE_TEXT)
             else:
                 continue
             self.limited[limits[-1]][name] += 1

@@ -70,6 +70,16 @@ def cut_in_call(ours: Completion, theirs: Completion) -> bool:
     return fork.byte is None
 
 
+def begin_alike(ours: str, theirs: str) -> bool:
+    """Whether of two texts of arguments one goes on where the other ends, white space between their tokens aside.
+
+    >>> begin_alike('{"a": 1', '{"a":12}'), begin_alike('{"a": 1', '{"a": 2}')
+    (True, False)
+    """
+    a, b = (_BETWEEN.sub(lambda match: match[1] or "", text) for text in (ours, theirs))
+    return a.startswith(b) or b.startswith(a)
+
+
 def compare_answers(baseline: Completion, candidate: Completion, *, horizon: int) -> Compared | None:
     """Return where two answers part, ``None`` when that cannot be told (:func:`no_evidence`, or cut before a token).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from pytest_llmparity.core.compare.answers import speechless
 from pytest_llmparity.core.prompts import NO_TOOL, Expect
 from pytest_llmparity.core.right.extract import Extract, extracted, same, shown, wanted
 from pytest_llmparity.core.right.reading import Extracted
@@ -55,16 +56,23 @@ def why_wrong(
     for piece in expect.get("contains", ()):
         if piece not in answer.text:
             return f"no {explain.quote(piece, _SHOWN)} in it"
-    if "tool" in expect and not _called(expect["tool"], answer):
-        called = ", ".join(explain.plain(name, _SHOWN) for name in _names(answer)[:3])
-        return f"calls {called or 'no tool'}, expected {explain.plain(expect['tool'], _SHOWN)}"
+    if "tool" in expect and (why := _wrong_call(expect["tool"], answer)):
+        return f"{why}, expected {explain.plain(expect['tool'], _SHOWN)}"
     why = fits(answer) if fits is not None else None
     return "" if why is None else f"does not fit its schema: {why}"
 
 
-def _called(tool: str, answer: Completion) -> bool:
+def _wrong_call(tool: str, answer: Completion) -> str:
+    """Say what an answer calls where that is not what is expected, empty where it is.
+
+    Where no call is expected an answer is: one that says nothing, or ended to call and has no call, is not right.
+    """
     names = _names(answer)
-    return not names if tool == NO_TOOL else tool in names
+    if names if tool == NO_TOOL else tool not in names:
+        return f"calls {', '.join(explain.plain(name, _SHOWN) for name in names[:3]) or 'no tool'}"
+    if tool == NO_TOOL and answer.finish_reason == "tool_calls":
+        return "ended to call a tool and has no call"
+    return "says nothing" if tool == NO_TOOL and speechless(answer) else ""
 
 
 def _names(answer: Completion) -> list[str]:

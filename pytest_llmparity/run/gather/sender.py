@@ -24,7 +24,7 @@ from pytest_llmparity.core.errors import (
     reason_of,
 )
 from pytest_llmparity.core.ports import Engine
-from pytest_llmparity.core.prompts.script import NO_WORDS, Script, next_request
+from pytest_llmparity.core.prompts.script import Script, next_request
 from pytest_llmparity.core.sample import Completion, Failure, Sample, WireRequest
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.ledger import Allowance
@@ -191,7 +191,7 @@ async def _one(
     script = None if request is None else Script(request)
     first: Sample | None = None
     while True:
-        asked = dataclasses.replace(job, wire=wire)
+        asked = dataclasses.replace(job, wire=wire, turn=len(turns) + 1)
         sample = await _answer(
             engine, client, asked, allowance=allowance, line=line, watch=watch, sleep=sleep, reused=again
         )
@@ -205,7 +205,7 @@ async def _one(
             sample, request_sha256=job.request_sha256, attempts=attempts, timing=first.timing
         )
         if sample.completion is None:
-            return _without_words(sample, asked, turns) or _in_turn(sample, len(turns) + 1)
+            return _in_turn(sample, len(turns) + 1)
         results = script.results(sample.completion, len(turns) + 1)
         if not isinstance(results, tuple):
             ended = msgspec.structs.replace(sample.completion, turns=tuple(turns), stopped=results)
@@ -218,17 +218,6 @@ async def _one(
             return _in_turn(_failed(engine, job, error, attempts=attempts), len(turns) + 1)
         if not allowance.take():
             return None
-
-
-def _without_words(sample: Sample, job: Job, turns: Sequence[Completion]) -> Sample | None:
-    """Return the conversation of which an empty answer is the end, ``None`` where it failed for another reason.
-
-    What was called before is known, so it is no conversation without an answer: models end some of them so.
-    """
-    if not turns or sample.failure is None or sample.failure.kind != EmptyAnswer.__name__:
-        return None
-    last = Completion(text="", max_tokens=job.wire.max_tokens, turns=tuple(turns), stopped=NO_WORDS)
-    return msgspec.structs.replace(sample, completion=last, failure=None)
 
 
 def _in_turn(sample: Sample, turn: int) -> Sample:
@@ -335,13 +324,14 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
 def _read_calls(engine: Engine, job: Job, exchange: Exchange) -> Completion:
     """Return the answer, an empty one where the engine generated what it then dropped: beside tools that is a call.
 
-    It ended to call a tool, or says that it generated more than the token that ends an answer.
+    It ended to call a tool, or says that it generated more than the token that ends an answer. In a later turn of a
+    conversation every empty answer is one: what was called before is known, and models end some conversations so.
     """
     try:
         return _read(engine, exchange, job.case)
     except EmptyAnswer as error:
         dropped = error.finish == "tool_calls" or (error.finish != "length" and (error.tokens or 0) > 1)
-        if not dropped or b'"tools":' not in job.wire.body:
+        if job.turn == 1 and not (dropped and b'"tools":' in job.wire.body):
             raise
         return Completion(text="", finish_reason=error.finish, completion_tokens=error.tokens)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_llmparity.core.prompts import Expect
-from pytest_llmparity.core.right.expected import in_words, is_right, kept
+from pytest_llmparity.core.right.expected import in_words, is_right, kept, why_wrong
 from pytest_llmparity.core.sample import Completion, ToolCall
 
 CALL = Completion(text="", finish_reason="tool_calls", tool_calls=(ToolCall(id="1", name="weather", arguments="{}"),))
@@ -27,6 +27,24 @@ def test_an_answer_is_what_the_prompt_expects(expect: Expect, answer: str, right
 def test_a_call_of_the_tool_is_right() -> None:
     assert is_right(kept(Expect(tool="weather")), CALL)
     assert not is_right(kept(Expect(tool="news")), CALL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Completion(text="It is sunny.", finish_reason="stop"), ""),
+        (CALL, "calls weather, expected none"),
+        (Completion(text="", finish_reason="tool_calls"), "ended to call a tool and has no call, expected none"),
+        (Completion(text="I call it.", finish_reason="tool_calls"), "ended to call a tool and has no call, expected "),
+        (Completion(text=" ", finish_reason="stop"), "says nothing, expected none"),
+        (Completion(text="", reasoning="Hm.", finish_reason="stop"), "says nothing, expected none"),
+    ],
+)
+def test_where_no_call_is_right_an_answer_is(answer: Completion, why: str) -> None:
+    told = why_wrong(kept(Expect(tool="none")), answer)
+
+    assert told.startswith(why)
+    assert bool(told) == bool(why)
 
 
 def test_schemas_and_nothing_are_left_to_checks() -> None:

@@ -42,7 +42,8 @@ class StreamCheck(LimitedCheck):
     Each prompt is asked twice each way. Where the two answers of one way differ the engine does not repeat itself, and
     what it differs by the other way is no fault of streaming: such a prompt is forgiven, counts neither way, and is
     named. Of mostly forgiven prompts nothing passes. A prompt that is answered one way and fails the other is not
-    the same; answers that both say nothing are no agreement.
+    the same; answers that both say nothing are no agreement, nor are those of which ``ignore`` leaves neither text nor
+    a call.
     """
 
     kind: ClassVar[str] = "stream"
@@ -105,6 +106,11 @@ class StreamCheck(LimitedCheck):
         pardon = _pardon(engine.name, forgiven, asked)
         failed = [case for case in asked if read[case.id].failed]
         unknown = list(silence.reasons())
+        if hidden := [case for case in asked if read[case.id].hidden]:
+            left = ", ".join(self.ignore)
+            unknown.append(
+                f"nothing but ignored parts ({left}) in both answers to {explain.count(len(hidden), 'prompt')}"
+            )
         if failed:
             lost = explain.count(len(failed), "prompt")
             unknown.append(f"{lost} answered neither streamed nor unstreamed; first: {read[failed[0].id].why}")
@@ -173,10 +179,17 @@ class StreamCheck(LimitedCheck):
         if any(self._parts(first, again) for first, again in ((ours, streams[-1]), (theirs, wholes[-1]))):
             return _Held(unrepeated=True)
         parts = self._parts(ours, theirs)
+        if not parts and not any(map(self._says, (*ours.conversation, *theirs.conversation))):
+            return _Held(hidden=True)
         turn, ours, theirs = self._turn(ours, theirs)
         why = "; ".join(_words(part, ours, theirs) for part in parts)
         why = f"turn {turn}: {why}" if why and turn else why
         return _Held(same=not parts, why=why, parts=parts, text=in_words(ours))
+
+    def _says(self, answer: Completion) -> bool:
+        """Whether an answer has text or a call that counts."""
+        text = "content" not in self.ignore and bool(answer.text.strip())
+        return text or ("calls" not in self.ignore and bool(answer.tool_calls))
 
     def _turn(self, ours: Completion, theirs: Completion) -> tuple[int, Completion, Completion]:
         """Return the first turn of two conversations that differs in what counts, else the last; 0 of other answers."""
@@ -215,7 +228,8 @@ class _Held:
     """What became of one prompt: ``same`` is ``None`` where its answers say nothing of each other.
 
     ``parts`` is what differs and ``why`` says how. ``unrepeated``: the engine differs from itself. ``failed``: there is
-    no answer either way. ``silent`` holds two answers of which one or both say nothing.
+    no answer either way. ``hidden``: all that they say is ignored. ``silent`` holds two answers of which one or both
+    say nothing.
     """
 
     same: bool | None = None
@@ -224,6 +238,7 @@ class _Held:
     text: str = ""
     unrepeated: bool = False
     failed: bool = False
+    hidden: bool = False
     silent: Mapping[str, Completion] = field(default_factory=dict)
 
 

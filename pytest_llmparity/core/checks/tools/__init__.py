@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
-from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
+from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import silent
 from pytest_llmparity.core.checks.tags import shares_below, warned
 from pytest_llmparity.core.checks.tools.calls import (
@@ -21,20 +21,19 @@ from pytest_llmparity.core.checks.tools.calls import (
     Calls,
     LastAnswer,
     Order,
-    difference,
     expected_name,
     seen_in,
     should_call,
     with_no_call,
 )
-from pytest_llmparity.core.checks.tools.conversations import Parting, lines, parting
+from pytest_llmparity.core.checks.tools.conversations import lines
+from pytest_llmparity.core.checks.tools.pair import both, compared, parted, rare, there
 from pytest_llmparity.core.checks.tools.reading import Reader
-from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, turn_of, written_out
+from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import NO_TOOL, Case, PromptSet
-from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.stats.shares import clopper_pearson
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
@@ -89,9 +88,10 @@ class ToolsCheck(LimitedCheck):
       answer may come in another order. Conversations call alike where they do so in every turn, have as many of them
       and, unless ``last`` is ``"any"``, answer alike in the end.
 
-    Shares are held by Clopper-Pearson bounds. An answer that its token limit cut in a call, or before it said or called
-    anything, counts in neither way, a failed request as wrong. The error classes are those of K2-Vendor-Verifier
-    (MoonshotAI) and MiniMax-Provider-Verifier, but for no call.
+    Shares are held by Clopper-Pearson bounds. An answer that its token limit ended in a call, or before it called
+    anything, counts in neither way, a failed request as wrong; two such answers part only in what they came to. A pair
+    of which neither calls, where its prompt leaves that open, says nothing of calls and is no case of ``agree``. The
+    error classes are those of K2-Vendor-Verifier (MoonshotAI) and MiniMax-Provider-Verifier, but for no call.
     """
 
     kind: ClassVar[str] = "tools"
@@ -215,13 +215,13 @@ class ToolsCheck(LimitedCheck):
             told = [case for case in told if read[case.id].calls or read[case.id].problem]
         say = {case.id for case in told}
         if limit == "rate":
-            asked = [case for case in asked if case.id in say or read[case.id].cut]
+            asked = [case for case in asked if case.id in say or _cut_short(case, read[case.id])]
         wrong = {case.id: why for case in told if (why := _wrong(limit, case, read[case.id]))}
         kept = [case.id not in wrong for case in told]
         silence = Silence()
         for case in asked:
             if case.id not in say:
-                silence.add({engine.name: engine.answers()[case.id]})
+                silence.add({engine.name: engine.answers()[case.id]}, speaking=True)
         verdict = dataclasses.replace(
             verdict,
             measures=_MEASURES[limit],
@@ -273,40 +273,54 @@ class ToolsCheck(LimitedCheck):
         if (refused := pairing.unanswered(verdict, evidence)) is not None:
             return refused
         ours, theirs = read[evidence.baseline], read[candidate.name]
-        compared = self._compared(pairing, evidence.baseline, ours, theirs)
-        kept, other, silence = compared.kept, compared.other, compared.silence
-        cases = [case for case in pairing.cases if case.tools]
+        pairs = compared(
+            pairing,
+            evidence.baseline,
+            ours,
+            theirs,
+            arguments=self.arguments,
+            order=self.order,
+            last=self.last,
+        )
+        kept, other, reasons = pairs.kept, pairs.other, pairs.reasons
+        cases = [case for case in pairing.cases if case.tools and case.id not in pairs.neither]
         values = [kept.get(case.id) for case in cases]
-        missing = pairing.missing(evidence, used=len(kept), of=len(cases), also=silence.reasons())
+        missing = pairing.missing(evidence, used=len(kept), of=len(cases), also=reasons)
         design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
         judgement = design.share(values, at_least=at_least, cases=cases)
         engines = (evidence.engines[evidence.baseline], candidate)
-        if not kept and not silence.reasons() and (evidence.sequential or not cases):
+        silent = len(kept) + len(pairs.neither)
+        if not silent and not reasons and (evidence.sequential or not cases):
             return nothing_yet(verdict, evidence, f"no prompt that was asked {_SAYS['agree']}", *engines)
-        if kept and not other and not any(ours[case].calls for case in kept):
-            reason = f"neither engine called a tool in {explain.count(len(kept), 'answer')}: no call was compared"
+        if silent and not other and not any(ours[case].calls for case in kept):
+            reason = f"neither engine called a tool in {explain.count(silent, 'answer')}: no call was compared"
+            reason = "; ".join([reason, *reasons])
             return nothing_yet(dataclasses.replace(verdict, n=len(kept)), evidence, reason, *engines)
         fields = () if isinstance(self.arguments, str) else self.arguments
         seen, calls = seen_in(fields, [read[case] for read in (ours, theirs) for case in kept if case in read])
         done = dataclasses.replace(
             verdict.judged(judgement),
             measures="of answers call alike",
-            remarks=turns(judgement, pairing.groups_asked, evidence.prompts.groups),
+            remarks=(
+                *turns(judgement, pairing.groups_asked, evidence.prompts.groups),
+                *pairs.remarks,
+                *rare(seen, calls),
+            ),
             requests=2 * len(kept),
             differs=layers.layers(evidence, candidate),
             details=(
-                *_both(evidence.baseline, candidate.name, ours, theirs, kept),
-                *_parted(other),
-                *lines((evidence.baseline, candidate.name), compared.conversations, compared.partings),
-                *_there(seen, calls),
+                *both(evidence.baseline, candidate.name, ours, theirs, kept),
+                *parted(other),
+                *lines((evidence.baseline, candidate.name), pairs.conversations, pairs.partings),
+                *there(seen, calls),
                 *missing.reasons,
             ),
             differing=tuple(
                 Difference(
                     case=case,
                     what=explain.plain(why, 120),
-                    baseline_sha256=compared.hashes.get(case, (None, None))[0],
-                    candidate_sha256=compared.hashes.get(case, (None, None))[1],
+                    baseline_sha256=pairs.hashes.get(case, (None, None))[0],
+                    candidate_sha256=pairs.hashes.get(case, (None, None))[1],
                 )
                 for case, why in other.items()
             ),
@@ -316,64 +330,13 @@ class ToolsCheck(LimitedCheck):
         best = [value is not False for value in values]
         done = rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
         unseen = [explain.plain(field, 60) for field, times in seen.items() if not times]
-        if done.outcome is not Outcome.PASS or not unseen:
+        wordless = self.last == "equal" and pairs.wordless and pairs.wordless == len(pairs.talks)
+        if done.outcome is not Outcome.PASS or not (unseen or wordless):
             return done
         reason = f"no call of either engine has {' or '.join(unseen)}"
+        if not unseen:
+            reason = f"no conversation of {pairs.wordless} came to an answer on either engine: none was compared"
         return dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
-
-    def _compared(
-        self, pairing: Pairing, baseline: str, ours: Mapping[str, Calls], theirs: Mapping[str, Calls]
-    ) -> _Compared:
-        """Compare the calls of each pair of answers to a case that offers tools."""
-        compared = _Compared()
-        for pair in pairing.pairs:
-            case = pair.case.id
-            if case not in ours or case not in theirs:
-                continue  # it offers no tools
-            engines, answers = (baseline, pairing.candidate), (pair.baseline, pair.candidate)
-            if pair.case.tool_results:
-                there = parting(
-                    answers,
-                    (ours[case], theirs[case]),
-                    arguments=self.arguments,
-                    order=self.order,
-                    last=self.last,
-                    engines=engines,
-                )
-                compared.conversations.append(answers)
-                compared.partings.append(there)
-                silent, why = there.silent, f"turn {there.turn}: {there.why}" if there.why else ""
-            else:
-                silent = answers if no_evidence(*answers) or cut_in_call(*answers) else None
-                why = difference(ours[case], theirs[case], arguments=self.arguments, order=self.order, engines=engines)
-            if silent is not None:
-                compared.silence.add(dict(zip(engines, silent, strict=True)))
-                continue
-            compared.kept[case] = not why
-            if why:
-                compared.other[case] = why
-                texts = written_out(*turn_of(*answers))
-                compared.hashes[case] = (digest(texts[0]), digest(texts[1]))
-        for failed in pairing.failed:
-            if failed.tools:
-                compared.kept[failed.id] = False
-                compared.other[failed.id] = f"no answer of {pairing.candidate}"
-        return compared
-
-
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """Cases whose calls were compared: ``kept`` where they are alike, ``other`` why not, ``hashes`` of what was shown.
-
-    ``silence`` counts the pairs that say nothing. ``partings`` says of each of the ``conversations`` where it parts.
-    """
-
-    kept: dict[str, bool] = field(default_factory=dict)
-    other: dict[str, str] = field(default_factory=dict)
-    hashes: dict[str, tuple[str, str]] = field(default_factory=dict)
-    silence: Silence = field(default_factory=Silence)
-    conversations: list[tuple[Completion, Completion]] = field(default_factory=list)
-    partings: list[Parting] = field(default_factory=list)
 
 
 def _about(limit: str, cases: Sequence[Case]) -> list[Case]:
@@ -392,7 +355,12 @@ def _known(limit: str, case: Case, calls: Calls) -> bool:
         return any(turn.tried for turn in before)
     if limit == "names":
         return any(expected_name(case) in turn.names for turn in before)
-    return any(turn.faults for turn in before)
+    return any(turn.faults for turn in before) or (calls.speaking and any(turn.calls for turn in before))
+
+
+def _cut_short(case: Case, calls: Calls) -> bool:
+    """Whether an answer was cut that might have shown how it calls: not where it speaks and need not call."""
+    return calls.cut and (not calls.speaking or bool(should_call(case)))
 
 
 def _wrong(limit: str, case: Case, calls: Calls) -> str:
@@ -406,6 +374,8 @@ def _wrong(limit: str, case: Case, calls: Calls) -> str:
         name = expected_name(case) or NO_TOOL
         return "" if name in calls.names else f"calls {called}, expected {explain.plain(name, 40)}"
     should = should_call(case)
+    if calls.mute and not calls.tried:
+        return calls.problem or "says nothing"
     if calls.tried == should:
         return ""
     if calls.tried and not calls.calls:
@@ -449,29 +419,3 @@ def _first(
             text = read[case.id].text
             return [*lines, f"  it answered {explain.quote(text)}"] if text.strip() else lines
     return []
-
-
-def _both(
-    baseline: str, candidate: str, ours: Mapping[str, Calls], theirs: Mapping[str, Calls], kept: Mapping[str, bool]
-) -> list[str]:
-    """Say how often each of both engines calls, where both were compared."""
-    called = {
-        name: sum(bool(read[case].calls) for case in kept if case in read)
-        for name, read in ((baseline, ours), (candidate, theirs))
-    }
-    words = " and ".join(f"{name} in {count}" for name, count in called.items())
-    return [f"calls a tool: {words} of {explain.count(len(kept), 'answer')}"] if kept else []
-
-
-def _parted(other: Mapping[str, str]) -> list[str]:
-    for case, why in other.items():
-        words = f"{len(other)} call{'s' if len(other) == 1 else ''} otherwise"
-        return [f"{words}; first: {explain.plain(case, 40)}: {explain.plain(why, 120)}"]
-    return []
-
-
-def _there(seen: Mapping[str, int], of: int) -> list[str]:
-    """Say in how many calls of both engines each field that is compared is there, the rarest first."""
-    rarest = sorted(seen.items(), key=lambda item: item[1])[:_SHOWN]
-    parts = ", ".join(f"{explain.plain(field, 60)} in {times}" for field, times in rarest)
-    return [f"there to be compared: {parts} of {explain.count(of, 'call')}"] if parts else []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 
 from pytest_llmparity.core.checks.schema.contract import Contract
-from pytest_llmparity.core.compare.answers import speechless
+from pytest_llmparity.core.compare.answers import begin_alike, no_evidence, speechless
 from pytest_llmparity.core.compare.calls import lost_call
 from pytest_llmparity.core.compare.fields import Fields
 from pytest_llmparity.core.compare.json import parse_json
@@ -50,15 +51,19 @@ class Fault(msgspec.Struct, frozen=True):
 class Calls(msgspec.Struct, frozen=True, kw_only=True):
     """What one answer calls, and ``failure``: why there is no answer.
 
-    ``tried``: it calls, or writes a call that nobody read out of its text. ``cut``: a token limit ended it in a call,
-    or before it said or called anything, so that it counts neither way. Of a conversation these are what all its turns
-    call, and ``turns`` has each by itself.
+    ``tried``: it calls, writes a call that nobody read out of its text, or ended to call and the call is gone.
+    ``limited``: a token limit ended it. ``cut``: that was in a call, or before any, so that it counts neither way;
+    ``speaking`` where it was in its words. ``mute``: it ended by itself with neither text nor a call. Of a conversation
+    the calls are those of all its turns, ``turns`` has each by itself, and all else but ``tried`` is of the last one.
     """
 
     calls: tuple[ToolCall, ...] = ()
     faults: tuple[Fault, ...] = ()
     answered: bool = True
     cut: bool = False
+    limited: bool = False
+    speaking: bool = False
+    mute: bool = False
     tried: bool = False
     text: str = ""
     failure: str = ""
@@ -94,14 +99,24 @@ class Offered:
     def read(self, answer: Completion, *, asked_for_json: bool = False) -> Calls:
         """Return what an answer calls and what is wrong with it; JSON is no call where the prompt asks for it."""
         calls = answer.tool_calls
-        cut = answer.cut and (speechless(answer) or (bool(calls) and parse_json(calls[-1].arguments).error is not None))
+        lost = None if calls else lost_call(answer.text, self._parameters, asked_for_json=asked_for_json)
+        broken = bool(calls) and parse_json(calls[-1].arguments).error is not None
+        cut = answer.cut and (broken if calls else lost is None)
         complete = calls[:-1] if cut else calls
         faults = [fault for call in complete for fault in self._of_call(call)]
-        lost = None if calls else lost_call(answer.text, self._parameters, asked_for_json=asked_for_json)
         if not calls and not answer.cut:
             faults += _of_silence(answer, lost)
-        tried = bool(calls) or lost is not None
-        return Calls(calls=calls, faults=tuple(faults), cut=cut, tried=tried, text=answer.text)
+        dropped = not answer.cut and answer.finish_reason == "tool_calls"
+        return Calls(
+            calls=calls,
+            faults=tuple(faults),
+            cut=cut,
+            limited=answer.cut,
+            speaking=cut and not calls and not speechless(answer),
+            mute=speechless(answer) and not answer.cut,
+            tried=bool(calls) or lost is not None or dropped,
+            text=answer.text,
+        )
 
     def read_all(self, answer: Completion, *, asked_for_json: bool = False) -> Calls:
         """Return what all turns of a conversation call, and what is wrong with which of them."""
@@ -112,12 +127,16 @@ class Offered:
             for fault in turn.faults
         ]
         unknown = any(call.name not in self._parameters for call in answer.tool_calls)
-        if answer.stopped is not None and answer.stopped.kind in FAULTS and not unknown:
+        named = unknown or (speechless(answer) and bool(turns[-1].faults))
+        if answer.stopped is not None and answer.stopped.kind in FAULTS and not named:
             faults.append(Fault(answer.stopped.kind, f"turn {len(turns)}: {answer.stopped.words}"))
         return Calls(
             calls=tuple(call for turn in turns for call in turn.calls),
             faults=tuple(faults),
             cut=turns[-1].cut,
+            limited=turns[-1].limited,
+            speaking=turns[-1].speaking,
+            mute=turns[-1].mute,
             tried=any(turn.tried for turn in turns),
             text=answer.text,
             turns=tuple(turns),
@@ -203,7 +222,7 @@ def should_call(case: Case) -> bool | None:
     """Return whether a case says that a tool is to be called, ``None`` where it does not say.
 
     By ``expect.tool``, else by a ``tool_choice`` that leaves no choice; who expects an ``answer`` and names no tool
-    expects words.
+    expects words, but not in a conversation, whose answer comes after its calls.
     """
     if not case.tools:
         return None
@@ -213,7 +232,8 @@ def should_call(case: Case) -> bool | None:
         return True
     if case.tool_choice in (NO_TOOL, "required"):
         return case.tool_choice == "required"
-    return False if case.expect is not None and case.expect.answer is not None else None
+    words = case.expect is not None and case.expect.answer is not None and not case.tool_results
+    return False if words else None
 
 
 def expected_name(case: Case) -> str | None:
@@ -260,6 +280,88 @@ def seen_in(fields: Iterable[str], calls: Sequence[Calls]) -> tuple[dict[str, in
     return counts, len(parsed)
 
 
+CUT, UNREAD, NEITHER = ("cut", "unread", "neither")
+"""Why two answers say nothing of how they call: of what a token limit cut or nobody said nothing is known, neither's
+call was read, or neither calls where the prompt leaves that open."""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What two answers say of their calls: ``why`` they are not alike, ``unknown`` why nothing; both empty if alike."""
+
+    why: str = ""
+    unknown: str = ""
+
+
+ALIKE: Final = Told()
+
+
+def compare_calls(
+    answers: tuple[Completion, Completion],
+    calls: tuple[Calls, Calls],
+    *,
+    should: bool | None,
+    arguments: Arguments,
+    order: Order,
+    engines: tuple[str, str],
+) -> Told:
+    """Return what two answers say of their calls; ``should`` is what the prompt says of calling at all.
+
+    Of one that its token limit ended only what it came to is held against the other: that is a difference where nothing
+    that follows can undo it, and no agreement.
+    """
+    ours, theirs = calls
+    if no_evidence(*answers):
+        return Told(unknown=CUT)
+    if ours.calls or theirs.calls:
+        if not (ours.limited or theirs.limited):
+            return Told(why=difference(ours, theirs, arguments=arguments, order=order, engines=engines))
+        why = _for_all_that_follows(ours, theirs, arguments, order, engines)
+        return Told(why=why, unknown="" if why else CUT)
+    if ours.cut or theirs.cut:
+        return Told(unknown=CUT)
+    if ours.tried and theirs.tried:
+        return Told(unknown=UNREAD)
+    sides = list(zip(engines, calls, strict=True))
+    for (name, one), (other_name, other) in (sides, sides[::-1]):
+        if one.tried:
+            return Told(why=f"{name} calls in what nobody read ({one.problem or MARKUP}), {other_name} makes none")
+        if one.mute and not other.tried:
+            return Told(why=f"{name} says nothing ({one.problem or 'empty'}), {other_name} answers in words")
+    return ALIKE if should is False else Told(unknown=NEITHER)
+
+
+def _for_all_that_follows(
+    ours: Calls, theirs: Calls, arguments: Arguments, order: Order, engines: tuple[str, str]
+) -> str:
+    """Say in what two answers call otherwise whatever would follow where a token limit ended one, empty if in nothing.
+
+    Calls that came whole are held against each other in their places where there is one each, or order counts.
+    """
+    first, second = engines
+    n = len(ours.calls), len(theirs.calls)
+    if (n[0] > n[1] and not theirs.limited) or (n[1] > n[0] and not ours.limited):
+        return f"{first} makes {_counted(ours)}, {second} {_counted(theirs)}"
+    pairs = list(zip(ours.calls, theirs.calls, strict=False))
+    placed = order == "same" or n == (1, 1)
+    extra = (
+        (not theirs.limited and Counter(ours.names) - Counter(theirs.names))
+        or (not ours.limited and Counter(theirs.names) - Counter(ours.names))
+        or (placed and any(a.name != b.name for a, b in pairs))
+    )
+    if extra:
+        return f"{first} calls {_names(ours)}, {second} {_names(theirs)}"
+    if arguments == "fits":
+        problem = ours.problem or theirs.problem
+        return f"{first if ours.problem else second}: {problem}" if problem else ""
+    for place, (a, b) in enumerate(pairs if placed else (), start=1):
+        if (ours.cut and place == n[0]) or (theirs.cut and place == n[1]):
+            if arguments == "equal" and not begin_alike(a.arguments, b.arguments):
+                return f"arguments of {explain.plain(a.name, 40)}, as far as they were written"
+        elif path := _other([a], [b], _read_of(arguments)):
+            return f"{path} of {explain.plain(a.name, 40)}"
+    return ""
+
+
 def difference(
     ours: Calls,
     theirs: Calls,
@@ -268,10 +370,11 @@ def difference(
     order: Order,
     engines: tuple[str, str] = ("baseline", "candidate"),
 ) -> str:
-    """Say in what the answers of two engines call otherwise, empty where they do alike.
+    """Say in what the whole answers of two engines call otherwise, empty where they do alike.
 
     ``arguments``: equal as JSON, fitting their schemas on both, or equal in these fields (one that neither has is
-    equal). With ``order="any"`` calls of one name are put together by what is compared of them.
+    equal). Arguments that are no JSON equal nothing, but none at all are like none at all. With ``order="any"`` calls
+    of one name are put together by what is compared of them.
     """
     first, second = engines
     if len(ours.calls) != len(theirs.calls):
@@ -282,8 +385,7 @@ def difference(
     if arguments == "fits":
         problem = ours.problem or theirs.problem
         return f"{first if ours.problem else second}: {problem}" if problem else ""
-    read = () if arguments == "equal" else tuple(f"$[]{field_path(field)[1:]}" for field in arguments)
-    fields = Fields(read=read, unordered=("$",))
+    fields = _read_of(arguments)
     parts: Iterable[tuple[str, Sequence[ToolCall], Sequence[ToolCall]]]
     if order == "same":
         parts = ((a.name, [a], [b]) for a, b in zip(ours.calls, theirs.calls, strict=True))
@@ -295,18 +397,27 @@ def difference(
     return ""
 
 
+def _read_of(arguments: Arguments) -> Fields:
+    """Return what is compared of lists of arguments."""
+    read = () if arguments == "equal" else tuple(f"$[]{field_path(field)[1:]}" for field in arguments)
+    return Fields(read=read, unordered=("$",))
+
+
 def _of_name(calls: Calls, name: str) -> list[ToolCall]:
     return [call for call in calls.calls if call.name == name]
 
 
 def _other(ours: Sequence[ToolCall], theirs: Sequence[ToolCall], fields: Fields) -> str:
     """Return the path at which as many calls of one tool differ, empty where they are equal."""
-    broken, values = [], []
+    none, values = [], []
     for calls in (ours, theirs):
-        parsed = [(call.arguments, parse_json(call.arguments)) for call in calls]
-        broken.append(sorted(text for text, read in parsed if read.error is not None))
-        values.append([read.value for _, read in parsed if read.error is None])
-    if broken[0] != broken[1]:
+        written = [call.arguments for call in calls if call.arguments.strip()]
+        parsed = [parse_json(text) for text in written]
+        if any(read.error is not None for read in parsed):
+            return "arguments that are no JSON"
+        none.append(len(calls) - len(written))
+        values.append([read.value for read in parsed])
+    if none[0] != none[1]:
         return "arguments that are no JSON"
     differing = fields.differences(*values)
     return explain.plain(f"${differing[0].path.partition(']')[2]}", 60) if differing else ""

@@ -49,6 +49,10 @@ def engine(
     return dataclasses.replace(make.engine(name), samples={Phase.MAIN: main})
 
 
+def calls_of(make: Factory) -> Answer:
+    return make.completion("", tool_calls=(ToolCall(name="f", arguments="{}"),), finish_reason="tool_calls")
+
+
 def judged(make: Factory, checked: StreamCheck, made: EngineEvidence, n: int = N, **more: Any) -> Verdict:
     prompts = streamed_and_not(PromptSet(name="set", cases=tuple(make.case(index) for index in range(n))))
     (verdict,) = checked.judge(make.evidence(made, cases=prompts.cases, **more))
@@ -83,6 +87,34 @@ def test_each_part_that_differs_is_named(make: Factory, changed: dict[str, Any],
     assert verdict.details[0] == f"of 64 answers of a, not the same streamed and unstreamed: {part} 64"
     assert words in verdict.details[1]
     assert len(verdict.differing) == N
+
+
+@pytest.mark.parametrize("ignore", [["content"], ["calls"], ["content", "finish", "usage"], ["calls", "usage"]])
+def test_of_answers_of_which_all_is_ignored_nothing_passes(make: Factory, ignore: list[str]) -> None:
+    calls = "calls" in ignore
+    ours, theirs = (
+        make.completion("", tool_calls=(ToolCall(name=name, arguments="{}"),), finish_reason="tool_calls")
+        if calls
+        else make.completion(name)
+        for name in "AB"
+    )
+    none = judged(make, check.stream(ignore=ignore), engine(make, [ours] * N, [theirs] * N))
+    few = ["yes"] * 60 if calls else [calls_of(make)] * 60
+    some = judged(make, check.stream(ignore=ignore, rate=0.9), engine(make, [*few, *[ours] * 4], [*few, *[theirs] * 4]))
+
+    assert none.outcome is Outcome.INCONCLUSIVE
+    assert f"nothing was compared: nothing but ignored parts ({', '.join(ignore)}) in both answers to 64 prompts" in (
+        none.message
+    )
+    assert some.outcome is Outcome.INCONCLUSIVE
+    assert "it rests on 60 of 64 prompts" in some.message
+
+
+def test_a_part_that_counts_and_differs_is_told_though_the_rest_is_ignored(make: Factory) -> None:
+    theirs = make.completion("B", completion_tokens=9)
+    verdict = judged(make, check.stream(ignore=["content"]), engine(make, ["A"] * N, [theirs] * N))
+
+    assert verdict.outcome is Outcome.FAIL
 
 
 def test_what_is_ignored_does_not_count(make: Factory) -> None:

@@ -144,7 +144,8 @@ def test_json_is_an_answer_where_it_is_asked_for() -> None:
 
 def test_a_limit_that_cut_an_answer_before_anything_leaves_it_unknown() -> None:
     assert read(called(text="", finish_reason="length", reasoning="Let me")).cut
-    assert not read(called(text="It is", finish_reason="length")).cut
+    assert read(called(text="It is", finish_reason="length")).cut
+    assert not read(called(text='<tool_call>{"name": "time"', finish_reason="length")).cut
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,7 @@ def test_parameters_that_are_no_schema_are_an_error() -> None:
         ({"tool_choice": "required"}, True, None),
         ({"tool_choice": {"type": "function", "function": {"name": "time"}}}, True, "time"),
         ({"expect": Expect(answer="It is sunny.")}, False, None),
+        ({"expect": Expect(answer="It is sunny."), "tool_results": {"weather": "sun"}}, None, None),
         ({"tools": None, "expect": Expect(tool="weather")}, None, None),
     ],
 )
@@ -236,7 +238,7 @@ ROME, OSLO = ("weather", '{"city": "Rome", "days": 2}'), ("weather", '{"city": "
         ([LISTED], [("time", '{"items": [{"id": 2}]}')], ("items[].id",), "any", "$.items[0].id of time"),
         ([LISTED], [("time", '{"items": [{"id": 2}]}')], ('$["items"]',), "any", "$.items[0].id of time"),
         ([LISTED], [("time", '{"items": [{"id": 1.0, "x": 1}]}')], ("$.items[].id",), "any", ""),
-        ([("time", "{")], [("time", "{")], "equal", "any", ""),
+        ([("time", "{")], [("time", "{")], "equal", "any", "arguments that are no JSON of time"),
         ([("time", "{")], [("time", "{}")], "equal", "any", "arguments that are no JSON of time"),
         ([], [], "equal", "same", ""),
     ],
