@@ -56,8 +56,8 @@ def why_wrong(
     for piece in expect.get("contains", ()):
         if piece not in answer.text:
             return f"no {explain.quote(piece, _SHOWN)} in it"
-    if "tool" in expect and (why := _wrong_call(expect["tool"], answer)):
-        return f"{why}, expected {explain.plain(expect['tool'], _SHOWN)}"
+    if "tool" in expect and (called := _wrong_call(expect["tool"], answer)):
+        return f"{called}, expected {explain.plain(expect['tool'], _SHOWN)}"
     why = fits(answer) if fits is not None else None
     return "" if why is None else f"does not fit its schema: {why}"
 

@@ -148,7 +148,7 @@ def test_conversations_that_both_end_without_a_word_agree_in_what_they_called(ma
     cases = [make.case(i, tools=TOOLS, tool_results={"weather": 1}, max_turns=4) for i in range(FEW)]
     both = make.evidence(make.engine("base", [wordless] * FEW), make.engine("cand", [wordless] * FEW), cases=cases)
 
-    (same,) = check.tools(agree=0.9).judge(both)
+    (same,) = check.tools(agree=0.9, last="any").judge(both)
     other = judge(make, wordless)["tools.agree", "cand"]
 
     assert same.outcome is Outcome.PASS
