@@ -156,8 +156,8 @@ class Silence:
             if answer.cut and answer.tool_calls:
                 limits.append(_IN_CALL)
             elif answer.cut and (speechless(answer) or not any(map(speechless, answers.values()))):
-                said = speaking and not speechless(answer)
-                limits.append(_IN_TEXT if said else _IN_REASONING if answer.reasoning else _BEFORE_TEXT)
+                in_text = speaking and not speechless(answer)
+                limits.append(_IN_TEXT if in_text else _IN_REASONING if answer.reasoning else _BEFORE_TEXT)
             else:
                 continue
             self.limited[limits[-1]][name] += 1

@@ -322,11 +322,11 @@ def compare_calls(
     if ours.tried and theirs.tried:
         return Told(unknown=UNREAD)
     sides = list(zip(engines, calls, strict=True))
-    for (name, one), (other_name, other) in (sides, sides[::-1]):
-        if one.tried:
-            return Told(why=f"{name} calls in what nobody read ({one.problem or MARKUP}), {other_name} makes none")
-        if one.mute and not other.tried:
-            return Told(why=f"{name} says nothing ({one.problem or 'empty'}), {other_name} answers in words")
+    for (name, read), (other_name, other) in (sides, sides[::-1]):
+        if read.tried:
+            return Told(why=f"{name} calls in what nobody read ({read.problem or MARKUP}), {other_name} makes none")
+        if read.mute and not other.tried:
+            return Told(why=f"{name} says nothing ({read.problem or 'empty'}), {other_name} answers in words")
     return ALIKE if should is False else Told(unknown=NEITHER)
 
 
