@@ -43,7 +43,8 @@ gate, [`check.schema(arms=…)`](writing-tests.md#both-arms-of-a-schema) holds y
 - **enforced**: the answer keeps the schema; without it the same prompt breaks it.
 - **violated**: the request was taken and the answer breaks the schema. Nothing but the answer tells: it *fails open*.
 - **refused**: an error for this schema, where the prompt without it is answered.
-- **not shown**: kept with the schema and without it, or cut by the token limit.
+- **not shown**: kept with the schema and without it, or cut by the token limit where what is there may still become an
+  answer that fits. A beginning that nothing mends (another type, a key twice) is *violated*.
 - **no constraint**: this kind of engine has no field for a schema, so such prompts are not sent to it.
 
 """
@@ -90,7 +91,7 @@ def look(name: str) -> dict[str, Any]:
 
 
 def page(seen: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the page: the matrix, and below it the answers that broke their schemas."""
+    """Return the page: the matrix, and below it the answers that broke their schemas or show nothing."""
     names = [name for name in NAMES if name in seen]
     heads = [f"{name} {seen[name]['version'] or ''}".strip() for name in names]
     rows = list(dict.fromkeys(each["canary"] for name in names for each in seen[name]["canaries"]))
@@ -102,7 +103,7 @@ def page(seen: Mapping[str, Mapping[str, Any]]) -> str:
         shown = [f"**{outcome}**" if outcome in ("violated", "refused") else outcome for outcome in outcomes]
         lines.append(f"| {row} | {' | '.join(shown)} |")
     for name in names:
-        broken = [each for each in seen[name]["canaries"] if each["outcome"] in ("violated", "refused")]
+        broken = [each for each in seen[name]["canaries"] if each["outcome"] in ("violated", "refused", "not shown")]
         if broken:
             lines += ["", f"## {name}", "", "| schema | | why | answer |", "|---|---|---|---|"]
             lines += [

@@ -483,6 +483,35 @@ def test_nothing_is_enforced_by_an_engine_that_says_nothing_or_garbage(
     assert {each["outcome"] for each in told["canaries"]} == {outcome}
 
 
+def beginning(request: Mapping[str, Any]) -> str:
+    """Break the schema of allOf and patternProperties before the limit, begin a key without end else."""
+    schema = json.dumps(schema_of(request))
+    if "allOf" in schema:
+        return '{"n": "' + "a word and " * 200
+    if "patternProperties" in schema:
+        return '{"x1": 1, "x1": "' + "a word and " * 200
+    return '{"' + "a key that " * 200
+
+
+def test_a_cut_answer_that_nothing_mends_is_violated_and_any_other_shows_nothing(
+    shell: Shell, able: Callable[..., LoopbackEngine]
+) -> None:
+    shell.configure(table("dev", able(answer=beginning, abilities=Abilities())))
+
+    ended = shell.run("doctor", "--schema", "dev", "--json")
+
+    (told,) = json.loads(ended.out)["engines"]
+    by_name = {each["canary"]: each for each in told["canaries"]}
+    for name, why in (
+        ("allOf", "$.n: begins as a string, and its type is integer"),
+        ("patternProperties", "the key 'x1' stands there twice"),
+    ):
+        each = by_name.pop(name)
+        assert (each["outcome"], why in each["why"]) == ("violated", True), each
+    assert {each["outcome"] for each in by_name.values()} == {"not shown"}
+    assert {each["why"] for each in by_name.values()} == {"cut after 120 tokens"}
+
+
 def test_an_engine_that_cannot_be_asked_for_a_schema_is_wrong(shell: Shell) -> None:
     shell.configure('[engines.dev]\nkind = "llamacpp"\nmodel = "x"\nbase_url = "http://127.0.0.1:9"\n')
 

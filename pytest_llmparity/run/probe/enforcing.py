@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from pytest_llmparity.core.checks.schema.beginning import blank_end, broken_already
 from pytest_llmparity.core.checks.schema.contract import Contract
 from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.errors import BadRequest, EngineError, ParameterNotHonoured, ServerFailure
@@ -55,7 +56,11 @@ def _one(prober: Prober, canary: Canary) -> Enforced:
     shown = explain.plain(forced.text, 200)
     problem = _problem(canary, forced)
     if problem is not None and forced.cut:
-        why = f"cut after {forced.completion_tokens or len(forced.text)} tokens"
+        cut = f"cut after {forced.completion_tokens or len(forced.text)} tokens"
+        if (broken := broken_already(forced.text, canary.schema)) is not None:
+            why = explain.plain(f"{broken} ({cut}; nothing that follows mends it)", 200)
+            return Enforced(canary=canary.name, outcome=VIOLATED, why=why, answered=shown)
+        why = cut + blank_end(forced.text)
         return Enforced(canary=canary.name, outcome=NOT_SHOWN, why=why, answered=shown)
     if problem is not None:
         return Enforced(canary=canary.name, outcome=VIOLATED, why=explain.plain(problem, 200), answered=shown)
