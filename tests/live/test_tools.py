@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,20 +35,46 @@ def test_a_4_bit_copy_calls_as_the_original_does(
     launch: Callable[..., LiveRun], gguf: Callable[..., str], prompts: Path
 ) -> None:
     run = launch(
-        "--engines=f16,q4",
+        "--engines=f16,q8,q4",
         suite=SUITE.format(tools=prompts / "tools.jsonl"),
-        config=gguf("f16", "F16") + gguf("q4", "Q4_0"),
+        config=gguf("f16", "F16") + gguf("q8", "Q8_0") + gguf("q4", "Q4_0"),
     )
 
     assert run.wait() == 0, run.output
-    verdicts = run.verdicts()
+    verdicts = told(run)
     kinds = ("tools.trigger", "tools.names", "tools.rate", "answers.rate")
     assert {(kind, engine) for _, kind, engine in verdicts} == {
-        *((kind, engine) for kind in kinds for engine in ("f16", "q4")),
+        *((kind, engine) for kind in kinds for engine in ("f16", "q8", "q4")),
+        ("tools.agree", "q8"),
         ("tools.agree", "q4"),
     }
     assert {verdict["outcome"] for verdict in verdicts.values()} == {"PASS"}
     assert verdicts["test_tools", "tools.rate", "q4"]["n"] == 7  # templates of those that call
+
+
+def test_vllm_with_its_parser_calls_as_llamacpp_does(
+    launch: Callable[..., LiveRun], gguf: Callable[..., str], vllm: str, prompts: Path
+) -> None:
+    """The same weights in 16 bits of two kinds; vLLM reads calls by its parser of this model's family."""
+    parser = '"--enable-auto-tool-choice", "--tool-call-parser", "hermes"'
+    run = launch(
+        "--engines=f16,bf16",
+        suite=SUITE.format(tools=prompts / "tools.jsonl"),
+        config=gguf("f16", "F16") + vllm.replace("args = [", f"args = [{parser}, ", 1),
+    )
+
+    run.wait()
+    verdicts = told(run)
+    assert {verdicts["test_tools", kind, "bf16"]["outcome"] for kind in ("tools.trigger", "tools.agree")} == {"PASS"}
+
+
+def told(run: LiveRun) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return the verdicts, and print each figure of tools: those of the documentation."""
+    verdicts = run.verdicts()
+    for (_, kind, engine), verdict in verdicts.items():
+        if kind.startswith("tools."):
+            sys.stdout.write(f"{engine} {kind} {verdict['outcome']} {verdict['estimate']} n={verdict['n']}\n")
+    return verdicts
 
 
 STREAMS = """

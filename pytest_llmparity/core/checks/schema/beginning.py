@@ -73,8 +73,8 @@ def blank_end(text: str) -> str:
     ('; its last 50 characters are white space, which its constraint allows without end', '')
     """
     blank = len(text) - len(text.rstrip())
-    said = f"; its last {blank} characters are white space, which its constraint allows without end"
-    return said if blank >= BLANK else ""
+    ending = f"; its last {blank} characters are white space, which its constraint allows without end"
+    return ending if blank >= BLANK else ""
 
 
 _NUMBER_TO_THE_END: Final = re.compile(r"-?(?:[0-9][0-9.eE+-]*)?(?<=[0-9.eE+-])\Z")
@@ -160,12 +160,12 @@ def _past_blank(text: str, at: int) -> int:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in members:
             raise _Broken(f"the key {explain.quote(key, 40)} stands there twice")
-        found[key] = value
-    return found
+        members[key] = value
+    return members
 
 
 def _no_constant(word: str) -> NoReturn:
@@ -219,8 +219,8 @@ def _of_kind(value: _Open, schema: Mapping[str, Any], path: str) -> Iterator[str
     if kinds is not None and taken.isdisjoint(kinds):
         yield f"{path}: begins as {_AN.get(value.kind, 'a')} {value.kind}, and its type is {' or '.join(kinds)}"
     allowed = [schema["const"]] if "const" in schema else schema.get("enum")
-    if allowed is not None and not any(_may_become(value, one) for one in allowed):
-        shown = explain.quote(", ".join(json.dumps(one, ensure_ascii=False) for one in allowed), 60)
+    if allowed is not None and not any(_may_become(value, wanted) for wanted in allowed):
+        shown = explain.quote(", ".join(json.dumps(wanted, ensure_ascii=False) for wanted in allowed), 60)
         yield f"{path}: begins none of {shown}"
     for key, size in (
         ("maxLength", len(value.text or "")),
