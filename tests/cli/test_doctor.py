@@ -469,6 +469,23 @@ def test_the_matrix_says_what_is_enforced_violated_and_refused(
     assert "dev: violated 26, enforced 1, refused 1" in lines
 
 
+def test_what_stands_round_free_json_shows_no_enforced_schema(
+    shell: Shell, able: Callable[..., LoopbackEngine]
+) -> None:
+    def fenced(request: Mapping[str, Any]) -> Any:
+        answer = '{"code": "x7-q2"}'
+        return f"```json\n{answer}\n```" if schema_of(request) is None else answer
+
+    engine = able(answer=fenced, abilities=Abilities())
+    shell.configure(table("dev", engine))
+
+    (told,) = json.loads(shell.run("doctor", "--schema", "dev", "--json").out)["engines"]
+
+    (const,) = (each for each in told["canaries"] if each["canary"] == "const")
+    assert const["outcome"] == "not shown"
+    assert const["why"].startswith("kept without it too, but for what stands round the JSON")
+
+
 @pytest.mark.parametrize(("said", "outcome"), [("", "failed"), ("garbage", "violated")])
 def test_nothing_is_enforced_by_an_engine_that_says_nothing_or_garbage(
     shell: Shell, able: Callable[..., LoopbackEngine], said: Any, outcome: str

@@ -125,6 +125,21 @@ def gap_shown(verdict: Verdict, able: int, of: int, *, margin: float, what: str,
     return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
 
 
+_SHOWN_PATHS: Final = 6
+
+
+def there(seen: Mapping[str, int], of: int, noun: str) -> list[str]:
+    """Say in how many of these (calls, answers, values) each path that is compared leads somewhere, rarest first."""
+    rarest = sorted(seen.items(), key=lambda item: item[1])[:_SHOWN_PATHS]
+    parts = ", ".join(f"{explain.plain(path, 60)} in {times}" for path, times in rarest)
+    return [f"there to be compared: {parts} of {explain.count(of, noun)}"] if parts else []
+
+
+def rare(seen: Mapping[str, int], of: int, noun: str) -> list[str]:
+    """Say which paths that are compared are in less than half: on few of these a PASS rests."""
+    return there({path: times for path, times in seen.items() if 0 < 2 * times < of}, of, noun)
+
+
 def describe(engine: str, case: str, failure: Failure) -> str:
     """Return a failure as words: whose, which case, the error's class and what it said."""
     words = explain.ending(failure.message) if "\n" in failure.message else explain.plain(failure.message, 120)

@@ -207,6 +207,19 @@ def test_a_schema_that_free_answers_keep_too_is_not_shown_to_be_enforced(make: F
     )
 
 
+def test_what_stands_round_free_json_shows_no_enforced_schema(make: Factory) -> None:
+    wrapped = f"```json\n{RIGHT}\n```"
+    alone = engine(make, "base", [RIGHT] * N, [wrapped] * N)
+    breaks = engine(make, "cand", [RIGHT] * N, [wrapped] * 63 + [f"```json\n{VIOLATES}\n```"])
+
+    found = judged(make, check.schema(SCHEMA, arms=0.1), alone, breaks)
+
+    constraint = found["schema.constraint", "base"]
+    assert (constraint.outcome, constraint.constraint) == (Outcome.PASS, "not shown")
+    assert "free answers break it by what stands round their JSON alone" in constraint.message
+    assert found["schema.constraint", "cand"].constraint == "enforced"
+
+
 @pytest.mark.parametrize("free", ["cut", "", "failed"])
 def test_free_answers_that_did_not_end_or_say_nothing_show_no_enforcement(make: Factory, free: str) -> None:
     answers: dict[str, Answer] = {"cut": make.cut("{"), "failed": make.failure()}

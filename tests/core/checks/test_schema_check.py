@@ -12,7 +12,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.identity.capabilities import Capabilities
-from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.sample import Completion, Phase, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -135,6 +135,30 @@ def test_a_field_that_no_answer_has_hides_no_difference(make: Factory) -> None:
 
     assert agree.outcome is Outcome.FAIL
     assert "there to be compared: $.note in 0, $.queue in 80 of 80 answers" in agree.details
+
+
+def test_answers_that_have_no_path_that_is_read_are_left_out(make: Factory) -> None:
+    ours, theirs = (['{"queue": 1}'] * 2 + [f'{{"q": {n}}}'] * 62 for n in (1, 2))
+    agree = judge(make, check.schema({}, agree=0.9, fields=["$.queue"]), theirs, ours)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.INCONCLUSIVE
+    assert "no path of fields= leads anywhere in either answer to 62 prompts" in agree.message
+
+
+def test_a_path_that_few_answers_have_is_told_beside_a_pass(make: Factory) -> None:
+    same = ['{"queue": 1, "note": 1}'] * 4 + ['{"queue": 1}'] * 60
+    agree = judge(make, check.schema({}, agree=0.9, fields=["$.queue", "$.note"]), same, same)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.PASS
+    assert "there to be compared: $.note in 8 of 128 answers" in agree.remarks
+
+
+def test_calls_alone_are_no_equal_values(make: Factory) -> None:
+    call = Completion(text="", finish_reason="tool_calls", tool_calls=(ToolCall(name="f", arguments="{}"),))
+    agree = judge(make, check.schema({}, agree=0.9), [call] * 40, [call] * 40)["schema.agree", "cand"]
+
+    assert agree.outcome is Outcome.INCONCLUSIVE
+    assert "no answer of either engine is JSON, so no value was compared" in agree.message
 
 
 @pytest.mark.parametrize("path", ['$["total"]', '$["größe"]', "$.größe", '$["a[0]"]'])

@@ -280,6 +280,31 @@ def test_each_path_must_lead_somewhere(make: Factory, limit: str) -> None:
     assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "no value has $.prioritee")
 
 
+@pytest.mark.parametrize("limit", ["agree", "drift"])
+def test_inputs_whose_values_have_no_path_that_is_read_are_left_out(make: Factory, limit: str) -> None:
+    ours, theirs = ([{"queue": "a"}] + [{"q": n}] * (N - 1) for n in (1, 2))
+
+    verdict = judge(make, check.value(**limits(limit), fields=["$.queue"]), theirs, ours)[f"value.{limit}", "cand"]
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "no path of fields= leads anywhere in the values of 63 inputs on either engine" in verdict.message
+    assert "there to be compared: $.queue in 2 of 128 values" in verdict.remarks
+
+
+def test_a_path_that_few_values_have_is_told_beside_a_pass(make: Factory) -> None:
+    values = [{"queue": "a", "note": "b"}] * 4 + [{"queue": "a"}] * (N - 4)
+
+    verdict = judge(make, check.value(agree=0.9, fields=["$.queue", "$.note"]), values)["value.agree", "cand"]
+    gone = judge(make, check.value(agree=0.9, fields=["$.queue"]), [{}] * N, [{"queue": "a"}] * N)[
+        "value.agree", "cand"
+    ]
+
+    assert verdict.outcome is Outcome.PASS
+    assert "there to be compared: $.note in 8, $.queue in 128 of 128 values" in verdict.details
+    assert "there to be compared: $.note in 8 of 128 values" in verdict.remarks
+    assert gone.outcome is Outcome.FAIL
+
+
 @pytest.mark.parametrize("leaves", [pytest.fail, pytest.skip, lambda words: sys.exit(1)], ids=["fail", "skip", "exit"])
 def test_a_key_that_leaves_the_test_is_a_value_nobody_could_read(
     make: Factory, leaves: Callable[[str], object]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from pytest_llmparity.core.checks.designs import design_of, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
-from pytest_llmparity.core.checks.missing import Missing, Silence, gap_shown, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, gap_shown, rare, rested, there
 from pytest_llmparity.core.checks.schema.arms import (
     ALL,
     ARMS,
@@ -53,7 +53,6 @@ RATE: Final = "schema.rate"
 GAP: Final = "schema.gap"
 AGREE: Final = "schema.agree"
 _SHOWN_FIELDS: Final = 3
-_SHOWN_PATHS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +188,9 @@ class SchemaCheck(LimitedCheck):
             return
         if not any(case.arm for case in evidence.prompts.cases):
             raise DesignError(f"{self}: arms= asks every prompt twice, so it belongs into the parity marker")
-        sent, free = self.contracts(sent=True), self.contracts(lenient=True)
-        of_arms = Arms(evidence, held=self.contracts(), sent=sent, free=free, fields=self.fields)
+        sent, loose = (self.contracts(sent=True, lenient=lenient) for lenient in (False, True))
+        free = self.contracts(lenient=True)
+        of_arms = Arms(evidence, held=self.contracts(), sent=sent, loose=loose, free=free, fields=self.fields)
         forced = dataclasses.replace(FORCED, refusing=of_arms.refusing)
         for arm in (forced, FREE_ARM):
             yield from self._of_arm(evidence.about(of_arm(evidence.prompts, arm.name)), limits, arm)
@@ -364,10 +364,11 @@ class SchemaCheck(LimitedCheck):
     def _agree(self, verdict: Verdict, evidence: Evidence, pair: PairReadings) -> Verdict:
         assert self.agree is not None
         at_least, design, cases = self.agree, pair.design, pair.cases
-        fields = {case.id: pair.differing(case, ours, theirs) for case, ours, theirs in pair.compared}
+        told = pair.told
+        fields = {case.id: pair.differing(case, ours, theirs) for case, ours, theirs in told}
         paths = Counter(path for names in fields.values() for path in sorted(names))
         kept = [not fields[case.id] if case.id in fields else None for case in pair.cases]
-        n, missing = len(pair.compared), pair.missing(pair.compared)
+        n, missing = len(told), pair.missing(told)
         order = "; ".join(line for line in verdict.differs if line.startswith(layers.PROPERTY_ORDER))
         most = []
         for path, times in paths.most_common(_SHOWN_FIELDS):
@@ -380,24 +381,25 @@ class SchemaCheck(LimitedCheck):
             verdict,
             measures="of answers have equal values",
             requests=2 * n,
-            details=(*most, *pair.example(), *_there(seen, answers), *missing.reasons),
+            details=(*most, *pair.example(), *there(seen, answers, "answer"), *missing.reasons),
             differing=tuple(
-                pair.difference(case, ", ".join(sorted(fields[case.id])))
-                for case, _, _ in pair.compared
-                if fields[case.id]
+                pair.difference(case, ", ".join(sorted(fields[case.id]))) for case, _, _ in told if fields[case.id]
             ),
         )
         best = [keeps is not False for keeps in kept]
         judgement = design.share(kept, at_least=at_least, cases=cases)
-        done = dataclasses.replace(_judged(verdict, judgement, order), remarks=pair.turns(judgement))
+        remarks = (*pair.turns(judgement), *rare(seen, answers, "answer"))
+        done = dataclasses.replace(_judged(verdict, judgement, order), remarks=remarks)
         if not evidence.single:
             values = zip(cases, kept, strict=True)
             done = warned(done, shares_below(values, at_least=at_least, alpha=evidence.alpha))
         done = rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
         unseen = [explain.plain(path, 60) for path, times in seen.items() if not times]
-        if done.outcome is not Outcome.PASS or not unseen:
+        if done.outcome is not Outcome.PASS or (answers and not unseen):
             return done
         reason = f"no answer of either engine has {' or '.join(unseen)}"
+        if not answers:
+            reason = "no answer of either engine is JSON, so no value was compared"
         return dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
 
     def limits(self) -> dict[str, float]:
@@ -416,13 +418,6 @@ def _parsed(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str
         name: {case: whole for case, reading in read.items() if (whole := reading.whole) is not None}
         for name, read in readings.items()
     }
-
-
-def _there(seen: Mapping[str, int], of: int) -> list[str]:
-    """Say in how many answers of both engines each path that is read leads somewhere, the rarest first."""
-    rarest = sorted(seen.items(), key=lambda item: item[1])[:_SHOWN_PATHS]
-    parts = ", ".join(f"{explain.plain(path, 60)} in {times}" for path, times in rarest)
-    return [f"there to be compared: {parts} of {explain.count(of, 'answer')}"] if parts else []
 
 
 def only_on(engine: str) -> str:

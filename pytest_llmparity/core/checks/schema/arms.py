@@ -87,18 +87,18 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arms:
-    """The two arms of a prompt set. ``held`` says what fits, ``sent`` what engines were told, ``free`` reads leniently.
+    """The two arms of a prompt set. ``held`` says what fits, ``sent`` what engines were told.
 
-    A free answer may have words or a code block round its JSON: what is asked here is what the constraint does to the
-    values, and not to their wrapping.
+    ``free`` and ``loose`` are the same, read leniently. A free answer may have words or a code block round its JSON:
+    what is asked here is what the constraint does to the values, and not to their wrapping.
     """
 
     def __init__(
-        self, evidence: Evidence, *, held: Contracts, sent: Contracts, free: Contracts, fields: Fields
+        self, evidence: Evidence, *, held: Contracts, sent: Contracts, loose: Contracts, free: Contracts, fields: Fields
     ) -> None:
         self.constrained = evidence.about(of_arm(evidence.prompts, CONSTRAINED))
         self._free = evidence.about(of_arm(evidence.prompts, FREE))
-        self._held, self._sent, self._lenient = held, sent, free
+        self._held, self._sent, self._loose, self._lenient = held, sent, loose, free
         self._fields = fields
 
     @property
@@ -156,12 +156,15 @@ class Arms:
             return dataclasses.replace(verdict, outcome=Outcome.FAIL, constraint="refused", reason=reason)
         reason = f"takes the schema, and all {explain.count(len(whole), 'answer')} keep it"
         reason += f"; {explain.count(empty, 'other')} ended without a word" if empty else ""
-        shown = self._breaks_free(engine, cases)
+        shown = self._breaks_free(engine, cases, self._loose)
+        why = "no free answer breaks it, so that it is enforced is not shown"
+        if not shown and self._breaks_free(engine, cases, self._sent):
+            why = "free answers break it by what stands round their JSON alone: that JSON is enforced is shown, no more"
         kept = dataclasses.replace(
             verdict,
             outcome=Outcome.PASS,
             constraint="enforced" if shown else "not shown",
-            reason=reason if shown else f"{reason}; no free answer breaks it, so that it is enforced is not shown",
+            reason=reason if shown else f"{reason}; {why}",
         )
         unknown = f"{len(cases) - len(whole)} of {explain.count(len(cases), 'prompt')} have no whole answer"
         unknown += f", {empty} of them an empty one" if empty else ""
@@ -240,12 +243,12 @@ class Arms:
         nothing = "no answer of either arm is right, so what the constraint does to right ones is not shown"
         return gap_shown(done, able, len(used), margin=margin, what="answers are right in either arm", nothing=nothing)
 
-    def _breaks_free(self, engine: EngineEvidence, cases: Sequence[Case]) -> bool:
+    def _breaks_free(self, engine: EngineEvidence, cases: Sequence[Case], contracts: Contracts) -> bool:
         """Whether a whole answer of the free arm breaks the schema: else keeping it says nothing of the constraint."""
         free = self._free.engines[engine.name].answers()
         answers = [(case, free[other(case.id)]) for case in cases if other(case.id) in free]
         return any(
-            self._sent.of(case).hold(answer).problem is not None
+            contracts.of(case).hold(answer).problem is not None
             for case, answer in answers
             if not answer.cut and not answer.tool_calls and not speechless(answer)
         )

@@ -59,7 +59,13 @@ class PairReadings:
     def missing(self, used: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
         """Return what a verdict that uses these does not rest on."""
         also = self._silence.reasons()
-        if calls := len(self.compared) - len(used):
+        ids = {case.id for case, _, _ in used}
+        rest = [case for case, _, _ in self.compared if case.id not in ids]
+        calls = sum(self._both_call(case) for case in rest)
+        if len(rest) > calls:
+            nowhere = explain.count(len(rest) - calls, "prompt")
+            also.append(f"no path of fields= leads anywhere in either answer to {nowhere}")
+        if calls:
             also.append(f"both answers to {explain.count(calls, 'prompt')} call tools, which no schema is held against")
         return self._pairing.missing(self._evidence, used=len(used), also=also)
 
@@ -69,6 +75,16 @@ class PairReadings:
             pair = self._pairs[case.id]
             return set() if same_calls(pair.baseline.tool_calls, pair.candidate.tool_calls) else {"tool calls"}
         return ours.differing(theirs, self._fields)
+
+    @property
+    def told(self) -> list[tuple[Case, Reading, Reading]]:
+        """Those of ``compared`` that are not both JSON with nothing at any path that is read."""
+        return [each for each in self.compared if not self._unread(*each)]
+
+    def _unread(self, case: Case, ours: Reading, theirs: Reading) -> bool:
+        if not self._fields.read or self._both_call(case) or not (ours.parsed and theirs.parsed):
+            return False
+        return not any(self._fields.seen(reading.value) for reading in (ours, theirs))
 
     @property
     def seen(self) -> tuple[dict[str, int], int]:

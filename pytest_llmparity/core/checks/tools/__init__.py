@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
-from pytest_llmparity.core.checks.missing import Missing, Silence, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, rare, rested, there
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import silent
 from pytest_llmparity.core.checks.tags import shares_below, warned
@@ -27,7 +27,7 @@ from pytest_llmparity.core.checks.tools.calls import (
     with_no_call,
 )
 from pytest_llmparity.core.checks.tools.conversations import lines
-from pytest_llmparity.core.checks.tools.pair import both, compared, parted, rare, there
+from pytest_llmparity.core.checks.tools.pair import both, compared, parted
 from pytest_llmparity.core.checks.tools.reading import Reader
 from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.diagnosis import layers
@@ -304,7 +304,7 @@ class ToolsCheck(LimitedCheck):
             remarks=(
                 *turns(judgement, pairing.groups_asked, evidence.prompts.groups),
                 *pairs.remarks,
-                *rare(seen, calls),
+                *rare(seen, calls, "call"),
             ),
             requests=2 * len(kept),
             differs=layers.layers(evidence, candidate),
@@ -312,7 +312,7 @@ class ToolsCheck(LimitedCheck):
                 *both(evidence.baseline, candidate.name, ours, theirs, kept),
                 *parted(other),
                 *lines((evidence.baseline, candidate.name), pairs.conversations, pairs.partings),
-                *there(seen, calls),
+                *there(seen, calls, "call"),
                 *missing.reasons,
             ),
             differing=tuple(

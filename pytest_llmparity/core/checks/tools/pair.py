@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.pairing import Pairing
@@ -22,8 +21,6 @@ from pytest_llmparity.core.checks.tools.conversations import Parting, parting, w
 from pytest_llmparity.core.compare.answers import digest, turn_of, written_out
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.words import explain
-
-_SHOWN: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +149,3 @@ def parted(other: Mapping[str, str]) -> list[str]:
         words = f"{len(other)} call{'s' if len(other) == 1 else ''} otherwise"
         return [f"{words}; first: {explain.plain(case, 40)}: {explain.plain(why, 120)}"]
     return []
-
-
-def rare(seen: Mapping[str, int], of: int) -> list[str]:
-    """Say which fields that are compared are in less than half of the calls: a PASS rests on few of these."""
-    return there({field: times for field, times in seen.items() if 0 < 2 * times < of}, of)
-
-
-def there(seen: Mapping[str, int], of: int) -> list[str]:
-    """Say in how many calls of both engines each field that is compared is there, the rarest first."""
-    rarest = sorted(seen.items(), key=lambda item: item[1])[:_SHOWN]
-    parts = ", ".join(f"{explain.plain(field, 60)} in {times}" for field, times in rarest)
-    return [f"there to be compared: {parts} of {explain.count(of, 'call')}"] if parts else []

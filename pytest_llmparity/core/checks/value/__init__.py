@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.designs import design_of, turns
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
-from pytest_llmparity.core.checks.missing import Missing, describe, gap_shown, rested
+from pytest_llmparity.core.checks.missing import Missing, describe, gap_shown, rare, rested, there
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
 from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
@@ -230,6 +230,7 @@ class ValueCheck(LimitedCheck):
                 f"{sum(across)} of {explain.count(len(across), 'value')} differ between the engines, {sum(within)} "
                 f"when the application is run again on {evidence.baseline}",
                 *values.example((evidence.baseline, verdict.engine)),
+                *there(*values.seen, "value"),
                 *values.missing.reasons,
             ),
             differing=_differing(values),
@@ -252,7 +253,7 @@ class ValueCheck(LimitedCheck):
         groups = len({case.group for case in values.cases})
         design = design_of(evidence, asked=len(values.cases), groups_asked=groups)
         done = _judged(verdict, design.gap(differences, margin=margin, side=side, cases=cases), evidence, groups)
-        done = dataclasses.replace(done, remarks=(*done.remarks, *values.empty))
+        done = dataclasses.replace(done, remarks=(*done.remarks, *values.empty, *rare(*values.seen, "value")))
         if not evidence.single:
             pairs = zip(cases, differences, strict=True)
             done = warned(done, gaps_above(pairs, margin=margin, alpha=evidence.alpha, side=side))
@@ -287,12 +288,14 @@ class ValueCheck(LimitedCheck):
             details=(
                 *most,
                 *values.example((evidence.baseline, verdict.engine)),
+                *there(*values.seen, "value"),
                 *values.missing.reasons,
             ),
             differing=_differing(values),
         )
         done = _judged(verdict, design.share(kept, at_least=at_least, cases=values.cases), evidence, groups)
-        done = dataclasses.replace(done, remarks=(*done.remarks, *alike, *values.empty))
+        remarks = (*done.remarks, *alike, *values.empty, *rare(*values.seen, "value"))
+        done = dataclasses.replace(done, remarks=remarks)
         if not evidence.single:
             pairs = zip(values.cases, kept, strict=True)
             done = warned(done, shares_below(pairs, at_least=at_least, alpha=evidence.alpha))

@@ -110,7 +110,8 @@ class Values:
     ``again``, what the baseline came to when the same input was given to it once more, only inputs with all three.
 
     Left out and counted, unless they speak against the candidate in what ``limit`` judges, are inputs whose values are
-    no work of both engines (one or none was asked), and those with which both came to nothing (``None``, no text).
+    no work of both engines (one or none was asked), those with which both came to nothing (``None``, no text), and but
+    for ``gap`` those whose values have nothing at any of the paths that are read.
     """
 
     def __init__(
@@ -146,7 +147,8 @@ class Values:
             alike = second is None or (mine.raised and mine.raised == second.raised)
             within = () if second is None or alike else differing(mine, second, fields, exceptions=exceptions)
             against = mine.returned != other.returned if limit == "gap" else bool(differs) and not within
-            if not against and (why := _no_evidence(mine, other)):
+            why = _no_evidence(mine, other) or ("" if limit == "gap" else _unread(mine, other, fields))
+            if not against and why:
                 left[why] += 1
                 self._left += [mine, other]
                 continue
@@ -163,6 +165,14 @@ class Values:
         """Say that no value was there to be compared, empty where one was."""
         runs = [run for _, *both in self.compared for run in both]
         return nothing_of(runs or self._left, self._fields)
+
+    @property
+    def seen(self) -> tuple[dict[str, int], int]:
+        """In how many values of both engines each path that is read leads somewhere, and of how many."""
+        runs = [run for _, *both in self.compared for run in both if run.comparable] + self._left
+        values = [run.value for run in runs if run.comparable]
+        counts = Counter(path for value in values for path in self._fields.seen(value))
+        return {path: counts[path] for path in self._fields.read}, len(values)
 
     @property
     def empty(self) -> list[str]:
@@ -197,7 +207,15 @@ class Values:
 
 _UNASKED: Final = "neither engine was asked anything for {}: leave out what your code answers by itself"
 _ONE_ASKED: Final = "the same value for {} though only one of the engines was asked: does the application keep values?"
+_NOWHERE: Final = "no path of fields= leads anywhere in the values of {} on either engine"
 _NOTHING: Final = "None or no text on both engines for {}: return a word where that is the decision"
+
+
+def _unread(ours: Held, theirs: Held, fields: Fields) -> str:
+    """Say that two values have nothing at any path that is read, with a place for how many do; empty where one has."""
+    if not fields.read or not (ours.comparable and theirs.comparable):
+        return ""
+    return "" if any(fields.seen(run.value) for run in (ours, theirs)) else _NOWHERE
 
 
 def _no_evidence(ours: Held, theirs: Held) -> str:
