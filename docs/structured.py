@@ -43,7 +43,8 @@ gate, [`check.schema(arms=…)`](writing-tests.md#both-arms-of-a-schema) holds y
 - **enforced**: the answer keeps the schema; without it the same prompt breaks it.
 - **violated**: the request was taken and the answer breaks the schema. Nothing but the answer tells: it *fails open*.
 - **refused**: an error for this schema, where the prompt without it is answered.
-- **not shown**: kept with the schema and without it (words round the JSON aside), or cut by the token limit where what is there may still become an
+- **not shown**: kept with the schema and without it (words round the JSON aside), or cut by the token limit where
+  what is there may still become an
   answer that fits. A beginning that nothing mends (another type, a key twice) is *violated*.
 - **no constraint**: this kind of engine has no field for a schema, so such prompts are not sent to it.
 
