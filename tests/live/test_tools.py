@@ -53,14 +53,15 @@ def test_a_4_bit_copy_calls_as_the_original_does(
 
 
 def test_vllm_with_its_parser_calls_as_llamacpp_does(
-    launch: Callable[..., LiveRun], gguf: Callable[..., str], vllm: str, prompts: Path
+    launch: Callable[..., LiveRun], gguf: Callable[..., str], vllm: str, prompts: Path, models: Path
 ) -> None:
     """The same weights in 16 bits of two kinds; vLLM reads calls by its parser of this model's family."""
     parser = '"--enable-auto-tool-choice", "--tool-call-parser", "hermes"'
+    served = vllm.replace('model = "tiny"', f'model = "{models}"').replace("args = [", f"args = [{parser}, ", 1)
     run = launch(
         "--engines=f16,bf16",
         suite=SUITE.format(tools=prompts / "tools.jsonl"),
-        config=gguf("f16", "F16") + vllm.replace("args = [", f"args = [{parser}, ", 1),
+        config=gguf("f16", "F16") + served,
     )
 
     run.wait()
