@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, reason_of
-from pytest_llmparity.core.identity.pins import changes, hold, verdict
+from pytest_llmparity.core.identity.pins import changes, hold, unlike, verdict
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Identity, from_json
 from pytest_llmparity.engines import registry
@@ -254,13 +254,15 @@ class Fleet:
         if adapter is None or old is None:
             return None
         adapter.learnt(old.can)
-        if why := now.record.incomparable or "; ".join(changes(before.record.identity, now.record.identity)):
+        other, remarks = unlike(before.record.identity, now.record.identity)
+        if why := now.record.incomparable or "; ".join(other):
             why = f"{name} was started again on another machine and is another engine there: {why}"
             self._engaged[name] = dataclasses.replace(
                 before, record=dataclasses.replace(before.record, incomparable=why)
             )
             return None
-        notes = (*before.record.notes, *(note for note in now.record.notes if note not in before.record.notes))
+        told = (*now.record.notes, *(f"{name} before and after it was started again: {each}" for each in remarks))
+        notes = (*before.record.notes, *(note for note in told if note not in before.record.notes))
         record = dataclasses.replace(before.record, notes=notes)
         self._engaged[name] = dataclasses.replace(before, record=record, adapter=adapter)
         return adapter
@@ -432,15 +434,17 @@ def together(replicas: Sequence[Engaged]) -> Engaged:
     record = first.record
     for each in others:
         name = each.record.name
-        changed = changes(record.identity, each.record.identity)
-        if changed and each.record.error is None:
-            two = f"{record.name}: its replicas are two engines: of {record.name} and {name}, {'; '.join(changed)}"
-            record = dataclasses.replace(record, incomparable=record.incomparable or two)
+        told = list(each.record.notes)
+        if record.error is None and each.record.error is None:
+            other, remarks = unlike(record.identity, each.record.identity)
+            two = f"{record.name}: its replicas are two engines: of {record.name} and {name}, {'; '.join(other)}"
+            record = dataclasses.replace(record, incomparable=record.incomparable or (two if other else None))
+            told += [f"of {record.name} and {name}, {remark}" for remark in remarks]
         record = dataclasses.replace(
             record,
             error=record.error or each.record.error,
             incomparable=record.incomparable or each.record.incomparable,
-            notes=(*record.notes, *each.record.notes),
+            notes=(*record.notes, *told),
         )
     further = tuple(each.adapter for each in others if each.adapter is not None)
     return Engaged(record=record, adapter=None if record.error else first.adapter, further=further)

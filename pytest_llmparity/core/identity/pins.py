@@ -111,6 +111,28 @@ def changes(before: Identity, now: Identity) -> list[str]:
     ]
 
 
+def unlike(first: Identity, other: Identity) -> tuple[list[str], list[str]]:
+    """Return in what two starts of one engine are two engines, and what else is to be known of them: a clause each.
+
+    Whoever said a fact, it counts: the files of another machine are other files, whatever their names are. The device
+    is of the machine, and how many requests are answered at once changes no answer by itself: they are told, or not.
+    What is known of one of the two only is told as well.
+    """
+    apart = {
+        field: f"{field} is {first.facts[field].value} and {other.facts[field].value}"
+        for field in sorted(first.facts.keys() & other.facts.keys() - {"slots"})
+        if not _both_ways(field, first.facts[field].value, other.facts[field].value)
+    }
+    remarks = [clause for field, clause in apart.items() if field == "device"]
+    if alone := sorted((first.facts.keys() ^ other.facts.keys()) - {"slots", "device"}):
+        remarks.append(f"{', '.join(alone)} can be told of one of them only and is not compared")
+    return [clause for field, clause in apart.items() if field != "device"], remarks
+
+
+def _both_ways(field: str, one: Value, other: Value) -> bool:
+    return agree(field, one, other) and agree(field, other, one)
+
+
 def _any_case(pinned: str, seen: str) -> bool:
     return pinned.casefold() == seen.casefold()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -11,10 +13,14 @@ from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet
-from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample, Sampling
-from pytest_llmparity.run.fleet import Engaged, together
+from pytest_llmparity.core.sample import IDENTITY, Completion, Fact, Identity, Phase, Sample, Sampling, Source, to_json
+from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.run.fleet import Engaged, Fleet, together
 from pytest_llmparity.run.gather.replicas.differing import unlike
+from pytest_llmparity.run.gather.replicas.lines import Elsewhere
 from pytest_llmparity.run.plan import Unit
+from pytest_llmparity.settings.specification import EngineSpec
 from tests.run.conftest import Project
 
 
@@ -61,16 +67,35 @@ def test_an_engine_is_of_no_use_where_one_of_its_replicas_is_not(project: Projec
     assert "gone" in problem
 
 
-def engaged(name: str, **facts: str) -> Engaged:
-    identity = Identity(facts={key: Fact(value=value, source="reported") for key, value in facts.items()})
+def engaged(name: str, source: Source = "reported", **facts: str) -> Engaged:
+    identity = Identity(facts={key: Fact(value=value, source=source) for key, value in facts.items()})
     return Engaged(record=EngineRecord(name=name, kind="vllm", identity=identity))
 
 
-def test_replicas_that_are_two_engines_are_not_compared() -> None:
-    record = together([engaged("a", digest="1"), engaged("a@2", digest="2")]).record
+@pytest.mark.parametrize("source", get_args(Source))
+@pytest.mark.parametrize("field", sorted(IDENTITY.keys() - {"slots", "device"}))
+def test_replicas_that_are_two_engines_are_not_compared(field: str, source: Source) -> None:
+    """Weights, templates and tokenizers are read from the files of each machine, which the server does not tell of."""
+    record = together([engaged("a", source, **{field: "1"}), engaged("a@2", source, **{field: "2"})]).record
 
     assert record.incomparable is not None
-    assert "of a and a@2, digest was 1 and is 2" in record.incomparable
+    assert f"of a and a@2, {field} is 1 and 2" in record.incomparable
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"device": "L4"}, {"device": "H200"}, "of a and a@2, device is L4 and H200"),
+        ({"digest": "1"}, {}, "of a and a@2, digest can be told of one of them only and is not compared"),
+    ],
+)
+def test_what_makes_no_two_engines_of_replicas_is_told(
+    first: dict[str, str], second: dict[str, str], told: str
+) -> None:
+    record = together([engaged("a", "file", **first), engaged("a@2", "file", **second)]).record
+
+    assert record.unusable is None
+    assert told in record.notes
 
 
 def test_replicas_that_say_the_same_are_one_engine() -> None:
@@ -111,3 +136,45 @@ def test_replicas_that_differ_beyond_their_noise_are_named(parted: int, expected
     told = unlike("a", unit(cases), [evidence("a@1", first), evidence("a@2", second)])
 
     assert "".join(told)[: len(expected) or None] == expected
+
+
+class Machines:
+    """Machines that an engine is started on, one after the other: on each its files are others."""
+
+    def __init__(self, *digests: str) -> None:
+        self._digests = iter(digests)
+        self._info: dict[str, Any] = {}
+
+    def launch(self, spec: EngineSpec, engine: EngineSpec, **how: Any) -> Adapter:
+        facts = {
+            "version": Fact(value="1", source="reported"),
+            "digest": Fact(value=next(self._digests), source="file"),
+        }
+        self._info = {"identity": to_json(Identity(facts=facts)), "installed": {}}
+        adapter: Adapter = how["make"](spec, "http://127.0.0.1:1")
+        return adapter
+
+    def info(self, name: str) -> dict[str, Any]:
+        return self._info
+
+    def where(self, name: str) -> str:
+        return "a node"
+
+
+@pytest.mark.parametrize(("digests", "same"), [(("1", "1"), True), (("1", "2"), False)])
+def test_an_engine_that_is_started_again_elsewhere_has_the_weights_it_had(
+    tmp_path: Path, digests: tuple[str, str], same: bool
+) -> None:
+    spec = EngineSpec(name="a", kind="llamacpp", model="m", launch="process")
+    machines = Machines(*digests)
+    fleet = Fleet({"a": spec}, keeper=unwanted, workdir=tmp_path, elsewhere=lambda: cast(Elsewhere, machines))
+    assert fleet.engage("a").record.unusable is None
+
+    assert (fleet.anew("a") is not None) is same
+
+    told = fleet.engage("a").record.incomparable or ""
+    assert ("a was started again on another machine and is another engine there: digest is 1 and 2" in told) is not same
+
+
+def unwanted() -> Keeper:
+    raise AssertionError("nothing is started here")
