@@ -51,17 +51,23 @@ class Guard:
         self._frozen = settings.frozen
         self._texts = {entry.name: entry.text for entry in parse_engines(settings.selection)}
         self._names = [spec.name for spec in settings.asked]
+        self._of_replica = {each.name: spec for spec in settings.asked for each in spec.each}
         self._heard = [spec.name for spec in settings.recordable]
         self._baseline = settings.baseline
         self._live: dict[str, Locked] = {}
         self._read: tuple[Mapping[str, Locked] | None, str] | None = None
 
     def hold(self, spec: EngineSpec, identity: Identity, kind: str) -> Held:
-        """Return what is wrong with a live engine, and what is worth a note."""
+        """Return what is wrong with a live engine, and what is worth a note.
+
+        Every replica of an engine is held against the one entry that the lock has of it.
+        """
         if spec.recording is not None:
             return self._of_recording(spec)
+        name, spec = spec.name, self._of_replica.get(spec.name, spec)
         live = entry(spec, identity, kind=kind, plugin="", root=str(self._root))
-        self._live[spec.name] = live
+        if name == spec.name:
+            self._live[name] = live
         engines, broken = self._engines()
         if broken or engines is None:
             missing = (

@@ -32,6 +32,27 @@ def hold(root: Path, found: Identity, *, frozen: bool, selection: tuple[str, ...
     return Guard(root, Settings(engines=(SPEC,), selection=selection, frozen=frozen)).hold(SPEC, found, "vllm")
 
 
+@pytest.mark.parametrize(("second", "apart"), [("1", ()), ("2", ("version",))])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_each_replica_is_held_against_the_entry_of_its_engine(
+    tmp_path: Path, frozen: bool, second: str, apart: tuple[str, ...]
+) -> None:
+    spec = EngineSpec(name="prod", kind="vllm", model="m", replicas=2)
+    first, other = spec.each
+    locked = locking.entry(spec, identity("1"), kind="vllm", plugin="0", root=str(tmp_path))
+    lockfile.write(tmp_path / lock.NAME, {"prod": locked})
+    guard = Guard(tmp_path, Settings(engines=(spec,), frozen=frozen))
+
+    assert guard.hold(first, identity("1"), "vllm") == Held()
+    held = guard.hold(other, identity(second), "vllm")
+
+    words = held.wrong if frozen else held.notes
+    assert [word in said for said in words for word in apart] == [True] * len(apart)
+    assert all(said.endswith("if that is meant, run: llmparity lock prod") for said in words)
+    assert (held.notes if frozen else held.wrong) == ()
+    assert guard.seen == {"prod": dataclasses.replace(locked, plugin="")}, "the engine's, as its first replica says"
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_an_engine_that_is_as_locked_has_nothing_said_of_it(root: Path, frozen: bool) -> None:
     assert hold(root, identity("1", device="A"), frozen=frozen) == Held()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import pytest
 
-from pytest_llmparity import check
+from pytest_llmparity import check, lockfile
 from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence
+from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import IDENTITY, Completion, Fact, Identity, Phase, Sample, Sampling, Source, to_json
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.run import locking
 from pytest_llmparity.run.fleet import Engaged, Fleet, together
 from pytest_llmparity.run.gather.replicas.differing import unlike
 from pytest_llmparity.run.gather.replicas.lines import Elsewhere
@@ -42,6 +45,28 @@ def test_prompts_are_split_and_the_noise_floor_is_measured_on_each(project: Proj
     assert counts["many"] == counts["base"] == whole
     assert counts["many@1"] == counts["many@2"] == whole
     assert not [note for note in session.record([]).notes if "@" in note]
+
+
+@pytest.mark.parametrize("locked", ["as it is", "of another release"])
+def test_a_frozen_run_holds_each_replica(project: Project, locked: str) -> None:
+    spec = project.process("many", replicas=2)
+    before = project.session(spec)
+    adapter, seen = before.available("many")
+    entry = locking.entry(spec, seen, kind=adapter.kind, plugin="0", root=str(project.path))
+    facts = {
+        **entry.identity,
+        **({} if locked == "as it is" else {"build": Fact(value="of another day", source="reported")}),
+    }
+    lockfile.write(project.path / lock.NAME, {"many": dataclasses.replace(entry, identity=facts)})
+
+    session = project.session(spec, token="two", frozen=True)
+    project.declare(session, check.prompts())
+    session.gather()
+
+    words = [engine.incomparable or "" for engine in session.record([]).engines]
+    assert [each.partition(" build")[0] for each in words] == [
+        "" if locked == "as it is" else "many: it differs from llmparity.lock:"
+    ]
 
 
 def test_without_a_noise_floor_each_prompt_is_asked_once(project: Project) -> None:
