@@ -304,7 +304,11 @@ class Store(Looks, Documents):
                 and (row[0], _values(identity_from(row[1]))) != (spec_hash, _values(identity))
             )
             if other:
-                db.execute("DELETE FROM samples WHERE run = ? AND engine = ?", (run, name))
+                # Also what its replicas answered for themselves; no engine has an @ in its name.
+                db.execute(
+                    "DELETE FROM samples WHERE run = ? AND (engine = ? OR substr(engine, 1, ?) = ?)",
+                    (run, name, len(name) + 1, f"{name}@"),
+                )
                 # What was timed beside it compares with nothing any more: the phase is measured again on all.
                 db.execute("DELETE FROM samples WHERE run = ? AND phase = ?", (run, Phase.TIMED))
                 db.execute("DELETE FROM notes WHERE run = ? AND substr(name, 1, ?) = ?", (run, len(TIMED), TIMED))

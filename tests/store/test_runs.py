@@ -332,13 +332,15 @@ def test_a_resumed_run_drops_samples_of_an_engine_that_changed(
 ) -> None:
     run = begin(store, "s1").id
     assert store.put_engine(run, "f16", "spec", identity()) is False
-    store.put(run, [sample()])
+    names = ("f16", "f16@1", "f16@2", "f16b", "F16@1")
+    store.put(run, [msgspec.structs.replace(sample(), engine=name) for name in names])
     let_go(store, run)
     begin(store, "s2")
 
     assert store.put_engine(run, "f16", spec, now) is dropped
 
-    assert store.get(run, "f16") == ([] if dropped else [sample()])
+    left = [name for name in names if store.get(run, name)]
+    assert left == (["f16b", "F16@1"] if dropped else list(names)), "with what each replica answered for itself"
     # Only the first word after the resume is held against the old one; workers repeat it.
     assert store.put_engine(run, "f16", "third", identity(model="x")) is False
 
