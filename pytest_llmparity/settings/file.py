@@ -58,6 +58,10 @@ def _text(value: str) -> str:
 def _argument(value: str) -> str:
     if looks_secret(value):
         raise ValueError(_SECRET.format("name that in api_key_env"))
+    return _word(value)
+
+
+def _word(value: str) -> str:
     if "\0" in value:
         raise ValueError("holds a NUL, which no program can be given")
     return value
@@ -408,7 +412,11 @@ TYPES: Mapping[str, Any] = {
     "command": Command,
     "arguments": Annotated[list[Argument], AfterValidator(_arguments)],
     "image": Annotated[Text, AfterValidator(containers.image)],
-    "run arguments": Annotated[list[Argument], AfterValidator(_arguments), AfterValidator(containers.run_arguments)],
+    "run arguments": Annotated[
+        list[Annotated[str, AfterValidator(_word)]],
+        AfterValidator(containers.run_arguments),
+        AfterValidator(_arguments),
+    ],
     "volumes": list[Annotated[Text, AfterValidator(containers.volume)]],
     "gpus": Annotated[Any, AfterValidator(containers.gpus), _GPUS],
     "size": Annotated[Text, AfterValidator(containers.size)],

@@ -83,6 +83,18 @@ def test_a_wrong_container_is_refused(text: str, words: str) -> None:
         ('"-p8000:8000"', "published by us, on loopback only"),
         ('"--publish=0.0.0.0:80:80"', "published by us, on loopback only"),
         ('"-P"', "published by us, on loopback only"),
+        ('"-P=true"', "published by us, on loopback only"),
+        ('"-dp", "0.0.0.0:80:80"', "engine's log"),
+        ('"-qp", "0.0.0.0:80:80"', "published by us, on loopback only"),
+        ('"-qp80:80"', "published by us, on loopback only"),
+        ('"-qp=80:80"', "published by us, on loopback only"),
+        ('"-itp", "80:80"', "nobody sits at it"),
+        ('"-dit"', "engine's log"),
+        ('"-qP"', "published by us, on loopback only"),
+        ('"--network", "pasta:-t,8080"', "published by us, on loopback only"),
+        ('"--net=pasta:--ipv4-only,--tcp-ports,auto"', "published by us, on loopback only"),
+        ('"--pod", "mine"', "a pod has ports of its own"),
+        ('"--pod=new:mine"', "a pod has ports of its own"),
         ('"--name", "mine"', "we name it"),
         ('"-d"', "engine's log"),
         ('"--rm"', "how it ended"),
@@ -97,7 +109,10 @@ def test_what_is_ours_has_no_place_among_the_arguments_of_run(word: str, why: st
     assert why in str(error.value)
 
 
-@pytest.mark.parametrize("words", ['"-e", "HF_TOKEN=hf_x"', '"--env=HF_TOKEN=hf_x"', '"-eHF_TOKEN=hf_x"'])
+@pytest.mark.parametrize(
+    "words",
+    ['"-e", "HF_TOKEN=hf_x"', '"--env=HF_TOKEN=hf_x"', '"-eHF_TOKEN=hf_x"', '"-qe", "HF_TOKEN=hf_x"'],
+)
 def test_a_key_is_never_on_a_command_line(words: str) -> None:
     with pytest.raises(ConfigError) as error:
         spec_of(BOXED + f"run_args = [{words}]")
@@ -106,7 +121,26 @@ def test_a_key_is_never_on_a_command_line(words: str) -> None:
     assert "hf_x" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            '"-e", "LETTERS=sk-abcdef"',
+            "has LETTERS as literal text (not shown), which everybody on the machine can read; "
+            'write env = { LETTERS = { env = "VARIABLE" } }',
+        ),
+        ('"--label=x=sk-abcdef"', "holds what looks like a key (not shown)"),
+    ],
+)
+def test_what_looks_like_a_key_is_none_the_less_one_whatever_it_is_called(words: str, told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        spec_of(BOXED + f"run_args = [{words}]")
+
+    assert told in str(error.value)
+    assert "sk-" not in str(error.value)
+
+
 def test_what_is_no_key_may_be_there() -> None:
-    words = ("-e", "OMP_NUM_THREADS=4", "--env", "HF_TOKEN", "--privileged", "--pid=host")
+    words = ("-e", "OMP_NUM_THREADS=4", "--env", "HF_TOKEN", "--privileged", "--pid=host", "-v/p:/d", "-qm4g", "-utipd")
 
     assert spec_of(BOXED + f"run_args = {list(words)}").run_args == words

@@ -32,7 +32,11 @@ def place(spec: EngineSpec, path: Path, environ: Mapping[str, str]) -> str:
 
 
 def host(spec: EngineSpec) -> str:
-    """Return the address the engine listens on: loopback, but on a network of its own, where nobody else comes in."""
+    """Return the address the engine listens on: loopback on the machine's own network, else all of the container's.
+
+    Nothing but its one port is published. On the runtime's default network other containers of this machine can
+    reach it nevertheless (Docker's bridge, podman's as root).
+    """
     return "0.0.0.0" if spec.launch == "container" and not on_host_network(spec) else "127.0.0.1"  # noqa: S104
 
 
