@@ -18,7 +18,8 @@ words = sys.argv[1:]
 with open(home / "asked.jsonl", "a") as asked:
     print(json.dumps({{"argv": words, "env": dict(os.environ)}}), file=asked)
 says = json.loads((home / "says.json").read_text())
-verb = next((word for word in words if word in ("version", "image", "pull", "run", "inspect", "kill", "rm", "ps")), "")
+verbs = ("version", "context", "info", "image", "pull", "run", "inspect", "kill", "rm", "ps")
+verb = next((word for word in words if word in verbs), "")
 code, out, err = says.get(verb, [0, "", ""])
 boxes = home / "boxes"
 if verb == "run":

@@ -24,6 +24,9 @@ ANSWER_S: Final = 30.0
 """What a runtime gets to say what it is or knows; one whose daemon hangs answers never."""
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _ELSEWHERE: Final = re.compile(r"(tcp|ssh|https?)://")
+_NAMES_IT: Final = {"docker": ("DOCKER_HOST", ("-H", "--host")), "podman": ("CONTAINER_HOST", ("--url",))}
+"""The variable and the options by which each is told the address of the one that starts containers."""
+SHORT: Final = len("-H")
 _UNKNOWN: Final = re.compile(r"no such image|image not known|no such object|not found", re.IGNORECASE)
 
 
@@ -111,13 +114,48 @@ def _advised(err: str) -> str:
 
 
 def _refuse_elsewhere(spec: EngineSpec, runtime: Runtime, environ: Mapping[str, str]) -> None:
-    """Refuse a runtime that is known to start containers on another machine: our loopback is not its."""
-    variable = "DOCKER_HOST" if runtime.name == "docker" else "CONTAINER_HOST"
-    if _ELSEWHERE.match(environ.get(variable, "")):
-        raise spec.launch_error(
-            f"{variable} lets {runtime.name} start containers on another machine, and an engine is published on that "
-            "machine's loopback only. Unset it, or start the engine there and give its base_url."
+    """Refuse a runtime that starts containers on another machine, or may: our loopback is not its.
+
+    Docker is asked which address it goes by, whatever it has it from (``-H``, ``--context``, ``DOCKER_HOST``, ``docker
+    context use``). podman is asked whether it only talks to a service, which is on this machine for certain where its
+    address is a socket (``--url``, ``CONTAINER_HOST``).
+    """
+    variable, options = _NAMES_IT[runtime.name]
+    given = [_value_of(spec.runtime_args, option) for option in options] + [environ.get(variable, "")]
+    address = next((text for text in given if text), "")
+    if runtime.name == "docker":
+        code, out, _ = run(
+            [*runtime.argv, "context", "inspect", "--format", "{{json .Endpoints.docker.Host}}"], environ
         )
+        address = out.strip().strip('"') if code == 0 and out.strip() else address
+        told = f"Docker goes by {_origin(address)}"
+    else:
+        _, out, _ = run([*runtime.argv, "info", "--format", "{{.Host.ServiceIsRemote}}"], environ)
+        if out.strip() == "true" and not address and platform.system() == "Linux":
+            address = "ssh://"  # of a connection that its own configuration names
+        told = f"podman only talks to a service ({', '.join((*options, '--connection', variable))})"
+    if _ELSEWHERE.match(address):
+        raise spec.launch_error(
+            f"{told}, which starts containers on another machine as far as can be told, and an engine is published on "
+            "that machine's loopback only. Let the runtime be this machine's, or start the engine there and give its "
+            "base_url."
+        )
+
+
+def _value_of(words: Sequence[str], option: str) -> str:
+    """Return what the arguments of a runtime say by an option, an empty text where they do not."""
+    for place, word in enumerate(words):
+        if word == option:
+            return next(iter(words[place + 1 :]), "")
+        if word.startswith(f"{option}=") or (len(option) == SHORT and word.startswith(option)):
+            return word.removeprefix(option).removeprefix("=")
+    return ""
+
+
+def _origin(address: str) -> str:
+    """Return an address without a name or password before its host."""
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def image_of(spec: EngineSpec, runtime: Runtime, environ: Mapping[str, str]) -> Image | None:

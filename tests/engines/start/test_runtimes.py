@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +79,62 @@ def test_one_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
         runtime_of(spec(runtime="/nowhere/docker"), environ(tmp_path))
 
 
-def test_a_docker_on_another_machine_is_refused_because_loopback_is_not_ours(tmp_path: Path) -> None:
-    FakeRuntime(tmp_path, "docker")
+@pytest.mark.parametrize("endpoint", ["tcp://10.0.0.1:2375", "ssh://me:secret@far"])
+def test_a_docker_whose_context_is_another_machine_is_refused_because_loopback_is_not_ours(
+    tmp_path: Path, endpoint: str
+) -> None:
+    FakeRuntime(tmp_path, "docker", context=[0, f'"{endpoint}"\n', ""])
 
-    with pytest.raises(LaunchError, match="DOCKER_HOST lets docker start containers on another machine"):
-        runtime_of(spec(), environ(tmp_path) | {"DOCKER_HOST": "tcp://10.0.0.1:2375"})
+    with pytest.raises(
+        LaunchError, match=r"Docker goes by (tcp|ssh)://(10|far).* starts containers on another machine"
+    ):
+        runtime_of(spec(runtime_args=("--context", "far")), environ(tmp_path))
+
+
+@pytest.mark.parametrize("args", [("-H", "tcp://h:1"), ("-H=tcp://h:1",), ("-Htcp://h:1",), ("--host=ssh://h",), ()])
+def test_one_that_knows_no_contexts_is_told_by_its_arguments_and_variable(
+    tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    FakeRuntime(tmp_path, "docker", context=[1, "", "docker: 'context' is not a docker command.\n"])
+    told = environ(tmp_path) | ({} if args else {"DOCKER_HOST": "tcp://h:1"})
+
+    with pytest.raises(LaunchError, match=r"Docker goes by (tcp|ssh)://h"):
+        runtime_of(spec(runtime_args=args), told)
+
+
+@pytest.mark.parametrize("endpoint", ["unix:///var/run/docker.sock", "npipe:////./pipe/docker_engine", ""])
+def test_a_docker_of_this_machine_is_taken_whatever_a_variable_that_it_does_not_go_by_says(
+    tmp_path: Path, endpoint: str
+) -> None:
+    FakeRuntime(tmp_path, "docker", context=[0, f'"{endpoint}"\n', ""])
+
+    assert runtime_of(spec(runtime_args=("--context=here",)), environ(tmp_path)).name == "docker"
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="elsewhere podman is always a service of a virtual machine")
+@pytest.mark.parametrize(
+    ("args", "variable", "refused"),
+    [
+        (("--remote",), "", True),
+        (("--connection", "far"), "", True),
+        (("--url", "ssh://far/podman.sock"), "", True),
+        ((), "tcp://far:1", True),
+        (("--url=unix:///run/podman.sock",), "", False),
+        ((), "unix:///run/podman.sock", False),
+    ],
+)
+def test_a_podman_that_talks_to_a_service_is_taken_by_a_socket_only(
+    tmp_path: Path, args: tuple[str, ...], variable: str, refused: bool
+) -> None:
+    FakeRuntime(tmp_path, "podman", info=[0, "true\n", ""])
+    told = environ(tmp_path) | ({"CONTAINER_HOST": variable} if variable else {})
+
+    with contextlib.ExitStack() as stack:
+        if refused:
+            stack.enter_context(
+                pytest.raises(LaunchError, match=r"podman only talks to a service \(--url, --connection")
+            )
+        assert runtime_of(spec(runtime_args=args), told).name == "podman"
 
 
 @pytest.mark.parametrize(
