@@ -76,7 +76,7 @@ def _options(word: str, after: str) -> list[tuple[str, str]]:
     if not _SHORT.match(word):
         name, equals, content = word.partition("=")
         return [(name, content if equals else after)]
-    options = []
+    options: list[tuple[str, str]] = []
     for place, letter in enumerate(word[1:], start=1):
         rest = word[place + 1 :]
         if letter in _VALUED or rest.startswith("="):
