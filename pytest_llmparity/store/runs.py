@@ -328,6 +328,13 @@ class Store(Looks, Documents):
             db.executemany(PUT_SAMPLE, rows)
             db.executemany(PUT_TOKENS, tokens)
 
+    def forget(self, run: str, engine: str, keys: Iterable[Key]) -> None:
+        """Remove samples of an engine, so that they are missing."""
+        where = "run = ? AND engine = ? AND request_sha256 = ? AND case_id = ? AND phase = ? AND repeat = ?"
+        query = f"DELETE FROM samples WHERE {where} AND concurrency = ?"  # noqa: S608 - our own names
+        with self._file.write() as db:
+            db.executemany(query, [(run, engine, *key) for key in keys])
+
     def get(self, run: str, engine: str, *, phases: Collection[Phase] | None = None) -> list[Sample]:
         """Return an engine's samples of these phases (``None``: all), sorted by phase, case and repeat."""
         return self._samples(run, engine, tuple(Phase) if phases is None else phases)

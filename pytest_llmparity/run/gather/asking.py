@@ -15,6 +15,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, floor_s
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.words.explain import count
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.company import Company
@@ -193,6 +194,14 @@ class Asking:
             counted = counted or any(due.values())
             for step in steps:
                 await asked.send(step, floor=True)
+            while torn := await outside(lambda: asked.torn(steps)):
+                self._progress.more(name, len(torn))
+                self._ledger.notes.append(
+                    f"{name} was started again on another machine while its noise floor was measured: "
+                    f"{count(len({job.case for job in torn}), 'prompt')} of it asked anew there, warm from the first on"
+                )
+                for step in steps:
+                    await asked.send(step, floor=True)
             begun += steps
         return not any(self.missing(name, step) for step in begun)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
@@ -19,7 +20,7 @@ from pytest_llmparity.run.gather.ledger import Ledger
 from pytest_llmparity.run.gather.reconnect import Watch
 from pytest_llmparity.run.gather.replicas.lines import Line, OwnLine, Replicas, homes_of
 from pytest_llmparity.run.gather.sender import Ready
-from pytest_llmparity.run.loop import all_of
+from pytest_llmparity.run.loop import all_of, outside
 from pytest_llmparity.run.plan import Job, Step
 from pytest_llmparity.store.runs import Key, Store, key_of
 
@@ -62,6 +63,10 @@ class EngineAsked:
         self._own = have_own(store, run, name, ready)
         self._homes: Mapping[str, int] = {}
         self._of_each = False
+        self._in_floor = False
+        self._floor_of: dict[tuple[str, str], set[tuple[str, int]]] = {}
+        self._own_of: dict[tuple[int, str, str], set[int]] = {}
+        self._starts: Counter[str] = Counter()
         there = [each for each in ready.replicas if not fleet.lost(each)]
         self._replicas = Replicas(
             [each.name for each in ready.replicas],
@@ -75,8 +80,40 @@ class EngineAsked:
         """Hang up."""
         await self._replicas.aclose()
 
+    def torn(self, steps: Sequence[Step]) -> list[Job]:
+        """Return the requests of a round of the noise floor whose cases were answered before and after a new start.
+
+        What two machines differ by is not what the engine differs from itself, so these cases are to be asked anew:
+        from now on nothing is known of them, here and in the store.
+        """
+        torn = {asked for asked, by in self._floor_of.items() if len(by) > 1}
+        jobs = [job for step in steps for job in self._ready.jobs(step) if (job.request_sha256, job.case) in torn]
+        if jobs:
+            keys = set(map(key_of_job, jobs))
+            self._have -= keys
+            self._store.forget(self._run, self._name, keys)
+            self._forget_own(steps)
+        for asked in torn:
+            del self._floor_of[asked]
+        return jobs
+
+    def _forget_own(self, steps: Sequence[Step]) -> None:
+        """Forget what a replica answered for itself in part before it was started again."""
+        keys: dict[tuple[str, str], set[Key]] = {}
+        for job in (job for step in steps for job in self._ready.jobs(step)):
+            keys.setdefault((job.request_sha256, job.case), set()).add(key_of_job(job))
+        for place, own in enumerate(self._own):
+            if not self._starts[self._replicas.names[place]]:
+                continue
+            for asked, of_case in keys.items():
+                if len(self._own_of.get((place, *asked), ())) > 1 or not of_case <= own:
+                    own -= of_case
+                    self._store.forget(self._run, own_name(self._name, place), of_case)
+                    self._own_of.pop((place, *asked), None)
+
     async def send(self, step: Step, *, floor: bool = False) -> None:
         """Send what is missing of a step; ``floor``: it measures what the engine differs from itself."""
+        self._in_floor = floor
         self._homes = homes_of(step.unit.prompts, len(self._ready.replicas))
         allowance, mixed = self._ledger.allowance, 0
         if floor and self._own and step.unit.application is None:
@@ -88,6 +125,7 @@ class EngineAsked:
                 mixed = await self._replicas.ask_each(each, concurrency=step.concurrency, allowance=allowance)
             finally:
                 self._of_each = False
+            await outside(lambda: self._adopt(step))
         jobs = missing(self._ready, step, self._have)
         self._begun(bool(jobs))
         if step.unit.application is not None:
@@ -101,6 +139,27 @@ class EngineAsked:
                 "asked again, each on a connection of its own"
             )
 
+    def _adopt(self, step: Step) -> None:
+        """Take what a replica that is lost left of the noise floor from one that has answered it for itself.
+
+        The whole case, as the floor of one case is of one replica.
+        """
+        names, there = self._replicas.names, self._replicas.there
+        left: dict[str, set[tuple[str, str]]] = {}
+        for job in missing(self._ready, step, self._have) if there else ():
+            left.setdefault(there[self._homes[job.case] % len(there)], set()).add((job.request_sha256, job.case))
+        for survivor, asked in left.items():
+            own = self._store.get(self._run, own_name(self._name, names.index(survivor)))
+            taken = [msgspec.structs.replace(s, engine=self._name) for s in own if (s.request_sha256, s.case) in asked]
+            self._store.put(self._run, taken)
+            keys = set(map(key_of, taken))
+            kept = {(key.request_sha256, key.case) for key in self._have - keys}
+            self._have |= keys
+            for case in asked:
+                starts = self._own_of.get((names.index(survivor), *case), {self._starts[survivor]})
+                before = self._floor_of.get(case, set()) if case in kept else set()
+                self._floor_of[case] = before | {(survivor, start) for start in starts}
+
     def _begun(self, any_sent: bool) -> None:
         if any_sent:
             asyncio.get_running_loop().call_later(_ON_THEIR_WAY_S, self._meanwhile)
@@ -112,8 +171,15 @@ class EngineAsked:
             place = self._replicas.names.index(replica)
             own = [msgspec.structs.replace(sample, engine=own_name(self._name, place)) for sample in samples]
             self._own[place].update(map(key_of, own))
+            for sample in own:
+                self._own_of.setdefault((place, sample.request_sha256, sample.case), set()).add(self._starts[replica])
             self._store.put(self._run, own)
             as_engine = [sample for sample in as_engine if self._homes[sample.case] == place]
+        if self._in_floor:
+            for sample in as_engine:
+                self._floor_of.setdefault((sample.request_sha256, sample.case), set()).add(
+                    (replica, self._starts[replica])
+                )
         self._have.update(map(key_of, as_engine))
         self._store.put(self._run, as_engine)
         for _ in samples:
@@ -126,6 +192,7 @@ class EngineAsked:
     def _anew(self, name: str) -> Line | None:
         """Start an engine again whose machines are gone; return what asks it, ``None`` where it is not what it was."""
         adapter = self._fleet.anew(name)
+        self._starts[name] += 1
         self._another(self._name)
         return None if adapter is None else self._fleet.line(adapter)
 

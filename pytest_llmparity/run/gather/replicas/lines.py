@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pytest_llmparity.core.errors import LLMParityError, NotAsked
 from pytest_llmparity.core.prompts import PromptSet
@@ -20,6 +20,8 @@ from pytest_llmparity.run.plan import Job
 from pytest_llmparity.settings.specification import EngineSpec
 
 Deliver = Callable[[Sequence[Sample]], None]
+STARTED_AGAIN: Final = 2
+"""How often an engine whose machines are gone is started again while its prompts are asked: it may be its own doing."""
 
 
 class NodeLost(LLMParityError):
@@ -136,6 +138,12 @@ class Replicas:
         self._deliver = deliver
         self._note = note
         self._again = again
+        self._revivals = 0
+
+    @property
+    def there(self) -> list[str]:
+        """The replicas that can be asked."""
+        return [name for name in self.names if name in self._lines]
 
     async def aclose(self) -> None:
         """Hang up."""
@@ -161,7 +169,7 @@ class Replicas:
                     unsent = NotAsked("not asked: every machine that the engine ran on is gone", case=job.case)
                     self._deliver(self.names[0], [failed(self.names[0], job, unsent, attempts=0)])
                 break
-            there = [name for name in self.names if name in self._lines]
+            there = self.there
             dealt_to: dict[str, list[Job]] = {name: [] for name in there}
             for job in left:
                 home = self.names[homes[job.case]]
@@ -172,6 +180,10 @@ class Replicas:
 
     async def _revived(self) -> bool:
         """Start the first replica anew where it can be; its machine may be another."""
+        if self._revivals == STARTED_AGAIN:
+            self._note(f"{self.names[0]} was lost {STARTED_AGAIN + 1} times and is not started again")
+            return False
+        self._revivals += 1
         line = await outside(lambda: self._again(self.names[0]))
         if line is not None:
             self._lines[self.names[0]] = line
