@@ -1,4 +1,4 @@
-"""Joining a cluster of Ray, and seeing beforehand that the engines of a run can run on it."""
+"""Joining a cluster of Ray, and seeing that its nodes can run what is ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
@@ -18,9 +17,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_llmparity.core.errors import UsageError
-from pytest_llmparity.core.words.explain import count
 from pytest_llmparity.run.loop import in_thread
-from pytest_llmparity.settings.specification import EngineSpec, bundle_of
 
 PACKAGE: Final = "pytest-llmparity"
 REACHED_S: Final = 5.0
@@ -119,52 +116,6 @@ def refuse_unfit(nodes: Sequence[Mapping[str, Any]]) -> None:
                 f"--parity-executor ray: {PACKAGE} is {theirs} on {where} and {ours} here; install the same version "
                 f"there: pip install '{PACKAGE}[ray]=={ours}'"
             )
-
-
-def refuse_unplaceable(specs: Sequence[EngineSpec], nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ``UsageError`` where the cluster will never have what engines need, whoever else uses it."""
-    there = [dict(node["Resources"]) for node in nodes if node["Alive"]]
-    wanted: Counter[str] = Counter()
-    for spec in specs:
-        bundle = bundle_of(spec)
-        if not any(all(node.get(what, 0.0) >= much for what, much in bundle.items()) for node in there):
-            raise UsageError(
-                f"--parity-executor ray: {spec.name} needs {amounts(bundle)} on one node, and no node has that; "
-                f"{_has(there)}. Change num_cpus, num_gpus or resources of [engines.{spec.name}]"
-            )
-        for what, much in bundle.items():
-            wanted[what] += much * spec.replicas  # type: ignore[assignment]  # a counter of fractions
-    total = {what: sum(node.get(what, 0.0) for node in there) for what in wanted}
-    short = [what for what in wanted if wanted[what] > total[what] + 1e-9]
-    if short:
-        who = ", ".join(f"{spec.name}{f' {spec.replicas} times' if spec.replicas > 1 else ''}" for spec in specs)
-        missing = " and ".join(f"{wanted[what]:g} {what} where the cluster has {total[what]:g}" for what in short)
-        raise UsageError(
-            f"--parity-executor ray: all engines together ({who}) need {missing}; take fewer replicas or engines, or "
-            "let each have less"
-        )
-
-
-def amounts(bundle: Mapping[str, float]) -> str:
-    """Return resources in words.
-
-    >>> amounts({"CPU": 1.0, "GPU": 0.5})
-    '1 CPU and 0.5 GPU'
-    """
-    return " and ".join(f"{much:g} {what}" for what, much in bundle.items())
-
-
-def _has(there: Sequence[Mapping[str, float]]) -> str:
-    shown = []
-    for node in there:
-        of_node = {what: much for what, much in node.items() if what in ("CPU", "GPU") or not _own(what)}
-        shown.append(amounts(dict(sorted(of_node.items()))) or "nothing")
-    return f"{count(len(there), 'node')}: {'; '.join(shown)}"
-
-
-def _own(resource: str) -> bool:
-    """Tell whether Ray itself made up a resource."""
-    return resource in ("memory", "object_store_memory") or resource.startswith(("node:", "accelerator_type:"))
 
 
 def first_line(error: BaseException) -> str:

@@ -30,10 +30,10 @@ from pytest_llmparity.run.gather.cluster.joining import (
     connect,
     first_line,
     refuse_unfit,
-    refuse_unplaceable,
 )
 from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order, Started
 from pytest_llmparity.run.gather.cluster.relay import Relay
+from pytest_llmparity.run.gather.cluster.resources import refuse_unplaceable
 from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.replicas.lines import Deliver, NodeLost
 from pytest_llmparity.run.loop import LoopThread
