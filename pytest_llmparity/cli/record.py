@@ -90,6 +90,7 @@ def _record(asked: argparse.Namespace) -> int:
 def _engine(asked: argparse.Namespace) -> tuple[EngineSpec, Settings]:
     """Return the one engine that is recorded; what is wrong with it is told before anything starts."""
     from pytest_llmparity.core.errors import EngineSelectionError
+    from pytest_llmparity.settings.given.contradictions import check_recordable
 
     settings = selected(argparse.Namespace(**{**vars(asked), "engines": [asked.engine], "more": None})).settings
     if len(settings.engines) != 1:
@@ -99,6 +100,7 @@ def _engine(asked: argparse.Namespace) -> tuple[EngineSpec, Settings]:
         raise EngineSelectionError(
             f"{spec.name} has answers that were recorded already; name an engine that is there to answer"
         )
+    check_recordable(spec)
     return spec, settings
 
 

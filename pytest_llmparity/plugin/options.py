@@ -112,6 +112,7 @@ def _noting(settings: Settings, file: str | None) -> Settings:
     from pathlib import Path
 
     from pytest_llmparity.core.errors import EngineSelectionError
+    from pytest_llmparity.settings.given.contradictions import check_recordable
 
     if len(settings.engines) != 1:
         names = ", ".join(spec.name for spec in settings.engines)
@@ -120,6 +121,7 @@ def _noting(settings: Settings, file: str | None) -> Settings:
             "-- and out of addopts"
         )
     (spec,) = settings.engines
+    check_recordable(spec, executor=settings.executor)
     return dataclasses.replace(settings, engines=(dataclasses.replace(spec, recorder=Path(file)),))
 
 

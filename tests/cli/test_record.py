@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity.core.errors import UsageError
+from pytest_llmparity.settings.given.contradictions import check_recordable
+from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing.script import Fault
 from tests.cli.test_golden import GATE, prompts
 
@@ -40,6 +43,36 @@ def test_misuse_is_said_before_anything_runs(shell: Shell, words: tuple[str, ...
 
     assert (told.code, why in told.err) == (4, True), told.err
     assert told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("keys", "words", "why"),
+    [
+        ("replicas = 2\n", ("--prompts", "p.jsonl"), "prod is started 2 times (replicas); record it with replicas = 1"),
+        ("replicas = 2\n", (), "prod is started 2 times (replicas); record it with replicas = 1"),
+        ("", ("--", "--parity-executor", "ray"), "pytest ended with exit code 4, so nothing is recorded"),
+    ],
+)
+def test_an_engine_that_answers_in_several_places_is_not_recorded(
+    shell: Shell, keys: str, words: tuple[str, ...], why: str
+) -> None:
+    model = "kind = 'llamacpp'\nmodel = 'm.gguf'\n"
+    (shell.path / "llmparity.toml").write_text(f"[engines.prod]\n{model}{keys}")
+    (shell.path / "m.gguf").touch()
+    (shell.path / "test_other.py").write_text("def test_other(): ...\n")
+
+    told = shell.run("record", "prod", *words)
+
+    assert told.code == 4
+    assert why in told.err
+    assert not (shell.path / "recordings").exists()
+
+
+def test_one_that_is_placed_on_a_cluster_is_refused_and_one_that_runs_elsewhere_is_not() -> None:
+    with pytest.raises(UsageError, match=r"prod would run on a cluster \(executor = 'ray'\)"):
+        check_recordable(EngineSpec(name="prod", launch="process"), executor="ray")
+
+    check_recordable(EngineSpec(name="prod", base_url="http://127.0.0.1:9"), executor="ray")
 
 
 @pytest.mark.slow

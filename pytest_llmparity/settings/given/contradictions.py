@@ -157,3 +157,15 @@ def check_placed(engines: Sequence[EngineSpec], *, executor: str, residency: str
         f"residency = 'one-at-a-time' keeps one engine in the memory of this machine, and {what}; use residency = "
         "'together'"
     )
+
+
+def check_recordable(spec: EngineSpec, *, executor: str = LOCAL) -> None:
+    """Refuse to record an engine whose answers come in several places: they are noted as they come in, in one."""
+    why = f"is started {spec.replicas} times (replicas)" if spec.replicas > 1 else ""
+    if executor != LOCAL and spec.launched:
+        why = why or f"would run on a cluster (executor = {executor!r})"
+    if why:
+        raise UsageError(
+            f"llmparity record notes what one engine of this machine answers, and {spec.name} {why}; record it with "
+            "replicas = 1 and --parity-executor local"
+        )
