@@ -7,22 +7,18 @@ the owner by the run's token.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-import msgspec
 import ray
 from ray.exceptions import GetTimeoutError, NodeDiedError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from pytest_llmparity.core.errors import KeeperError, LaunchError, UsageError
-from pytest_llmparity.core.sample import Sample, to_json
+from pytest_llmparity.core.errors import LaunchError, UsageError
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.cluster.joining import (
     LOOKED_S,
@@ -31,13 +27,12 @@ from pytest_llmparity.run.gather.cluster.joining import (
     first_line,
     refuse_unfit,
 )
-from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order, Started
+from pytest_llmparity.run.gather.cluster.node import EngineNode, Order, Started
 from pytest_llmparity.run.gather.cluster.relay import Relay
+from pytest_llmparity.run.gather.cluster.remote import RemoteLine
 from pytest_llmparity.run.gather.cluster.resources import refuse_unplaceable
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.replicas.lines import Deliver, NodeLost
+from pytest_llmparity.run.gather.replicas.lines import NodeLost
 from pytest_llmparity.run.loop import LoopThread
-from pytest_llmparity.run.plan import Job
 from pytest_llmparity.settings.specification import EngineSpec, bundle_of
 
 PLACED_S: Final = 600.0
@@ -280,67 +275,6 @@ class _Node:
     def _lost(self, error: Exception) -> NodeLost:
         self.lost = True
         return NodeLost(f"{self.name}: {self.where} of the cluster is gone ({type(error).__name__})")
-
-
-class RemoteLine:
-    """Has a replica asked on its node, and brings what it answers. Satisfies ``Line``."""
-
-    def __init__(self, node: _Node, adapter: Adapter) -> None:
-        self._node = node
-        self._adapter = adapter
-        self._sent = 0
-
-    async def send(self, jobs: Sequence[Job], *, concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
-        """Send the jobs; raises :class:`NodeLost` when the node is gone."""
-        mixed, left = 0, list(jobs)
-        while left and (granted := allowance.grant(len(left))):
-            answered: set[tuple[str, int]] = set()
-
-            def delivered(samples: Sequence[Sample], answered: set[tuple[str, int]] = answered) -> None:
-                answered.update((sample.case, sample.repeat) for sample in samples)
-                deliver(samples)
-
-            try:
-                whole = await self._send(left[:granted], concurrency, allowance, delivered)
-            except NodeLost:
-                allowance.give_back(granted - len(answered))
-                raise
-            allowance.give_back(granted - whole.sent)
-            allowance.retries += whole.retries
-            mixed += whole.mixed
-            if whole.late:
-                allowance.out_of_time()
-            # Retries are counted too: where requests are limited, they leave some unsent.
-            left = [job for job in left if (job.case, job.repeat) not in answered]
-        return mixed
-
-    async def _send(self, jobs: Sequence[Job], concurrency: int, allowance: Allowance, deliver: Deliver) -> Answered:
-        self._sent += 1
-        number = f"{os.getpid()}-{id(self)}-{self._sent}"
-        asked = Asked(
-            jobs=jobs,
-            concurrency=concurrency,
-            allowed=len(jobs) if allowance.limited else None,
-            left_s=allowance.left_s,
-            can=to_json(self._adapter.can),
-        )
-        whole: Answered | None = None
-        try:
-            await self._node.call("ask", number, msgspec.msgpack.encode(asked))
-            while whole is None:
-                some = msgspec.msgpack.decode(await self._node.call("more", number), type=Answered)
-                if some.samples:
-                    deliver(some.samples)
-                whole = some if some.done else None
-        except asyncio.CancelledError:
-            self._node.leave("halt", number)
-            raise
-        if whole.error:
-            raise KeeperError(f"{self._node.name}, asked on {self._node.where}: {whole.error}")
-        return whole
-
-    async def aclose(self) -> None:
-        """Nothing is open between two calls."""
 
 
 def _moved(group: PlacementGroup, index: int, place: str, stop: Callable[[], str | None]) -> None:
