@@ -177,6 +177,32 @@ def test_verdicts_are_those_of_one_machine(
     assert "not alike" not in run.output
 
 
+def of_ray() -> set[int]:
+    """The processes of clusters on this machine."""
+    return {
+        process.pid for process in psutil.process_iter(["name"]) if process.info["name"] in ("raylet", "gcs_server")
+    }
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "workers"])
+def test_a_cluster_that_is_started_for_the_run_lives_as_long(
+    workers: list[str], here: LiveRun, launch: Callable[..., LiveRun], suite: str, config: str
+) -> None:
+    """Ray's own processes end with the thread that started them."""
+    before = of_ray()
+    config = config.replace("replicas = 2", "replicas = 2\nnum_cpus = 0.5").replace(
+        "resources = {two = 1}", "num_cpus = 0.5"
+    )
+    run = launch(
+        "--engines=f16,q4", "--parity-explain-requests=0", "--parity-executor=ray", *workers, suite=suite, config=config
+    )
+
+    assert run.wait() == 1, run.output
+    assert outcomes(run) == outcomes(here)
+    left = [psutil.Process(pid) for pid in of_ray() - before]
+    assert not psutil.wait_procs(left, 15)[1]
+
+
 def written(process: psutil.Process) -> str:
     """The command line of a process, empty of one that is gone."""
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -17,7 +16,6 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_llmparity.core.errors import UsageError
-from pytest_llmparity.run.loop import in_thread
 
 PACKAGE: Final = "pytest-llmparity"
 REACHED_S: Final = 5.0
@@ -28,13 +26,13 @@ LOOKED_S: Final = 120.0
 """How long a node may take to say what is installed on it: the first process of a job is started for that."""
 
 
-def connect(address: str, token: str) -> bool:
-    """Join a cluster, or start one on this machine; tell whether the connection is ours to end.
+def connect(address: str, token: str) -> Callable[[], None]:
+    """Join a cluster, or start one on this machine; return what leaves it, which does nothing to one that was joined.
 
     ``UsageError`` for an address where none answers, and for one of another version.
     """
     if ray.is_initialized():
-        return False
+        return lambda: None
     if address.startswith("ray://"):
         raise UsageError(
             f"--parity-executor ray={address}: a client of Ray has no part in its cluster; run pytest on a machine of "
@@ -47,14 +45,36 @@ def connect(address: str, token: str) -> bool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # for one that is started here
         options["include_dashboard"] = None
     # In a thread of its own: Ray takes SIGTERM over in the main one, which is pytest's.
-    joined = in_thread(functools.partial(_init, options), name="llmparity-ray")
-    done = threading.Event()
+    joined, done, left = Future[None](), threading.Event(), threading.Event()
     joined.add_done_callback(lambda _: done.set())
+    threading.Thread(target=_belong, args=(options, joined, left), name="llmparity-ray", daemon=True).start()
+
+    def leave() -> None:
+        try:
+            ray.shutdown()
+        finally:
+            left.set()
+
     if not done.wait(CONNECTED_S):
         where = address or "on this machine"
         raise UsageError(f"--parity-executor ray: no cluster of Ray answered {where} within {CONNECTED_S:g} s")
     _raise_if_failed(joined, address)
-    return True
+    return leave
+
+
+def _belong(options: Mapping[str, Any], joined: Future[None], left: threading.Event) -> None:
+    """Join, and stay until everybody has left: Linux ends what Ray started here with the thread that started it.
+
+    Ray asks for that by ``PR_SET_PDEATHSIG`` (``ray/_private/utils.py``), which means a thread and not its process
+    (prctl(2)).
+    """
+    try:
+        _init(options)
+    except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+        joined.set_exception(error)
+    else:
+        joined.set_result(None)
+        left.wait()
 
 
 def _init(options: Mapping[str, Any]) -> None:

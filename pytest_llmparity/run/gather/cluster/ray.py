@@ -87,11 +87,17 @@ class RayCluster:
     """
 
     def __init__(
-        self, owner: Any, *, owns: bool, ours: bool, logs: Path, secrets: Callable[[EngineSpec], Mapping[str, str]]
+        self,
+        owner: Any,
+        *,
+        owns: bool,
+        leave: Callable[[], None],
+        logs: Path,
+        secrets: Callable[[EngineSpec], Mapping[str, str]],
     ) -> None:
         self._owner = owner
         self._owns = owns
-        self._ours = ours
+        self._leave = leave
         self._logs = logs
         self._secrets = secrets
         self._loop = LoopThread()
@@ -111,7 +117,7 @@ class RayCluster:
         secrets: Callable[[EngineSpec], Mapping[str, str]],
     ) -> RayCluster:
         """Connect and see whether these engines can run there; ``UsageError`` says why not, before anything starts."""
-        ours = connect(executor.partition("=")[2], token)
+        leave = connect(executor.partition("=")[2], token)
         try:
             refuse_unfit(ray.nodes())
             refuse_unplaceable(specs, ray.nodes())
@@ -122,16 +128,16 @@ class RayCluster:
             ray.get(owner.actors.remote(), timeout=LOOKED_S)
         except (RayError, GetTimeoutError) as error:
             raise UsageError(f"--parity-executor ray: the cluster cannot be used: {first_line(error)}") from error
-        return cls(owner, owns=True, ours=ours, logs=logs, secrets=secrets)
+        return cls(owner, owns=True, leave=leave, logs=logs, secrets=secrets)
 
     @classmethod
     def join(
         cls, address: str, *, token: str, logs: Path, secrets: Callable[[EngineSpec], Mapping[str, str]]
     ) -> RayCluster:
         """Connect another process of the run; ``address`` is the first one's."""
-        ours = connect(address, token)
+        leave = connect(address, token)
         owner = ray.get_actor(_OWNER, namespace=token)
-        return cls(owner, owns=False, ours=ours, logs=logs, secrets=secrets)
+        return cls(owner, owns=False, leave=leave, logs=logs, secrets=secrets)
 
     @property
     def address(self) -> str:
@@ -220,8 +226,7 @@ class RayCluster:
         finally:
             self._loop.close()
             self._nodes.clear()
-            if self._ours:
-                ray.shutdown()
+            self._leave()
         return []
 
     def _stop_all(self) -> None:
