@@ -342,7 +342,14 @@ class Fleet:
             in_thread(functools.partial(self._engage_one, each), name=f"llmparity-start-{each.name}")
             for each in spec.each
         ]
-        return together([result_of(each) for each in starting])
+        engaged = together([result_of(each) for each in starting])
+        if self._there(spec) is None and (spec.gpus is not None or any(self._gpus())):
+            shared = (
+                f"{spec.name}: its {spec.replicas} replicas see the same GPUs of this machine, nobody deals them out"
+            )
+            record = dataclasses.replace(engaged.record, notes=(*engaged.record.notes, shared))
+            engaged = dataclasses.replace(engaged, record=record)
+        return engaged
 
     def _engage_one(self, spec: EngineSpec) -> Engaged:
         try:

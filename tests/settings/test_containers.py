@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from pytest_llmparity.core.errors import ConfigError
+from pytest_llmparity.core.errors import ConfigError, UsageError
 from pytest_llmparity.settings.configuration import Places, parse_config, select
+from pytest_llmparity.settings.given.contradictions import check_placed
 from pytest_llmparity.settings.selection import parse_engines
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -144,3 +146,23 @@ def test_what_is_no_key_may_be_there() -> None:
     words = ("-e", "OMP_NUM_THREADS=4", "--env", "HF_TOKEN", "--privileged", "--pid=host", "-v/p:/d", "-qm4g", "-utipd")
 
     assert spec_of(BOXED + f"run_args = {list(words)}").run_args == words
+
+
+@pytest.mark.parametrize(
+    ("keys", "refused"),
+    [
+        ('gpus = "all"', "names the GPUs of its container by gpus"),
+        ('run_args = ["--gpus=all"]', "by run_args"),
+        ('num_gpus = 1\nrun_args = ["--device", "nvidia.com/gpu=all"]', "by run_args"),
+        ('gpus = "all"\nnum_gpus = 1', ""),
+        ("", ""),
+    ],
+)
+def test_on_a_cluster_the_gpus_of_a_container_are_those_it_is_given_there(keys: str, refused: str) -> None:
+    spec = spec_of(BOXED + keys)
+    check_placed([spec], executor="local", residency="together")
+
+    with contextlib.ExitStack() as stack:
+        if refused:
+            stack.enter_context(pytest.raises(UsageError, match=refused))
+        check_placed([spec], executor="ray", residency="together")

@@ -147,7 +147,17 @@ def check_portion(given: Given) -> None:
 
 
 def check_placed(engines: Sequence[EngineSpec], *, executor: str, residency: str) -> None:
-    """Refuse engines in memory one at a time where they are started several times, or on machines of their own."""
+    """Refuse engines in memory one at a time where they are started several times, or on machines of their own.
+
+    And containers on a cluster whose GPUs are named for one machine: all on a node would take the same ones.
+    """
+    for spec in engines if executor != LOCAL else ():
+        named = any("--gpus" in word or "nvidia.com/gpu" in word for word in spec.run_args)
+        if spec.launched and (named or (spec.gpus is not None and not spec.num_gpus)):
+            raise UsageError(
+                f"[engines.{spec.name}] names the GPUs of its container by {'run_args' if named else 'gpus'}, and "
+                f"executor = {executor!r} gives each replica its own; write num_gpus = 1, and its container sees those"
+            )
     several = [spec.name for spec in engines if spec.replicas > 1]
     if residency != "one-at-a-time" or (executor == LOCAL and not several):
         return

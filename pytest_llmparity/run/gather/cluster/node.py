@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pytest_llmparity.core.errors import LaunchError, reason_of
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.sample import Sample, from_json
 from pytest_llmparity.engines import registry
@@ -125,7 +126,10 @@ class EngineNode:
 
     def _start(self, order: Order) -> Started:
         registry.discover()
-        spec = dataclasses.replace(order.spec, replicas=1)
+        try:
+            spec = with_gpus(dataclasses.replace(order.spec, replicas=1), os.environ)
+        except LaunchError as error:
+            return Started(error=reason_of(error, order.spec.name))
         self._keeper = keeper = Keeper.spawn(self._folder, apart=True)
         self._fleet = Fleet(
             {spec.name: spec},
@@ -248,3 +252,20 @@ class EngineNode:
     async def tail(self) -> str:
         """Return the last lines of the engine's log."""
         return "" if self._adapter is None else log_tail(self._folder / "logs" / f"{self._adapter.name}.log")
+
+
+def with_gpus(spec: EngineSpec, environ: Mapping[str, str]) -> EngineSpec:
+    """Return a specification whose container sees the GPUs that this process was given, and no others.
+
+    A process inherits ``CUDA_VISIBLE_DEVICES``, a container does not. ``LaunchError`` where nobody says which they are.
+    Never tried with a GPU.
+    """
+    if spec.launch != "container" or not spec.num_gpus:
+        return spec
+    given = environ.get("CUDA_VISIBLE_DEVICES", "")
+    if not given:
+        raise spec.launch_error(
+            f"num_gpus is {spec.num_gpus:g} and Ray does not say which GPUs those are (CUDA_VISIBLE_DEVICES is not "
+            "set), so its container would see none or all."
+        )
+    return dataclasses.replace(spec, gpus=given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 
@@ -12,10 +13,11 @@ import msgspec
 import psutil
 import pytest
 
+from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.sample import Phase, Request, Sample, Sampling, from_json, to_json
 from pytest_llmparity.engines import registry
-from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order
+from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order, with_gpus
 from pytest_llmparity.run.gather.cluster.relay import Relay
 from pytest_llmparity.run.gather.replicas.lines import NodeLost
 from pytest_llmparity.run.loop import LoopThread, outside
@@ -148,3 +150,13 @@ def test_what_crosses_is_what_was_sent() -> None:
 
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(Answered(samples=[sample])), type=Answered).samples == [sample]
     assert from_json(Capabilities, to_json(Capabilities(logprobs=True))) == Capabilities(logprobs=True)
+
+
+def test_a_container_sees_the_gpus_that_its_process_was_given_and_a_process_needs_no_word() -> None:
+    boxed = EngineSpec(name="a", launch="container", image="i:1", num_gpus=0.5, gpus="all")
+
+    assert with_gpus(boxed, {"CUDA_VISIBLE_DEVICES": "3"}).gpus == "3"
+    for spec in (dataclasses.replace(boxed, launch="process"), dataclasses.replace(boxed, num_gpus=None)):
+        assert with_gpus(spec, {"CUDA_VISIBLE_DEVICES": "3"}) is spec
+    with pytest.raises(LaunchError, match=r"a: .*Ray does not say which GPUs those are"):
+        with_gpus(boxed, {})

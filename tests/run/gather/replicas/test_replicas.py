@@ -203,3 +203,13 @@ def test_an_engine_that_is_started_again_elsewhere_has_the_weights_it_had(
 
 def unwanted() -> Keeper:
     raise AssertionError("nothing is started here")
+
+
+@pytest.mark.parametrize("gpus", [None, "all"])
+def test_replicas_of_this_machine_that_share_its_gpus_are_told(tmp_path: Path, gpus: str | None) -> None:
+    spec = EngineSpec(name="a", kind="llamacpp", model="m", launch="container", image="i", gpus=gpus, replicas=2)
+    fleet = Fleet({"a": spec}, keeper=unwanted, workdir=tmp_path, environ={"PATH": ""}, gpus=lambda: (None, None))
+
+    notes = fleet.engage("a").record.notes
+
+    assert ("a: its 2 replicas see the same GPUs of this machine, nobody deals them out" in notes) is (gpus is not None)
