@@ -230,7 +230,9 @@ class EngineNode:
         return number
 
     async def tell(self, number: int, sent: bytes) -> None:
-        """Write to a connection; nothing says that no more will come."""
+        """Write to a connection; nothing says that no more will come. To one that was hung up nothing is told."""
+        if number not in self._lines:
+            return
         _, writer = self._lines[number]
         if not sent:
             writer.write_eof()
@@ -239,7 +241,9 @@ class EngineNode:
         await writer.drain()
 
     async def hear(self, number: int) -> bytes:
-        """Return what comes next on a connection, nothing at its end."""
+        """Return what comes next on a connection, nothing at its end: both ends may hang up at the same time."""
+        if number not in self._lines:
+            return b""
         reader, _ = self._lines[number]
         return await reader.read(_READ)
 

@@ -160,3 +160,13 @@ def test_a_container_sees_the_gpus_that_its_process_was_given_and_a_process_need
         assert with_gpus(spec, {"CUDA_VISIBLE_DEVICES": "3"}) is spec
     with pytest.raises(LaunchError, match=r"a: .*Ray does not say which GPUs those are"):
         with_gpus(boxed, {})
+
+
+async def test_a_connection_that_was_hung_up_has_ended_for_whoever_still_listens() -> None:
+    node = EngineNode()
+    try:
+        await node.hang_up(1)
+        await node.tell(1, b"x")
+        assert await node.hear(1) == b""
+    finally:
+        await node.stop()
