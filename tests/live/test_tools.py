@@ -110,7 +110,7 @@ from pytest_llmparity import check
 
 @pytest.mark.parity(
     "{loops}",
-    check.tools(trigger=0.7, agree=0.3, arguments=["city", "name"]),
+    check.tools(trigger=0.4, agree=0.1, arguments=["city", "name"]),
     check.text(margin=0.2),
     max_tokens=64,
 )
@@ -153,7 +153,9 @@ def test_conversations_go_on_and_a_copy_of_the_same_file_holds_the_same_ones(
     assert (same["outcome"], same["estimate"]) == ("PASS", 1.0), run.output
     assert other["estimate"] < 1.0  # four bits call otherwise somewhere
     assert verdicts["test_loops", "text", "again"]["estimate"] == 0.0
-    assert {verdicts["test_loops", "tools.trigger", engine]["outcome"] for engine in ("f16", "q4")} == {"PASS"}
+    assert {verdicts["test_loops", "tools.trigger", engine]["outcome"] for engine in ("f16", "q4")} == {"PASS"}, (
+        run.output
+    )
     counts = conversations(run, "f16")
     assert counts == conversations(run, "again")
     assert sum(counts.values()) == 48
