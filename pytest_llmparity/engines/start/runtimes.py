@@ -193,10 +193,10 @@ def _digest(name: str, about: Mapping[str, Any]) -> str:
     _, at, digest = name.partition("@")
     if at:
         return digest
-    repository = re.sub(r":[^:/]+$", "", name)
+    repository = re.sub(r":[^:/]+$", "", name).removeprefix("docker.io/")
     digests = [str(entry) for entry in about.get("RepoDigests") or ()]
-    ours = [entry for entry in digests if entry.partition("@")[0].removeprefix("docker.io/").endswith(repository)]
-    whole = (ours or digests or [str(about.get("Digest") or about["Id"])])[0].rpartition("@")[2]
+    ours = [entry for entry in digests if f"/{entry.partition('@')[0]}".endswith(f"/{repository}")]
+    whole = (ours or [str(about.get("Digest") or about["Id"])])[0].rpartition("@")[2]
     return whole if ":" in whole else f"sha256:{whole}"
 
 

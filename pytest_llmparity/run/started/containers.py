@@ -8,7 +8,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -140,7 +140,8 @@ class Containers:
             return image
 
     @contextlib.contextmanager
-    def _alone(self):  # type: ignore[no-untyped-def]
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of this image while it is fetched; whoever waits for it ends when the run does."""
         lock = filelock.FileLock(self._log.with_suffix(".lock"))
         while True:
             try:

@@ -93,6 +93,8 @@ def test_what_nothing_mends_is_named(schema: dict[str, Any], text: str, why: str
         ({"$ref": "https://example.org/x"}, '{"v": "a'),
         ({"properties": {"a": {"$ref": "#"}}, "required": ["b"]}, '{"a": {"a": {}}, '),
         ({}, '{"a": ' * 5000),
+        ({"enum": ["\U0001f600"]}, '"\\ud83d'),  # half of a character
+        ({"patternProperties": {"(?<x>a)": {"type": "integer"}}}, '{"a": "x'),  # Python has no such group
     ],
 )
 def test_what_cannot_be_told_is_not_told(schema: dict[str, Any], text: str) -> None:

@@ -147,6 +147,9 @@ def test_a_podman_that_talks_to_a_service_is_taken_by_a_socket_only(
             {"RepoDigests": [f"mirror.local/v@sha256:{64 * 'b'}", f"docker.io/vllm/vllm-openai@{DIGEST}"]},
             DIGEST,
         ),
+        ("docker.io/vllm/vllm-openai:v1", {"RepoDigests": [f"vllm/vllm-openai@{DIGEST}"]}, DIGEST),
+        # What another repository calls this image is not its name.
+        ("llama:test", {"RepoDigests": [f"ollama@sha256:{64 * 'b'}"], "Digest": DIGEST}, DIGEST),
         ("llama:test", {"RepoDigests": [], "Digest": DIGEST}, DIGEST),
         ("llama:test", {"RepoDigests": []}, "sha256:" + 64 * "1"),
         ("llama:test", {"RepoDigests": None, "Id": 64 * "c"}, "sha256:" + 64 * "c"),

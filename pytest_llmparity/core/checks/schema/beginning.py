@@ -58,7 +58,7 @@ def broken_already(text: str, schema: Mapping[str, Any]) -> str | None:
         return next(_faults(value, schema, schema, "$"), None)
     except _Broken as error:
         return str(error)
-    except (RecursionError, DesignError):
+    except (RecursionError, DesignError, re.error):  # re.error: a pattern that only ECMA-262 has
         return None
 
 
@@ -105,9 +105,9 @@ def _begun(text: str, at: int, path: str) -> _Open:
         return _array(text, at + 1, path)
     if first == '"':
         try:
-            return _Open(
-                "string", json.loads(re.sub(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z", r"\1", rest) + '"')
-            )
+            whole = re.sub(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z", r"\1", rest)
+            # Half of a pair of escapes is no character yet.
+            return _Open("string", re.sub(r"[\ud800-\udbff]\Z", "", json.loads(whole + '"')))
         except json.JSONDecodeError:
             return _Open("string")
     for word, kind in (("true", "boolean"), ("false", "boolean"), ("null", "null")):

@@ -56,6 +56,7 @@ def connect(address: str, token: str) -> Callable[[], None]:
             left.set()
 
     if not done.wait(CONNECTED_S):
+        left.set()  # whoever joins after all leaves at once
         where = address or "on this machine"
         raise UsageError(f"--parity-executor ray: no cluster of Ray answered {where} within {CONNECTED_S:g} s")
     _raise_if_failed(joined, address)
@@ -73,8 +74,11 @@ def _belong(options: Mapping[str, Any], joined: Future[None], left: threading.Ev
     except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
         joined.set_exception(error)
     else:
+        late = left.is_set()
         joined.set_result(None)
         left.wait()
+        if late:
+            ray.shutdown()
 
 
 def _init(options: Mapping[str, Any]) -> None:

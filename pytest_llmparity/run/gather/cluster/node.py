@@ -7,6 +7,7 @@ specification, the requests of a step, and samples as msgspec's bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -107,6 +108,7 @@ class EngineNode:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="llmparity-node-"))
+        self._name = ""
         self._keeper: Keeper | None = None
         self._fleet: Fleet | None = None
         self._adapter: Adapter | None = None
@@ -126,6 +128,7 @@ class EngineNode:
 
     def _start(self, order: Order) -> Started:
         registry.discover()
+        self._name = order.spec.name
         try:
             spec = with_gpus(dataclasses.replace(order.spec, replicas=1), os.environ)
         except LaunchError as error:
@@ -158,8 +161,8 @@ class EngineNode:
             await outside(keeper.close)
         self._loop.close()
         log = b""
-        for path in (self._folder / "logs").glob("*.log"):
-            log = path.read_bytes()[-_LOG_BYTES:]
+        with contextlib.suppress(OSError):  # an engine that never began has none
+            log = (self._folder / "logs" / f"{self._name}.log").read_bytes()[-_LOG_BYTES:]
         shutil.rmtree(self._folder, ignore_errors=True)
         return log
 

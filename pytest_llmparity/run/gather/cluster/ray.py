@@ -127,7 +127,11 @@ class RayCluster:
             )
             ray.get(owner.actors.remote(), timeout=LOOKED_S)
         except (RayError, GetTimeoutError) as error:
+            leave()
             raise UsageError(f"--parity-executor ray: the cluster cannot be used: {first_line(error)}") from error
+        except BaseException:
+            leave()
+            raise
         return cls(owner, owns=True, leave=leave, logs=logs, secrets=secrets)
 
     @classmethod
@@ -136,7 +140,13 @@ class RayCluster:
     ) -> RayCluster:
         """Connect another process of the run; ``address`` is the first one's."""
         leave = connect(address, token)
-        owner = ray.get_actor(_OWNER, namespace=token)
+        try:
+            owner = ray.get_actor(_OWNER, namespace=token)
+        except (RayError, ValueError) as error:
+            leave()
+            raise UsageError(
+                f"--parity-executor ray: the process that began this run is gone from the cluster ({first_line(error)})"
+            ) from error
         return cls(owner, owns=False, leave=leave, logs=logs, secrets=secrets)
 
     @property

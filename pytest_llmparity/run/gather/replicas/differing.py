@@ -33,6 +33,12 @@ def unlike(engine: str, unit: Unit, replicas: Sequence[EngineEvidence]) -> list[
         both = [case for case in cases if case.id in answers and case.id in theirs]
         pairs = [(case, compare_answers(answers[case.id], theirs[case.id], horizon=horizon)) for case in both]
         forks = [(case, compared.fork) for case, compared in pairs if compared is not None]
+        if not forks:
+            sentences.append(
+                f"{engine}: no prompt has an answer of {first.name} and of {other.name} that can be compared, so "
+                "whether they are alike is not known"
+            )
+            continue
         parted = sum(fork.forked > 0 for _, fork in forks)
         if not parted:
             continue
@@ -43,8 +49,8 @@ def unlike(engine: str, unit: Unit, replicas: Sequence[EngineEvidence]) -> list[
             floor = floor_of(phases, margin=margin, alpha=ALPHA, horizon=horizon)
             p = 1.0 if floor is None else above_floor(forks, floor, phases, margin=margin, alpha=ALPHA, stages=stages)
             beyond = beyond and p < ALPHA
-        drift = explain.percent(judged.estimate or 0.0)
-        part = f"{other.name} parts from {first.name} in {parted} of {len(forks)} prompts, by {drift} per token"
+        drift = "" if judged.estimate is None else f", by {explain.percent(judged.estimate)} per token"
+        part = f"{other.name} parts from {first.name} in {parted} of {len(forks)} prompts{drift}"
         if beyond:
             sentences.append(
                 f"{engine}: its replicas are not alike: {part}, which is above the margin of {explain.percent(margin)} "

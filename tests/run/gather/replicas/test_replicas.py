@@ -163,6 +163,15 @@ def test_replicas_that_differ_beyond_their_noise_are_named(parted: int, expected
     assert "".join(told)[: len(expected) or None] == expected
 
 
+def test_replicas_without_a_prompt_in_common_are_not_called_alike() -> None:
+    both = [evidence("a@1", {"c1": "one"}), evidence("a@2", {"c2": "one"})]
+
+    (told,) = unlike("a", unit(["c1", "c2"]), both)
+
+    assert "no prompt has an answer of a@1 and of a@2" in told
+    assert told.endswith("whether they are alike is not known")
+
+
 class Machines:
     """Machines that an engine is started on, one after the other: on each its files are others."""
 
