@@ -216,7 +216,7 @@ def test_engines_are_started_and_what_sets_two_of_them_apart_is_said(shell: Shel
             fake=fake,
             args=args,
         ).replace("{starts}", str(shell.path / "starts"))
-        for name, args in (("plain", "[]"), ("fast", '["--flash-attn", "on"]'))
+        for name, args in (("plain", "[]"), ("fast", '["--threads", "2"]'))
     ]
     shell.configure("".join(tables))
     argv = [sys.executable, "-m", "pytest_llmparity", "lock"]
@@ -224,7 +224,7 @@ def test_engines_are_started_and_what_sets_two_of_them_apart_is_said(shell: Shel
     ended = subprocess.run(argv, cwd=shell.path, capture_output=True, text=True, check=False)
 
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "plain and fast say the same of themselves; they differ in args (none and --flash-attn on)" in ended.stdout
+    assert "plain and fast say the same of themselves; they differ in args (none and --threads 2)" in ended.stdout
     entry = locked(shell)["fast"]
     assert entry.launch["model"] == "tiny-Q4_0.gguf"
     assert entry.launch["command"] == (Path(sys.executable).name, "{root}/fake_engine.py")

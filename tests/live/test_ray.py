@@ -115,10 +115,20 @@ class TwoNodes:
             process.kill()
 
 
-def two_nodes() -> TwoNodes:
-    """Make a cluster, or skip where Ray is not installed."""
+@pytest.fixture(scope="module")
+def ray() -> None:
+    """Skip where Ray is not installed."""
+    needs_ray()
+
+
+def needs_ray() -> None:
     if importlib.util.find_spec("ray") is None:
         unavailable("ray", "ray is not installed")
+
+
+def two_nodes() -> TwoNodes:
+    """Make a cluster, or skip where Ray is not installed."""
+    needs_ray()
     for _ in range(TRIES):
         cluster = TwoNodes()
         if cluster.address:
@@ -184,6 +194,7 @@ def of_ray() -> set[int]:
     }
 
 
+@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "workers"])
 def test_a_cluster_that_is_started_for_the_run_lives_as_long(
     workers: list[str], here: LiveRun, launch: Callable[..., LiveRun], suite: str, config: str

@@ -118,13 +118,13 @@ def test_a_replay_asks_no_engine_and_holds_none(bench: Bench, locked: tuple[Posi
 def test_engines_that_say_the_same_are_told_apart_in_the_summary(bench: Bench) -> None:
     bench.gate("check.prompts()")
     bench.configure(
-        bench.process("a") + bench.process("b", args=["--flash-attn", "on"]) + '[profiles.p]\nengines = ["a", "b"]\n'
+        bench.process("a") + bench.process("b", args=["--threads", "2"]) + '[profiles.p]\nengines = ["a", "b"]\n'
     )
 
     result = bench.run("--parity-profile=p")
 
     told = " ".join(result.stdout.str().split())
-    assert "a and b say the same of themselves; they differ in args (none and --flash-attn on)" in told
+    assert "a and b say the same of themselves; they differ in args (none and --threads 2)" in told
 
 
 def saying(lead: float) -> Callable[[Mapping[str, Any]], Reply | Fault]:
