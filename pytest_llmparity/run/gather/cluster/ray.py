@@ -231,29 +231,33 @@ class RayCluster:
             for node in self._nodes.values():
                 if node.relay is not None:
                     node.relay.close()
-            if self._owns:
-                self._stop_all()
+            return self._stop_all() if self._owns else []
         finally:
             self._loop.close()
             self._nodes.clear()
             self._leave()
-        return []
 
-    def _stop_all(self) -> None:
+    def _stop_all(self) -> list[str]:
+        """End every engine; return a sentence for each of which it is not known that it ended."""
+        wrong = []
         try:
             actors = ray.get(self._owner.actors.remote(), timeout=REACHED_S)
-        except (RayError, GetTimeoutError):
-            return
+        except (RayError, GetTimeoutError) as error:
+            return [f"engines on the cluster were not told to end ({first_line(error)}); they end with this process"]
         stopping = {name: actor.stop.remote() for name, actor in actors.items()}
         for name, stopped in stopping.items():
             try:
                 log = ray.get(stopped, timeout=30.0)
-            except (RayError, GetTimeoutError):
+            except GetTimeoutError:
+                wrong.append(f"{name} had not ended on its node 30 s after it was told to; it ends with this process")
+                continue
+            except RayError:
                 continue  # its node is gone, and its keeper has ended what ran there
             if log:
                 self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
                 (self._logs / f"{name}.log").write_bytes(log)
         ray.kill(self._owner)
+        return wrong
 
 
 class _Node:
