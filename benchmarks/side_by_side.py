@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.evidence import FLOOR_STAGES
 from pytest_llmparity.store.runs import Store
 
@@ -68,14 +69,14 @@ PROMPTS = [json.loads(line)["messages"] for line in open("prompts.jsonl")]
 async def engine(url):
     slots = asyncio.Semaphore({concurrency})
     async with openai.AsyncOpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
-        async def ask(messages):
+        async def ask(messages, tokens):
             async with slots:
                 stream = await client.chat.completions.create(
-                    model="mock", messages=messages, max_tokens={tokens}, temperature=0, stream=True
+                    model="mock", messages=messages, max_tokens=tokens, temperature=0, stream=True
                 )
                 return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
-        for first, last in {phases!r}:
-            answers = await asyncio.gather(*map(ask, PROMPTS[first:last]))
+        for first, last, tokens in {phases!r}:
+            answers = await asyncio.gather(*(ask(messages, tokens) for messages in PROMPTS[first:last]))
             assert all(answer.startswith(" token") for answer in answers)
 async def both():
     await asyncio.gather(*map(engine, URLS))
@@ -153,12 +154,15 @@ def run_pytest(folder: Path, *arguments: str) -> tuple[float, float]:
     return took, cpu
 
 
-def phases_of(prompts: int, *, floor: bool) -> list[tuple[int, int]]:
-    """Return which prompts the plugin asks in which order: from where to where, phase by phase."""
+def phases_of(prompts: int, tokens: int, *, floor: bool) -> list[tuple[int, int, int]]:
+    """Return what the plugin asks in which order, phase by phase: from which prompt to which, and for how many tokens.
+
+    A floor's answers need the tokens that are compared, and no more.
+    """
     if not floor:
-        return [(0, prompts)]
-    few = (0, FLOOR)
-    return [few, few, few, few, (FLOOR, prompts)]  # cold, their answers, warm, parallel, the answers of the others
+        return [(0, prompts, tokens)]
+    again, few = (0, FLOOR, min(HORIZON, tokens)), (0, FLOOR, tokens)
+    return [again, few, again, again, (FLOOR, prompts, tokens)]  # cold, answers, warm, parallel, the others' answers
 
 
 def bare(binary: str, rows: Sequence[dict[str, Any]], options: argparse.Namespace, *, floor: bool) -> Row:
@@ -166,9 +170,11 @@ def bare(binary: str, rows: Sequence[dict[str, Any]], options: argparse.Namespac
 
     Its process is started as pytest is, and needs nothing but the client.
     """
-    more = {"model": "mock", "max_tokens": options.tokens, "temperature": 0, "stream": True}
-    bodies = [json.dumps({"messages": row["messages"], **more}) for row in rows]
-    phases = [bodies[first:last] for first, last in phases_of(len(rows), floor=floor)]
+    more = {"model": "mock", "temperature": 0, "stream": True}
+    phases = [
+        [json.dumps({"messages": row["messages"], "max_tokens": tokens, **more}) for row in rows[first:last]]
+        for first, last, tokens in phases_of(len(rows), options.tokens, floor=floor)
+    ]
     with engines(binary, options.tokens) as lent:
         given = json.dumps([lent.urls, phases, options.concurrency])
         process, took, cpu = timed([sys.executable, "-c", BARE], input=given, stdout=subprocess.PIPE)
@@ -210,11 +216,11 @@ def without_plugin(
 
 def tasks(binary: str, folder: Path, options: argparse.Namespace, *, floor: bool) -> Row:
     """Ask both engines at once, so many requests at a time, in a test without the plugin: what a user would write."""
-    phases = phases_of(options.prompts, floor=floor)
-    written = TASKS.format(tokens=options.tokens, concurrency=options.concurrency, phases=phases)
+    phases = phases_of(options.prompts, options.tokens, floor=floor)
+    written = TASKS.format(concurrency=options.concurrency, phases=phases)
     took, cpu, lent = without_plugin(binary, folder, options, written, "tasks-floor" if floor else "tasks")
     name = "pytest, openai client, asyncio tasks" + (", the same requests with the floor" if floor else "")
-    return Row(name, took, cpu, 2 * sum(last - first for first, last in phases), lent)
+    return Row(name, took, cpu, 2 * sum(last - first for first, last, _ in phases), lent)
 
 
 def loop(binary: str, folder: Path, options: argparse.Namespace) -> Row:
