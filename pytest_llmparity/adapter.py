@@ -22,13 +22,13 @@ from pytest_llmparity.core.sample import (
     ToolCall,
     WireRequest,
 )
+from pytest_llmparity.engines.facts.values import facts
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.start.program import flags, option, program
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.build import EVERY_SERVER, OPEN_SERVERS
 from pytest_llmparity.engines.wire.control import Control, Reply
 from pytest_llmparity.engines.wire.refusals import Meaning
-from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.specification import EngineSpec
 
 __all__ = [

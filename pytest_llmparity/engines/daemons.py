@@ -19,9 +19,9 @@ from typing import Final, TypeVar
 
 from pytest_llmparity.core.errors import EngineError, EngineSelectionError, LLMParityError
 from pytest_llmparity.engines import recognise
+from pytest_llmparity.engines.facts.values import mappings, names, string
 from pytest_llmparity.engines.wire.control import Control
 from pytest_llmparity.engines.wire.refusals import shown
-from pytest_llmparity.engines.wire.values import mappings, names, string
 from pytest_llmparity.settings.selection import KINDS, address_of
 from pytest_llmparity.settings.specification import EngineSpec
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from pytest_llmparity.core.errors import ProtocolError, Timeout, Unreachable
+from pytest_llmparity.engines.facts.values import mappings
 from pytest_llmparity.engines.wire.control import Control, Reply
-from pytest_llmparity.engines.wire.values import mappings
 from pytest_llmparity.settings.selection import KINDS
 
 GENERIC: Final = "openai"

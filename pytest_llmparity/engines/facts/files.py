@@ -16,7 +16,7 @@ from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines.facts import digests, safetensors
 from pytest_llmparity.engines.facts.digests import sha256
 from pytest_llmparity.engines.facts.gguf import Header, NotWhole, Tensor, read_header
-from pytest_llmparity.engines.wire.values import decoded, facts, mapping, mappings, sequence
+from pytest_llmparity.engines.facts.values import decoded, facts, mapping, mappings, sequence
 
 __all__ = ["gguf_facts", "gguf_header", "hf_facts", "hf_sampling", "sha256", "text_sha256"]
 

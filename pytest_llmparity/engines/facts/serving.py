@@ -14,7 +14,7 @@ from typing import Final
 
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines.facts import gguf
-from pytest_llmparity.engines.wire.values import count, decoded, facts, mapping, string
+from pytest_llmparity.engines.facts.values import count, decoded, facts, mapping, string
 
 NONE: Final = "none"
 """The value of ``adapters`` where a server has none on the model."""

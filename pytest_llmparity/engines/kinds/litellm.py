@@ -18,13 +18,13 @@ from pytest_llmparity.core.errors import ModelMissing, ParameterNotHonoured, Sub
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, JsonObject, Request
+from pytest_llmparity.engines.facts.values import facts, mapping, mappings
 from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import read, responses
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import Meaning, shown
-from pytest_llmparity.engines.wire.values import facts, mapping, mappings
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import EngineSpec, Route
 

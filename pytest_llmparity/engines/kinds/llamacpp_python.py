@@ -20,12 +20,12 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
+from pytest_llmparity.engines.facts.values import facts, mapping, string
 from pytest_llmparity.engines.kinds.llamacpp import GgufServer
 from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.refusals import Meaning
-from pytest_llmparity.engines.wire.values import facts, mapping, string
 from pytest_llmparity.settings.specification import EngineSpec
 
 OWN_DEFAULTS: Final = {

@@ -18,11 +18,11 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Fact, JsonObject, Request, WireRequest
+from pytest_llmparity.engines.facts.values import facts, mapping, mappings, string
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import implied_status, read_refusal, refused, shown
-from pytest_llmparity.engines.wire.values import facts, mapping, mappings, string
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import EngineSpec, Route
 

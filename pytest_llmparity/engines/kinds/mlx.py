@@ -19,13 +19,13 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import NEUTRAL, Completion, Fact, JsonObject, Request, TokenLogprob
 from pytest_llmparity.engines.facts import files, serving
+from pytest_llmparity.engines.facts.values import facts
 from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build, tokens
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import NO_MEDIA, Meaning
-from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.specification import EngineSpec
 
 ANY_MODEL: Final = "default_model"

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from pytest_llmparity.core.errors import AnswerError, EngineError, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.engines import recognise
+from pytest_llmparity.engines.facts.values import count, facts, fingerprint, mapping
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import API, Reply
-from pytest_llmparity.engines.wire.values import count, facts, fingerprint, mapping
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import Route
 

@@ -17,13 +17,13 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import serving
+from pytest_llmparity.engines.facts.values import count, facts, names, quantization, sequence, string
 from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import shown
-from pytest_llmparity.engines.wire.values import count, facts, names, quantization, sequence, string
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import EngineSpec, Route
 

@@ -16,6 +16,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import PLAIN
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import serving
+from pytest_llmparity.engines.facts.values import facts
 from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.start.readiness import free_port
@@ -23,7 +24,6 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import shown
-from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
 ANY_MODEL: Final = "tgi"

@@ -17,12 +17,12 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
+from pytest_llmparity.engines.facts.values import facts
 from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.refusals import Meaning
-from pytest_llmparity.engines.wire.values import facts
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import EngineSpec, Route
 

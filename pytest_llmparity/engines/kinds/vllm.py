@@ -16,12 +16,12 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.prompts.parts import media_of
 from pytest_llmparity.core.sample import NEUTRAL, Fact, Request
 from pytest_llmparity.engines.facts import device, files, serving
+from pytest_llmparity.engines.facts.values import facts, fingerprint, mapping, mappings, quantization, string
 from pytest_llmparity.engines.start import hub, inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter
 from pytest_llmparity.engines.wire.refusals import read_refusal, shown
-from pytest_llmparity.engines.wire.values import facts, fingerprint, mapping, mappings, quantization, string
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import EngineSpec, Route
 

@@ -11,9 +11,8 @@ from typing import Final
 
 from pytest_llmparity.core.identity.quantization import PLAIN, says_less
 from pytest_llmparity.core.sample import Fact
-from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.facts import files, values
 from pytest_llmparity.engines.start import inside
-from pytest_llmparity.engines.wire import values
 from pytest_llmparity.settings.specification import EngineSpec
 
 _LIBRARY: Final = re.compile(r"\.(so(\.\d+)*|dylib|dll)$")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from pytest_llmparity.engines.wire.values import count, decoded, string
+from pytest_llmparity.engines.facts.values import count, decoded, string
 
 SURE: Final = 16
 """Characters from which a piece that repeats the one before is a repetition: models loop, by shorter tokens."""

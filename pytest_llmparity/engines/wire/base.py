@@ -18,6 +18,7 @@ from pytest_llmparity.core.recorded.playing import Purpose
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Request, Sampling, WireRequest
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines.facts import device, files, serving
+from pytest_llmparity.engines.facts.values import facts, mappings, names
 from pytest_llmparity.engines.start import hub, inside
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import read, responses
@@ -25,7 +26,6 @@ from pytest_llmparity.engines.wire.build import RequestBuilder
 from pytest_llmparity.engines.wire.control import Control, Reply, routed, sent_secrets
 from pytest_llmparity.engines.wire.experiments import Experimental
 from pytest_llmparity.engines.wire.refusals import Meaning, meant, read_refusal, shown
-from pytest_llmparity.engines.wire.values import facts, mappings, names
 from pytest_llmparity.settings.specification import EngineSpec
 
 ATTACH_DEADLINE_S: Final = 10.0

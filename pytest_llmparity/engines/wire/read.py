@@ -13,10 +13,10 @@ import msgspec
 from pytest_llmparity.core import errors, thinking
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, TokenLogprob, ToolCall
+from pytest_llmparity.engines.facts.values import count, decoded, mapping, mappings, sequence, string, valid
 from pytest_llmparity.engines.wire import refusals, tokens
 from pytest_llmparity.engines.wire.assembling import Calls, join_text
 from pytest_llmparity.engines.wire.refusals import Refusal, shown
-from pytest_llmparity.engines.wire.values import count, decoded, mapping, mappings, sequence, string, valid
 from pytest_llmparity.transport.events import sse
 
 _SECONDS: Final = {"meta_info": ("e2e_latency",), "stats": ("time_to_first_token", "generation_time")}

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.ports import Answer
-from pytest_llmparity.engines.wire.values import decoded, string
+from pytest_llmparity.engines.facts.values import decoded, string
 
 SHOWN_CHARS: Final = 300
 """How much of a server's own words an error message repeats."""

@@ -12,8 +12,8 @@ from typing import Any, Final
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, JsonObject
+from pytest_llmparity.engines.facts.values import mapping, mappings, sequence, string
 from pytest_llmparity.engines.wire import read
-from pytest_llmparity.engines.wire.values import mapping, mappings, sequence, string
 
 PATH: Final = "/v1/responses"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_llmparity.core.sample import TokenLogprob
-from pytest_llmparity.engines.wire.values import count, mapping, mappings, sequence, string, valid
+from pytest_llmparity.engines.facts.values import count, mapping, mappings, sequence, string, valid
 
 UNKNOWN_LOGPROB: Final = -9999.0
 """vLLM's stand-in for a missing value; llama.cpp's is -3.4e38. No token a model generates is this unlikely."""

@@ -20,12 +20,12 @@ from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.prompts.parts import media_of
 from pytest_llmparity.core.sample import Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
+from pytest_llmparity.engines.facts.values import decoded, facts, mapping, mappings, quantization, string
 from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
-from pytest_llmparity.engines.wire.values import decoded, facts, mapping, mappings, quantization, string
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec, Route
 

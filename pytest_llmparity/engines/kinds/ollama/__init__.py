@@ -19,13 +19,13 @@ from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Fact, JsonObject, Request, WireRequest
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.engines.facts import files, serving
+from pytest_llmparity.engines.facts.values import facts, string
 from pytest_llmparity.engines.kinds.ollama import about, limits, models, native
 from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build, responses
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
-from pytest_llmparity.engines.wire.values import facts, string
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec, Route
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.identity import spelling
 from pytest_llmparity.core.sample import NEUTRAL, Fact, JsonObject, Sampling
-from pytest_llmparity.engines.facts import files, serving
-from pytest_llmparity.engines.wire import build, values
-from pytest_llmparity.engines.wire.values import facts, mapping, mappings, string
+from pytest_llmparity.engines.facts import files, serving, values
+from pytest_llmparity.engines.facts.values import facts, mapping, mappings, string
+from pytest_llmparity.engines.wire import build
 from pytest_llmparity.settings.specification import Route
 
 Show = Mapping[str, Any]

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from pytest_llmparity.core.errors import LaunchError, ModelMissing, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.engines.facts import files
+from pytest_llmparity.engines.facts.values import decoded, mapping
 from pytest_llmparity.engines.kinds.ollama import about
 from pytest_llmparity.engines.start.readiness import POLL_S
 from pytest_llmparity.engines.wire.control import CALL_TIMEOUT_S, Control, Reply, upload_s
 from pytest_llmparity.engines.wire.refusals import read_refusal, refused, shown
-from pytest_llmparity.engines.wire.values import decoded, mapping
 
 MADE_FROM: Final = "made by pytest-llmparity from "
 """How the licence text of a model begins that was made from a file; the file's ``sha256:…`` follows.

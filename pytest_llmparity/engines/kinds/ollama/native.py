@@ -10,8 +10,8 @@ from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.prompts import parts
 from pytest_llmparity.core.sample import Completion, JsonObject, JsonValue, Request
+from pytest_llmparity.engines.facts.values import decoded, mapping, mappings
 from pytest_llmparity.engines.wire import build, read
-from pytest_llmparity.engines.wire.values import decoded, mapping, mappings
 from pytest_llmparity.transport.events import ndjson
 
 CHAT_PATH: Final = "/api/chat"
