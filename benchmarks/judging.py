@@ -29,7 +29,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.evidence import FLOOR_STAGES
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample, TokenLogprob, to_json
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.gather.asked import ASKED, asked_by
+from pytest_llmparity.run.judge.asked import ASKED, asked_by
 from pytest_llmparity.run.plan import floor_order, unit_of, wires_name
 from pytest_llmparity.run.records import record_of
 from pytest_llmparity.run.session import Session

@@ -20,12 +20,12 @@ from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.gather.replicas.engine import key_of_job
-from pytest_llmparity.run.gather.sender import client_of, send
 from pytest_llmparity.run.judge.judging import select
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import PHASE_ORDER, Job, Step, Unit, jobs_of, requests_of, shuffled
 from pytest_llmparity.run.records import record_of
+from pytest_llmparity.run.sending.sender import client_of, send
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store.runs import Store
 

@@ -26,7 +26,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidenc
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.gather.course import FIRST, in_rounds, waves
+from pytest_llmparity.run.course import FIRST, in_rounds, waves
 from pytest_llmparity.run.plan import Unit
 
 CHECK: Final = check.text(margin=0.05)

@@ -10,7 +10,7 @@ import ast
 import functools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ FLOORS = {
     "testing": 5,
 }
 KNOWS_PYTEST = {"plugin"}
-PURE = ("core", "run.plan")
+PURE = ("core", "run.plan", "run.course")
 IMPURE = {
     *("aiohttp", "asyncio", "ctypes", "fcntl", "filelock", "ftplib", "getpass", "glob", "http", "httptools", "httpx"),
     *("httpx2", "importlib.resources", "io", "llama_cpp", "logging", "mmap", "multiprocessing", "openai", "os"),
@@ -65,11 +65,20 @@ SAYS_NOTHING = ("found", "one", "said")
 """Names of variables that do not say what they hold."""
 STILL_SAID = 1
 """How often one of these is given a value in the package. May only fall."""
-CIRCLES = {
-    frozenset({"run.gather", "run.judge", "run.probe", "run.timed"}),
-    frozenset({"engines.facts", "engines.start", "engines.wire"}),
+ORDER = {
+    "core": (
+        *("errors", "late", "collecting", "sample", "sizes", "shards", "turns", "thinking", "stats", "compare"),
+        *("verdict", "words", "ports", "identity", "prompts", "evidence", "history", "values", "right", "golden"),
+        *("recording", "recorded", "diagnosis", "checks", "gate"),
+    ),
+    "engines": ("local", "facts", "start", "wire", "recognise", "daemons", "kinds", "played", "registry"),
+    "run": (
+        *("loop", "clients", "records", "parity", "application", "plan", "course", "ledger", "sending", "started"),
+        *("probe", "locking", "fleet", "golden", "timed", "judge", "shards", "declare", "gather", "explain"),
+        *("session", "ask", "recording", "calibrate", "doctor"),
+    ),
 }
-"""Rooms inside a room that import each other in a circle. Nothing may be added."""
+"""What stands inside a room, its rooms and its own files, lowest first: each imports only what stands before it."""
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
@@ -256,29 +265,44 @@ def circles(edges: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
     )
 
 
-def rooms_inside(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Return which folders inside a room import which beside them; a room's own files belong to none."""
+def place_of(module: str, within: str) -> str | None:
+    """Return which part of a room a module lies in, ``None`` elsewhere and for the room's own ``__init__``."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == [PACKAGE, within] and len(parts) > 2 else None
 
-    def inside(module: str) -> str | None:
-        parts = module.split(".")[1:]
-        folder = (ROOT / PACKAGE / "/".join(parts[:2])).is_dir()
-        return ".".join(parts[:2]) if len(parts) > 1 and folder else None
 
-    found: dict[str, set[str]] = {}
+def out_of_order(edges: Mapping[str, set[str]], within: str, order: Sequence[str]) -> Iterator[str]:
+    """Yield the imports inside a room that lead from one of its parts to one that stands behind it."""
     for module, targets in edges.items():
-        own = inside(module)
-        if own is not None:
-            others = {other for target in targets if (other := inside(target)) is not None and other != own}
-            found.setdefault(own, set()).update(others)
-    return found
+        own = place_of(module, within)
+        for target in targets:
+            there = place_of(target, within)
+            if own is not None and there is not None and order.index(there) > order.index(own):
+                yield f"{module} imports {target}: in {within}/, {there} stands above {own}"
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
     assert not circles(graph())
 
 
-def test_no_new_rooms_inside_a_room_import_each_other() -> None:
-    assert {frozenset(circle) for circle in circles(rooms_inside(graph()))} <= CIRCLES
+@pytest.mark.parametrize("within", ORDER)
+def test_what_stands_inside_a_room_imports_what_stands_before_it(within: str) -> None:
+    parts = {place for module in FILES_BY_MODULE if (place := place_of(module, within)) is not None}
+
+    assert sorted(ORDER[within]) == sorted(parts), "every part of the room has its place in ORDER, once"
+    assert not list(out_of_order(graph(), within, ORDER[within]))
+
+
+def test_an_import_that_leads_up_inside_a_room_is_seen() -> None:
+    edges = {
+        f"{PACKAGE}.run.low": {f"{PACKAGE}.run.high.door", f"{PACKAGE}.core.x"},
+        f"{PACKAGE}.run.high.door": {f"{PACKAGE}.run.low", f"{PACKAGE}.run.high"},
+        f"{PACKAGE}.run": {f"{PACKAGE}.run.high"},
+    }
+
+    assert list(out_of_order(edges, "run", ("low", "high"))) == [
+        f"{PACKAGE}.run.low imports {PACKAGE}.run.high.door: in run/, high stands above low"
+    ]
 
 
 def test_circles_are_seen() -> None:

@@ -58,8 +58,8 @@ def merged(root: Path, places: Sequence[str]) -> str:
 
 def judged(root: Path, run: str, *, suite: Sequence[str] = (), more: Sequence[str] = ()) -> int:
     """Run the tests that gathered a run, or those of ``suite``, on what it holds; return pytest's exit code."""
-    from pytest_llmparity.run.gather.asked import tests_of
-    from pytest_llmparity.run.judge.state import RunState, read_state
+    from pytest_llmparity.run.judge.asked import tests_of
+    from pytest_llmparity.run.ledger import RunState, read_state
     from pytest_llmparity.store.runs import Store
 
     tests = list(suite)

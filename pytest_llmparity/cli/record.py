@@ -149,8 +149,8 @@ def _of_suite(asked: argparse.Namespace, spec: EngineSpec, root: Path, folder: P
     """Run the tests on the engine in a pytest of its own, and return what it answered."""
     from importlib import metadata
 
-    from pytest_llmparity.run.gather.overhearing import noted
     from pytest_llmparity.run.recording import streams
+    from pytest_llmparity.run.sending.overhearing import noted
     from pytest_llmparity.store.runs import Store
 
     notes, named = folder / "notes", folder / "run"
@@ -177,8 +177,8 @@ def _of_suite(asked: argparse.Namespace, spec: EngineSpec, root: Path, folder: P
 def _of_prompts(asked: argparse.Namespace, folder: Path) -> Recorded:
     """Ask a prompt file, and return what the engine answered."""
     from pytest_llmparity import check
-    from pytest_llmparity.run.gather.overhearing import noted
     from pytest_llmparity.run.recording import streams
+    from pytest_llmparity.run.sending.overhearing import noted
 
     notes, prompts = folder / "notes", Path(asked.prompts).absolute()
     selection = selected(argparse.Namespace(**{**vars(asked), "engines": [asked.engine], "more": None}))

@@ -12,7 +12,7 @@ from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
     from pytest_llmparity.cli.verbs import Commands
-    from pytest_llmparity.run.judge.state import RunState
+    from pytest_llmparity.run.ledger import RunState
     from pytest_llmparity.store.runs import RunInfo, Store
 
 
@@ -52,8 +52,8 @@ def _runs(asked: argparse.Namespace) -> int:
 
 def _line(store: Store, run: RunInfo, *, kept: bool) -> str:
     """Return a run's id, when it began, how it ended, the worst outcome it was judged to, its engines and its tests."""
-    from pytest_llmparity.run.gather.asked import tests_of
-    from pytest_llmparity.run.judge.state import read_state
+    from pytest_llmparity.run.judge.asked import tests_of
+    from pytest_llmparity.run.ledger import read_state
     from pytest_llmparity.store.runs import JUDGED
 
     state = read_state(store, run.id)

@@ -176,10 +176,14 @@ def has(daemon: Running | None, model: str) -> bool:
         return False
     if daemon.kind != "ollama":
         return model in daemon.models
-    # Here, or every start of pytest would pay for it.
-    from pytest_llmparity.engines.kinds.ollama.about import full_name
-
     return full_name(model) in map(full_name, daemon.models)
+
+
+def full_name(name: object) -> str:
+    """Return a name of a model as Ollama lists it: with its tag, without the default registry, in one case."""
+    text = str(name or "").casefold()
+    text = text.removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return text if ":" in text.rpartition("/")[2] else f"{text}:latest"
 
 
 def running(kind: str, base_url: str) -> Running | None:

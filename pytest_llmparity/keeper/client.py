@@ -22,10 +22,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pytest_llmparity.core.errors import KeeperError, StoreError
+from pytest_llmparity.core.errors import KeeperError, StoreError, advice
 from pytest_llmparity.core.words.hiding import NOTHING, TextMask
 from pytest_llmparity.core.words.printable import elide, printable
-from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.store.database import own_folder, refuse_link
 
 Lifecycle = Literal["absent", "starting", "ready", "failed", "exited", "stopped"]

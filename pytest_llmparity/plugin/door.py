@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError, UsageError
+from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError, UsageError, advice
 from pytest_llmparity.core.gate import PLUGIN, VARIANTS_OPTION
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words.brief import one_line
 from pytest_llmparity.core.words.explain import explained, failure_text, pair
 from pytest_llmparity.core.words.printable import printable_lines
-from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.keeper.client import Keeper

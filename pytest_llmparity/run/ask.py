@@ -17,11 +17,11 @@ from pytest_llmparity.core.sample import Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import SINGLE, due
-from pytest_llmparity.run.gather.sender import answered, client_of, failed, named
 from pytest_llmparity.run.judge.judging import ALPHA
 from pytest_llmparity.run.parity import single
 from pytest_llmparity.run.plan import Job, wire_of
 from pytest_llmparity.run.records import record_of
+from pytest_llmparity.run.sending.sender import answered, client_of, failed, named
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 

@@ -24,11 +24,11 @@ from pytest_llmparity.engines.start.readiness import THEIRS, wait_ready
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.gather.replicas.lines import Elsewhere, Line
 from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.loop import in_thread, result_of
 from pytest_llmparity.run.probe.slots import probe_slots
 from pytest_llmparity.run.records import record_of
+from pytest_llmparity.run.sending.lines import Elsewhere, Line
 from pytest_llmparity.run.started.launching import Launcher
 from pytest_llmparity.run.started.residency import Residency, is_here
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec

@@ -30,15 +30,14 @@ from pytest_llmparity.run.declare import undeclared, with_schemas
 from pytest_llmparity.run.declare.gates import Gates
 from pytest_llmparity.run.explain import any_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
-from pytest_llmparity.run.gather.asked import origins
 from pytest_llmparity.run.gather.campaign import Campaign
-from pytest_llmparity.run.gather.replicas.lines import Elsewhere
 from pytest_llmparity.run.golden.entering import Goldens, held_against
 from pytest_llmparity.run.judge import history
+from pytest_llmparity.run.judge.asked import origins
 from pytest_llmparity.run.judge.judging import AGREED, Judging
 from pytest_llmparity.run.judge.recorded import keep, record_of_run
 from pytest_llmparity.run.judge.replaying import to_replay
-from pytest_llmparity.run.judge.state import (
+from pytest_llmparity.run.ledger import (
     RunState,
     can_be_judged,
     note_kept,
@@ -50,6 +49,7 @@ from pytest_llmparity.run.loop import Beside, LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun, handle_of
 from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.run.records import masked
+from pytest_llmparity.run.sending.lines import Elsewhere
 from pytest_llmparity.run.shards.dealing import SHARD, note_of, refuse_empty
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.given import Given

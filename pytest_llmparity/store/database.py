@@ -22,9 +22,8 @@ import filelock
 import msgspec
 import psutil
 
-from pytest_llmparity.core.errors import StoreError
+from pytest_llmparity.core.errors import StoreError, advice
 from pytest_llmparity.core.words.printable import elide, printable
-from pytest_llmparity.core.words.shortage import advice
 
 T = TypeVar("T")
 

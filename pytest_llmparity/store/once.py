@@ -8,8 +8,7 @@ from pathlib import Path
 
 import filelock
 
-from pytest_llmparity.core.errors import StoreError
-from pytest_llmparity.core.words.shortage import advice
+from pytest_llmparity.core.errors import StoreError, advice
 from pytest_llmparity.store.database import own_folder, refuse_link
 
 

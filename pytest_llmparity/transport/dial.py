@@ -10,8 +10,15 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pytest_llmparity.core.errors import ConfigError, EngineDied, EngineError, MachineError, Unreachable
-from pytest_llmparity.core.words.shortage import advice, no_descriptors
+from pytest_llmparity.core.errors import (
+    ConfigError,
+    EngineDied,
+    EngineError,
+    MachineError,
+    Unreachable,
+    advice,
+    no_descriptors,
+)
 
 _MAX_PROXY_HEAD_BYTES = 64 * 1024
 _PROXY_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")

@@ -8,7 +8,7 @@ import pytest
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.judge.recorded import DECISIONS, keep
-from pytest_llmparity.run.judge.state import RunState, write_state
+from pytest_llmparity.run.ledger import RunState, write_state
 from pytest_llmparity.store.runs import Store
 from tests.report.html.made import HOSTILE, TEST, decision, varied
 

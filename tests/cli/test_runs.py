@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity.core.identity.record import EngineRecord
-from pytest_llmparity.run.gather.asked import ASKED
-from pytest_llmparity.run.judge.state import RunState, write_state
+from pytest_llmparity.run.judge.asked import ASKED
+from pytest_llmparity.run.ledger import RunState, write_state
 from pytest_llmparity.store.runs import JUDGED, Store
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import pytest
 from pytest_llmparity.core import errors
 from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, Sampling
 from pytest_llmparity.engines.wire import build
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.sender import client_of, send
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job, wire_of
 from pytest_llmparity.run.probe.overflow import FIT, OVERFLOW
 from pytest_llmparity.run.probe.probes import probe
 from pytest_llmparity.run.records import context_of
+from pytest_llmparity.run.sending.sender import client_of, send
 from pytest_llmparity.transport.exchange import Exchange
 from tests.doubles.routes import recognise
 from tests.engines.live import Served, half, python_of, start

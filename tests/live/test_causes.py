@@ -24,7 +24,7 @@ from pytest_llmparity.run.explain import KINDS
 from pytest_llmparity.run.explain.asking import Pair, Requests
 from pytest_llmparity.run.explain.explaining import CASES
 from pytest_llmparity.run.explain.search import Search
-from pytest_llmparity.run.gather.ledger import Allowance
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.settings.specification import DEFAULT_EXPLAIN_REQUESTS, EngineSpec
 from pytest_llmparity.testing import FaultProxy, proxy

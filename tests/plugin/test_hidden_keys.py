@@ -37,7 +37,7 @@ def pieces(printed: str) -> list[str]:
 @pytest.mark.slow
 def test_a_refusal_that_is_shortened_leaks_nothing(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIDDEN_KEY", KEY)
-    monkeypatch.setattr("pytest_llmparity.run.gather.sender.BACKOFF_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("pytest_llmparity.run.sending.sender.BACKOFF_S", (0.01, 0.01, 0.01))
     asked = iter(range(10_000))
 
     def careless(body: Json) -> Answer:

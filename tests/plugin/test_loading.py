@@ -116,8 +116,6 @@ def test_importing_the_checks_imports_none_of_them() -> None:
         ".core.checks",
         ".core.checks.arguments",
         ".core.errors",
-        ".core.words",
-        ".core.words.shortage",
     }
 
 
@@ -162,7 +160,7 @@ def test_engines_of_this_machine_bring_nothing_of_clusters(bench: Bench) -> None
     import sys
     loaded = [name for name in sys.modules if name == "ray" or name.startswith("pytest_llmparity.run.gather.cluster")]
     assert not loaded, loaded
-    assert "pytest_llmparity.run.gather.replicas.lines" in sys.modules
+    assert "pytest_llmparity.run.sending.lines" in sys.modules
 """
     )
     bench.configure(bench.process("a", replicas=2) + bench.process("b"))

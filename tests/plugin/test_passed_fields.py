@@ -8,7 +8,7 @@ from pytest_llmparity.core.evidence import Needs
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.run.gather.ledger import unread_fields
+from pytest_llmparity.run.ledger import unread_fields
 from pytest_llmparity.run.plan import Unit
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ WHOLE: dict[str, Fault | Reply] = {
 def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_llmparity.run.gather.sender.BACKOFF_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("pytest_llmparity.run.sending.sender.BACKOFF_S", (0.01, 0.01, 0.01))
 
     def troubled(request: Mapping[str, Any]) -> Any:
         case = asked(request)

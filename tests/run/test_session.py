@@ -15,7 +15,7 @@ from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.wire.control import secrets_of
-from pytest_llmparity.run.judge.state import RunState, write_state
+from pytest_llmparity.run.ledger import RunState, write_state
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.testing import LoopbackEngine

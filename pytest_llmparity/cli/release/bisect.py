@@ -358,7 +358,7 @@ def _refuse_without_baseline(decided: Decided, job: Job) -> None:
 
 def _may_ask_more(root: Path, decided: Decided) -> bool:
     """Whether an open decision rests on a run that can ask more: a limit stopped it, or answers did not come."""
-    from pytest_llmparity.run.judge.state import read_state
+    from pytest_llmparity.run.ledger import read_state
     from pytest_llmparity.store.runs import Store
 
     with Store.open(root / ".llmparity") as store:

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from pytest_llmparity.core import errors
+from pytest_llmparity.core.errors import advice, no_descriptors
 from pytest_llmparity.core.words.hiding import NOTHING, TextMask
-from pytest_llmparity.core.words.shortage import advice, no_descriptors
 from pytest_llmparity.engines.facts.values import decoded, mapping
 from pytest_llmparity.settings.specification import EngineSpec, EnvRef
 from pytest_llmparity.transport.tls import speaks_tls, tls_failure, wants_tls

@@ -14,7 +14,7 @@ from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.words.explain import count
 from pytest_llmparity.core.words.printable import printable, uncommanded
 from pytest_llmparity.report.terminal import ahead
-from pytest_llmparity.run.gather.course import WAVE
+from pytest_llmparity.run.course import WAVE
 from pytest_llmparity.run.gather.lanes import describe, lanes_of
 from pytest_llmparity.run.plan import floor_cases, requests_of_unit
 from pytest_llmparity.run.probe.preflight import most_requests, some_requests

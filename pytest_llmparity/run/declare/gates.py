@@ -13,8 +13,8 @@ from pytest_llmparity.core.errors import DesignError, UsageError
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.words.explain import plain
 from pytest_llmparity.run.declare import Untagged, declare, power_in_turn, refuse_unjudged
-from pytest_llmparity.run.gather.asked import ASKED, asked_by
 from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note, partly_asked
+from pytest_llmparity.run.judge.asked import ASKED, asked_by
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
 from pytest_llmparity.run.shards.dealing import of_shard, part_lines

@@ -19,10 +19,10 @@ from pytest_llmparity.core.prompts import Case, unseen
 from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, WireRequest, to_json
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.sender import client_of, send
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Job, wire_of
+from pytest_llmparity.run.sending.sender import client_of, send
 
 Requests = Mapping[str, Asked]
 """What one engine is asked, by case."""

@@ -29,9 +29,8 @@ from pytest_llmparity.run.explain.asking import Pair
 from pytest_llmparity.run.explain.same_file import SameFile
 from pytest_llmparity.run.explain.search import Search
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.ledger import Allowance
 from pytest_llmparity.run.judge.judging import Judging
-from pytest_llmparity.run.judge.state import MERGED, RunState
+from pytest_llmparity.run.ledger import MERGED, Allowance, RunState
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.plan import Declaration, floor_order, unit_of
 from pytest_llmparity.settings.specification import Settings

@@ -20,15 +20,15 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.company import Company
 from pytest_llmparity.run.gather.lanes import Lane, lanes_of
-from pytest_llmparity.run.gather.ledger import Ledger
-from pytest_llmparity.run.gather.reconnect import Watch
 from pytest_llmparity.run.gather.replicas.differing import unlike
 from pytest_llmparity.run.gather.replicas.engine import EngineAsked, have_own, key_of_job, missing, own_name
-from pytest_llmparity.run.gather.sender import Ready
 from pytest_llmparity.run.judge.judging import select
+from pytest_llmparity.run.ledger import Ledger
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
 from pytest_llmparity.run.plan import Step, Unit, rounds, step_of
 from pytest_llmparity.run.records import proven
+from pytest_llmparity.run.sending.reconnect import Watch
+from pytest_llmparity.run.sending.sender import Ready
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Key, Store
 

@@ -30,11 +30,11 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.application.clients import Connections, called_engine
 from pytest_llmparity.run.application.recorder import LEFT, Recorder
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.sender import GONE_AFTER, failed
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
 from pytest_llmparity.run.parity import EngineHandle, handle_of
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.sender import GONE_AFTER, failed
 
 _UNREACHED: Final = frozenset({"APIConnectionError", "ConnectError", "ConnectTimeout", "NewConnectionError"})
 """Names of exceptions by which clients say that nobody is there, beside ``ConnectionError`` and its subclasses."""

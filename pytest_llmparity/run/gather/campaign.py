@@ -19,13 +19,11 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.asking import Asking
 from pytest_llmparity.run.gather.company import selves
-from pytest_llmparity.run.gather.ledger import Ledger, unread_fields, unsent_fields
-from pytest_llmparity.run.gather.sender import Ready
 from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.golden.entering import Goldens, held_against
 from pytest_llmparity.run.golden.requests import LOCKED, engines_note
 from pytest_llmparity.run.judge.judging import Judging
-from pytest_llmparity.run.judge.state import RunState, write_state
+from pytest_llmparity.run.ledger import Ledger, RunState, unread_fields, unsent_fields, write_state
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread, outside
 from pytest_llmparity.run.plan import (
@@ -39,6 +37,7 @@ from pytest_llmparity.run.plan import (
 from pytest_llmparity.run.probe import canaries
 from pytest_llmparity.run.probe.preflight import Prepared, prepare
 from pytest_llmparity.run.records import record_of
+from pytest_llmparity.run.sending.sender import Ready
 from pytest_llmparity.run.timed.phase import TimedPhase, untimed
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.runs import RunHandle, Store

@@ -11,8 +11,8 @@ from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase, to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.course import cases_of, course_of, waves
 from pytest_llmparity.run.gather.asking import Asking
-from pytest_llmparity.run.gather.course import cases_of, course_of, waves
 from pytest_llmparity.run.judge.judging import ALPHA, Judging, courses
 from pytest_llmparity.run.plan import Declaration, Plan, Unit, step_of, unit_of
 from pytest_llmparity.store.ownership import KEPT

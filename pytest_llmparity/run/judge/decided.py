@@ -19,7 +19,7 @@ from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
 from pytest_llmparity.run.judge.recorded import DECISIONS, Ruling, Told, stored
-from pytest_llmparity.run.judge.state import RunState, read_state
+from pytest_llmparity.run.ledger import RunState, read_state
 from pytest_llmparity.store.golden import files
 from pytest_llmparity.store.runs import Store
 

@@ -12,7 +12,7 @@ from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.run.judge.recorded import REPORTED, Reported
-from pytest_llmparity.run.judge.state import MERGED, RunState, read_state
+from pytest_llmparity.run.ledger import MERGED, RunState, read_state
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store import history as files
 from pytest_llmparity.store.runs import JUDGED, RunInfo, Store

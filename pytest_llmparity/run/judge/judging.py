@@ -27,10 +27,10 @@ from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.sample import Phase, Sample
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.run.gather.course import Course
+from pytest_llmparity.run.course import Course
 from pytest_llmparity.run.judge import golden
 from pytest_llmparity.run.judge.questions import completed, question_of
-from pytest_llmparity.run.judge.state import RunState
+from pytest_llmparity.run.ledger import RunState
 from pytest_llmparity.run.parity import EngineRows, Row
 from pytest_llmparity.run.plan import Declaration, Unit, unit_of, wires_name
 from pytest_llmparity.run.timed.phase import timed_of

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pytest_llmparity.core.checks.latency import WORDS, unknown
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.identity.agreed import Party
 from pytest_llmparity.core.identity.ladder import Ladder
-from pytest_llmparity.core.identity.record import DecisionRecord, RunRecord, SampleOrigin
-from pytest_llmparity.core.sample import Sample, to_json
-from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.run.gather.asked import origins
-from pytest_llmparity.run.judge.judging import Judging
-from pytest_llmparity.run.judge.state import (
-    RunState,
-    failure_records,
-    latency_quantiles,
-    read_otherwise,
-    read_state,
-    unknown_latency,
+from pytest_llmparity.core.identity.record import (
+    DecisionRecord,
+    FailureRecord,
+    LatencyQuantiles,
+    RunRecord,
+    SampleOrigin,
 )
+from pytest_llmparity.core.sample import Phase, Sample, Timing, to_json
+from pytest_llmparity.core.stats.quantiles import describe
+from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
+from pytest_llmparity.run.judge.asked import origins
+from pytest_llmparity.run.judge.judging import Judging
+from pytest_llmparity.run.ledger import RunState, read_state
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.database import readable
 from pytest_llmparity.store.runs import Store
@@ -160,6 +162,66 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
     samples = [sample for ours in judging.samples.values() for sample in ours]
     asked = origins(store, run, judging.records, verdicts)
     return Told(record=record, samples=samples, origin=asked, tests=tests)
+
+
+def latency_quantiles(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyQuantiles]:
+    """Return quantiles of the timed answers per engine and metric; engines without timed answers have none.
+
+    What a verdict would not be based on has no row: a metric that is not known, and requests that met a load.
+    """
+    rows = []
+    for engine, timings in _timed(samples).items():
+        for metric in WORDS:
+            values = [v for t in timings if (v := getattr(t, f"{metric}_s")) is not None]
+            if values and not unknown(engine, metric, timings):
+                p50, p95, p99 = describe(values)
+                rows.append(LatencyQuantiles(engine=engine, metric=metric, p50=p50, p95=p95, p99=p99, n=len(values)))
+    return rows
+
+
+def unknown_latency(samples: Mapping[str, Sequence[Sample]], verdicts: Iterable[Verdict]) -> list[str]:
+    """Return a sentence for every engine and metric of the timed phase that has no row, unless a verdict says why."""
+    given = {verdict.reason for verdict in verdicts}
+    return [
+        f"no {metric} of {engine} is shown: {why}"
+        for engine, timings in _timed(samples).items()
+        for metric in WORDS
+        if (why := unknown(engine, metric, timings)) and why not in given
+    ]
+
+
+def _timed(samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[Timing]]:
+    return {
+        engine: [s.timing for s in ours if s.phase is Phase.TIMED and s.timing is not None and not s.timing.met_load]
+        for engine, ours in samples.items()
+    }
+
+
+def read_otherwise(samples: Mapping[str, Sequence[Sample]]) -> list[str]:
+    """Return a sentence for each thing the reader changed or guessed in an engine's judged answers, and how often."""
+    sentences = []
+    for engine, ours in samples.items():
+        answers = [s.completion for s in ours if s.phase is Phase.MAIN and s.completion is not None]
+        counts = Counter(note for answer in answers for note in answer.normalised)
+        sentences += [f"{engine}: {note} ({n} of {len(answers)} answers)" for note, n in counts.items()]
+    return sentences
+
+
+def failure_records(samples: Mapping[str, Sequence[Sample]]) -> list[FailureRecord]:
+    """Return every answer that never came."""
+    return [
+        FailureRecord(
+            engine=engine,
+            case=sample.case,
+            phase=sample.phase.value,
+            kind=sample.failure.kind,
+            message=sample.failure.message,
+            status=sample.failure.status,
+        )
+        for engine, all_samples in samples.items()
+        for sample in all_samples
+        if sample.failure is not None
+    ]
 
 
 def _ladder(judging: Judging) -> Ladder | None:

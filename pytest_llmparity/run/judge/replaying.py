@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.words.problems import nearest
-from pytest_llmparity.run.gather.asked import ASKED, tests_of, units_of
-from pytest_llmparity.run.judge.state import RunState, read_state
+from pytest_llmparity.run.judge.asked import ASKED, tests_of, units_of
+from pytest_llmparity.run.ledger import RunState, read_state
 from pytest_llmparity.run.plan import Declaration, unit_of
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import RunInfo, Store

@@ -14,8 +14,8 @@ from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.prompts import unseen
 from pytest_llmparity.core.sample import SEVERAL, Fact, WireRequest
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.gather.sender import client_of
 from pytest_llmparity.run.probe.probes import QUESTION, asking
+from pytest_llmparity.run.sending.sender import client_of
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange, timing
 

@@ -10,7 +10,7 @@ from pytest_llmparity.core.errors import GoldenError
 from pytest_llmparity.core.golden import updating
 from pytest_llmparity.core.golden.records import Key
 from pytest_llmparity.run.golden.requests import SPARED, asked_in, partly_asked
-from pytest_llmparity.run.judge.state import read_state
+from pytest_llmparity.run.ledger import read_state
 from pytest_llmparity.store.golden import files
 from pytest_llmparity.store.runs import Store
 

@@ -14,7 +14,7 @@ from pytest_llmparity.core.sample import Phase, Sample, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.run.golden.requests import engines_in
-from pytest_llmparity.run.judge.state import read_state
+from pytest_llmparity.run.ledger import read_state
 from pytest_llmparity.run.recording.writing import folders_of
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store import recordings

@@ -25,7 +25,7 @@ from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.golden.requests import Asked, asked_in, engines_in, partly_asked
 from pytest_llmparity.run.judge.judging import select
-from pytest_llmparity.run.judge.state import RunState, read_state
+from pytest_llmparity.run.ledger import RunState, read_state
 from pytest_llmparity.run.plan import wires_name
 from pytest_llmparity.store.golden import files
 from pytest_llmparity.store.runs import Store

@@ -23,10 +23,10 @@ from pytest_llmparity.core.sample import Identity, Phase, Sample, to_json
 from pytest_llmparity.core.shards import MOST
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.problems import nearest
-from pytest_llmparity.run.gather.asked import ASKED, AskedUnit, units_of
 from pytest_llmparity.run.golden.requests import LOCKED, REQUESTS, asked_in, engines_in
+from pytest_llmparity.run.judge.asked import ASKED, AskedUnit, units_of
 from pytest_llmparity.run.judge.judging import AGREED, select
-from pytest_llmparity.run.judge.state import MERGED, RunState, read_state, write_state
+from pytest_llmparity.run.ledger import MERGED, RunState, read_state, write_state
 from pytest_llmparity.run.plan import wires_name
 from pytest_llmparity.run.shards.apart import Side, apart
 from pytest_llmparity.run.shards.dealing import SHARD, Floor, Note

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest_llmparity
-from pytest_llmparity.core.errors import DesignError, LLMParityError, MachineError
+from pytest_llmparity.core.errors import DesignError, LLMParityError, MachineError, advice
 from pytest_llmparity.core.sample import Failure, WireRequest
-from pytest_llmparity.core.words.shortage import advice
 from pytest_llmparity.transport.exchange import Exchange, Limits
 
 BOOT = "import importlib, sys; sys.path.append(sys.argv[1]); importlib.import_module(sys.argv[2]).main()"

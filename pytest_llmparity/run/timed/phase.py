@@ -23,9 +23,9 @@ from pytest_llmparity.core.sample import Phase, Sample, WireRequest
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.played import Played
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.gather.ledger import Ledger
-from pytest_llmparity.run.gather.sender import answered, failed, limits_of, named
+from pytest_llmparity.run.ledger import Ledger
 from pytest_llmparity.run.plan import Job, Unit, request_of, requests_of, shuffled
+from pytest_llmparity.run.sending.sender import answered, failed, limits_of, named
 from pytest_llmparity.run.timed import measure
 from pytest_llmparity.settings.specification import DEFAULT_TIMED_CHANGES
 from pytest_llmparity.store.ownership import TIMED

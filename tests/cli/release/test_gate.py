@@ -21,7 +21,7 @@ from pytest_llmparity.core.prompts.portion import Portion
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.run.golden.requests import LOCKED, engines_note
-from pytest_llmparity.run.judge.state import RunState, read_state, write_state
+from pytest_llmparity.run.ledger import RunState, read_state, write_state
 from pytest_llmparity.store.decisions import FILE_NAME
 from pytest_llmparity.store.runs import Store
 from tests.cli.test_golden import GATE, prompts

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pytest_llmparity.core.sample import Completion, Phase, Sample
-from pytest_llmparity.run.judge.state import read_otherwise
+from pytest_llmparity.run.judge.recorded import read_otherwise
 
 
 def test_what_the_reader_guessed_is_said_of_judged_answers_with_how_often() -> None:

@@ -14,8 +14,8 @@ from pytest_llmparity import check
 from pytest_llmparity.core.errors import DesignError, MissingSample, UsageError
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.run.course import Course
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.course import Course
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import Fault, LoopbackEngine

@@ -19,7 +19,7 @@ from pytest_llmparity.core.sample import Completion, Identity, Phase, Sample, to
 from pytest_llmparity.core.shards import Shard
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.judge.recorded import stored
-from pytest_llmparity.run.judge.state import RunState, read_state, write_state
+from pytest_llmparity.run.ledger import RunState, read_state, write_state
 from pytest_llmparity.run.recording.writing import recordings
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.run.shards.dealing import SHARD, Note

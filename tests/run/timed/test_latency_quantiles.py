@@ -5,7 +5,7 @@ import dataclasses
 from pytest_llmparity.core.checks.latency import unknown
 from pytest_llmparity.core.sample import Completion, Phase, Sample, Timing
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.run.judge.state import latency_quantiles, unknown_latency
+from pytest_llmparity.run.judge.recorded import latency_quantiles, unknown_latency
 
 PLAIN = Timing(ttfb_s=0.1, ttft_s=0.2, e2e_s=1.2, tpot_s=0.1, token_events=10, tokens=11)
 

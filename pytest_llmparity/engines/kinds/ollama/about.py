@@ -12,6 +12,7 @@ from typing import Any, Final
 from pytest_llmparity.core.errors import ParameterNotHonoured
 from pytest_llmparity.core.identity import spelling
 from pytest_llmparity.core.sample import NEUTRAL, Fact, JsonObject, Sampling
+from pytest_llmparity.engines import daemons
 from pytest_llmparity.engines.facts import files, serving, values
 from pytest_llmparity.engines.facts.values import facts, mapping, mappings, string
 from pytest_llmparity.engines.wire import build
@@ -48,9 +49,9 @@ _NO_TEMPLATE: Final = "{{ .Prompt }}"
 
 def entry(listing: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     """Return a model's entry in the answer of ``/api/tags`` or ``/api/ps``; empty when it is not there."""
-    wanted = full_name(model) if model else None
+    wanted = daemons.full_name(model) if model else None
     for listed in mappings(listing.get("models")):
-        if wanted in (full_name(listed.get("name")), full_name(listed.get("model"))):
+        if wanted in (daemons.full_name(listed.get("name")), daemons.full_name(listed.get("model"))):
             return listed
     return {}
 
@@ -58,13 +59,6 @@ def entry(listing: Mapping[str, Any], model: str) -> Mapping[str, Any]:
 def names(listing: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names in the answer of ``/api/tags`` or ``/api/ps``, in its order."""
     return tuple(values.names(listing, "models", "name"))
-
-
-def full_name(name: object) -> str:
-    """Return a name as Ollama lists it: with its tag, without the default registry, in one case."""
-    text = str(name or "").casefold()
-    text = text.removeprefix("registry.ollama.ai/").removeprefix("library/")
-    return text if ":" in text.rpartition("/")[2] else f"{text}:latest"
 
 
 # ---- sampling ------------------------------------------------------------------------------------------------------

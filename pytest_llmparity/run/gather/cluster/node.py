@@ -28,10 +28,10 @@ from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper, log_tail
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.replicas.lines import OwnLine
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import LoopThread, in_thread, outside
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.lines import OwnLine
 from pytest_llmparity.settings.specification import EngineSpec
 
 GATHERED_S: Final = 0.1

@@ -31,8 +31,8 @@ from pytest_llmparity.run.gather.cluster.node import EngineNode, Order, Started
 from pytest_llmparity.run.gather.cluster.relay import Relay
 from pytest_llmparity.run.gather.cluster.remote import RemoteLine
 from pytest_llmparity.run.gather.cluster.resources import refuse_unplaceable
-from pytest_llmparity.run.gather.replicas.lines import NodeLost
 from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.sending.lines import NodeLost
 from pytest_llmparity.settings.specification import EngineSpec, bundle_of
 
 PLACED_S: Final = 600.0

@@ -12,8 +12,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from pytest_llmparity.run.gather.replicas.lines import NodeLost
 from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.sending.lines import NodeLost
 
 _READ: Final = 65536
 Call = Callable[..., Awaitable[Any]]

@@ -13,10 +13,10 @@ from pytest_llmparity.core.errors import KeeperError
 from pytest_llmparity.core.sample import Sample, to_json
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.cluster.node import Answered, Asked
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.replicas.lines import Deliver, NodeLost
-from pytest_llmparity.run.gather.sender import ATTEMPTS
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.lines import Deliver, NodeLost
+from pytest_llmparity.run.sending.sender import ATTEMPTS
 
 
 class Called(Protocol):

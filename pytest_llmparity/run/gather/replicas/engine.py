@@ -16,12 +16,12 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.calling import call_all
-from pytest_llmparity.run.gather.ledger import Ledger
-from pytest_llmparity.run.gather.reconnect import Watch
-from pytest_llmparity.run.gather.replicas.lines import Line, OwnLine, Replicas, homes_of
-from pytest_llmparity.run.gather.sender import Ready
+from pytest_llmparity.run.ledger import Ledger
 from pytest_llmparity.run.loop import all_of, outside
 from pytest_llmparity.run.plan import Job, Step
+from pytest_llmparity.run.sending.lines import Line, OwnLine, Replicas, homes_of
+from pytest_llmparity.run.sending.reconnect import Watch
+from pytest_llmparity.run.sending.sender import Ready
 from pytest_llmparity.store.runs import Key, Store, key_of
 
 _ON_THEIR_WAY_S: Final = 0.1

@@ -19,9 +19,9 @@ from pytest_llmparity.core.sample import Phase, Request, Sample, Sampling, from_
 from pytest_llmparity.engines import registry
 from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order, with_gpus
 from pytest_llmparity.run.gather.cluster.relay import Relay
-from pytest_llmparity.run.gather.replicas.lines import NodeLost
 from pytest_llmparity.run.loop import LoopThread, outside
 from pytest_llmparity.run.plan import Job, wire_of
+from pytest_llmparity.run.sending.lines import NodeLost
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.run.conftest import Project
 

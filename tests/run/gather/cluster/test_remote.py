@@ -16,9 +16,9 @@ from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, Wir
 from pytest_llmparity.engines import registry
 from pytest_llmparity.run.gather.cluster.node import Answered, Asked
 from pytest_llmparity.run.gather.cluster.remote import RemoteLine
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.sender import ATTEMPTS
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.sender import ATTEMPTS
 from pytest_llmparity.settings.specification import EngineSpec
 
 

@@ -15,11 +15,11 @@ from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, Sam
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.ledger import Allowance, Ledger
 from pytest_llmparity.run.gather.replicas.engine import EngineAsked, own_name
-from pytest_llmparity.run.gather.replicas.lines import Deliver, NodeLost, homes_of
-from pytest_llmparity.run.gather.sender import Ready
+from pytest_llmparity.run.ledger import Allowance, Ledger
 from pytest_llmparity.run.plan import PHASE_ORDER, Job, Unit, step_of, wire_of
+from pytest_llmparity.run.sending.lines import Deliver, NodeLost, homes_of
+from pytest_llmparity.run.sending.sender import Ready
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.runs import Store
 

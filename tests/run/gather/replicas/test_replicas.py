@@ -21,8 +21,8 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run import locking
 from pytest_llmparity.run.fleet import Engaged, Fleet, together
 from pytest_llmparity.run.gather.replicas.differing import unlike
-from pytest_llmparity.run.gather.replicas.lines import Elsewhere
 from pytest_llmparity.run.plan import Unit
+from pytest_llmparity.run.sending.lines import Elsewhere
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.run.conftest import Project
 

@@ -12,7 +12,7 @@ from pytest_llmparity.core.evidence import Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.prompts.arms import streamed_and_not, unstreamed
 from pytest_llmparity.core.sample import Phase, Sampling, from_json, to_json
-from pytest_llmparity.run.gather.course import WAVE, Course, cases_of, course_of, in_rounds, waves
+from pytest_llmparity.run.course import WAVE, Course, cases_of, course_of, in_rounds, waves
 from pytest_llmparity.run.plan import Unit
 
 

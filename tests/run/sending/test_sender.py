@@ -23,10 +23,10 @@ from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, Identity, Phase, Request, Sample, WireRequest
 from pytest_llmparity.core.words.hiding import NOTHING
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
-from pytest_llmparity.run.gather.sender import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, send
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.reconnect import RESTARTS, Watch
+from pytest_llmparity.run.sending.sender import ATTEMPTS, GONE_AFTER, GONE_PAUSE_S, send
 from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange, Read
 

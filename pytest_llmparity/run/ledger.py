@@ -1,4 +1,4 @@
-"""What one gathering may still send, and what it has found out so far: shared by everything that takes part in it."""
+"""What one gathering may still send, what it has found out so far, and what it writes down of that when it ends."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts.portion import ALL, Portion
+from pytest_llmparity.core.sample import from_json, to_json
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.run.judge.state import RunState
 from pytest_llmparity.run.plan import Unit, Wires
 from pytest_llmparity.settings.specification import Settings
+from pytest_llmparity.store.runs import GATHERED, Store
 
+MERGED: Final = "merged"
+"""Name of a run's document that says of which runs it was put together."""
 UNPROVEN = "repetition_penalty"
 """The one neutral value left out of requests that could change a greedy answer where a server's default is another."""
 
@@ -102,6 +107,76 @@ class Allowance:
     def close(self) -> None:
         """Allow nothing more, because the gathering has ended: a thread that was left behind may not know."""
         self._closed = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """The state of one run.
+
+    ``cases`` are the ids it was restricted to, ``incomplete`` says which hard stop left something out, ``requests`` and
+    ``retries`` count what was sent, in ``seconds``, ``notes`` are for the reader. ``guard`` is the fingerprint of the
+    lock file engines were held against. ``open``: a sequential run that more prompts could settle. ``shard`` says which
+    share of the cases it asked, empty where it was all of them, ``portion`` to which prompts of each set it kept.
+    """
+
+    engines: Mapping[str, EngineRecord] = field(default_factory=dict)
+    baseline: str | None = None
+    cases: tuple[str, ...] = ()
+    incomplete: str | None = None
+    requests: int = 0
+    seconds: float = 0.0
+    retries: int = 0
+    notes: tuple[str, ...] = ()
+    guard: str = ""
+    open: bool = False
+    shard: str = ""
+    portion: Portion = ALL
+
+    @property
+    def no_whole(self) -> str:
+        """Why what it asked is less than its tests ask, empty where it is all of that."""
+        if self.shard:
+            return f"it is {self.shard}, and llmparity merge makes the whole of all"
+        return self.incomplete or self.chosen
+
+    @property
+    def chosen(self) -> str:
+        """How a person chose what it asked of all that its tests ask, empty where nobody did."""
+        if self.cases:
+            return "it asked single cases (--parity-case)"
+        return f"it asked a part of the prompts ({self.portion})" if self.portion else ""
+
+
+def read_state(store: Store, run: str) -> RunState | None:
+    """Return the state of a run, ``None`` of one that was interrupted while gathering."""
+    return store.noted(run, GATHERED, RunState)
+
+
+def state_of(document: Mapping[str, Any]) -> RunState:
+    """Return the state that stands in a document of the store; older versions wrote down less."""
+    return from_json(RunState, document)
+
+
+def write_state(store: Store, run: str, state: RunState) -> None:
+    """Write down that a run was gathered, and with it what there is to say of that."""
+    store.put_document(run, GATHERED, to_json(state))
+
+
+def can_be_judged(state: RunState, guard: str) -> bool:
+    """Whether what was gathered can be judged as it is: every engine was there, and is held against the same.
+
+    ``guard`` is what engines are held against now. Another lock file, or a lock that is now binding, may say otherwise
+    of an engine: that takes the live one.
+    """
+    return not any(engine.unusable for engine in state.engines.values()) and state.guard == guard
+
+
+def note_kept(store: Store, run: str) -> None:
+    """Say in a run that was gathered by another session that its answers are judged here."""
+    state = read_state(store, run) or RunState()
+    kept = f"run {run} had gathered everything: its answers are judged, nobody was asked (--parity-fresh asks again)"
+    notes = (kept, *(note for note in state.notes if note != kept))
+    write_state(store, run, dataclasses.replace(state, requests=0, seconds=0.0, retries=0, notes=notes))
 
 
 class Ledger:

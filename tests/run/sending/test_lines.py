@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.replicas.lines import Deliver, Line, NodeLost, Replicas, homes_of
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.lines import Deliver, Line, NodeLost, Replicas, homes_of
 
 
 def prompts(groups: Sequence[str]) -> PromptSet:

@@ -27,11 +27,11 @@ from pytest_llmparity.core.ports import Engine
 from pytest_llmparity.core.prompts.script import Script, next_request
 from pytest_llmparity.core.sample import Completion, Failure, Sample, WireRequest
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.overhearing import overhear
-from pytest_llmparity.run.gather.reconnect import RESTARTS, Watch
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import all_of
 from pytest_llmparity.run.plan import Job, Step, Wires, jobs_of, next_wire
+from pytest_llmparity.run.sending.overhearing import overhear
+from pytest_llmparity.run.sending.reconnect import RESTARTS, Watch
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.transport.client import MIXED, Client
 from pytest_llmparity.transport.exchange import Exchange, Limits, timing

@@ -12,11 +12,11 @@ from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.shards import dealt
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.gather.ledger import Allowance
-from pytest_llmparity.run.gather.reconnect import Watch
-from pytest_llmparity.run.gather.sender import client_of, failed, send
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import all_of, outside
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.reconnect import Watch
+from pytest_llmparity.run.sending.sender import client_of, failed, send
 from pytest_llmparity.settings.specification import EngineSpec
 
 Deliver = Callable[[Sequence[Sample]], None]
@@ -32,7 +32,7 @@ class Line(Protocol):
     """Sends one replica its requests."""
 
     async def send(self, jobs: Sequence[Job], *, concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
-        """Send the jobs as ``run.gather.sender.send`` does; samples bear the replica's name.
+        """Send the jobs as ``run.sending.sender.send`` does; samples bear the replica's name.
 
         Raises :class:`NodeLost` when nobody is there any more: what was not delivered by then may be sent elsewhere.
         """
