@@ -20,6 +20,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_llmparity.core.ports import Layers
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
@@ -50,6 +54,9 @@ class Clock:
         self.samples = 0
 
     def say(self, text: str) -> None:
+        """Nothing is shown."""
+
+    def fetch(self, engine: str, layers: Layers | None) -> None:
         """Nothing is shown."""
 
     def begin(self, engine: str, total: int) -> None:

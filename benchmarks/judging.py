@@ -29,6 +29,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.evidence import FLOOR_STAGES
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample, TokenLogprob, to_json
 from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.report.progress import Silent
 from pytest_llmparity.run.judge.asked import ASKED, asked_by
 from pytest_llmparity.run.plan import floor_order, unit_of, wires_name
 from pytest_llmparity.run.records import record_of
@@ -193,7 +194,7 @@ def declared(root: Path, prompts: int = 0) -> Session:
         token="judging",
         keeper=_no_keeper,
         version="0",
-        progress=_Silent(),
+        progress=Silent(),
     )
     checks = {
         "texts": (check.text(margin=0.05), check.similarity(at_least=0.5)),
@@ -202,25 +203,6 @@ def declared(root: Path, prompts: int = 0) -> Session:
     for name in SETS:
         session.gates.declare(name, (f"{name}.jsonl", *checks[name]), {"max_tokens": TOKENS}, folder=root)
     return session
-
-
-class _Silent:
-    """Nobody watches."""
-
-    def say(self, text: str) -> None:
-        """Say nothing."""
-
-    def begin(self, engine: str, total: int) -> None:
-        """Say nothing."""
-
-    def more(self, engine: str, count: int) -> None:
-        """Say nothing."""
-
-    def advance(self, engine: str) -> None:
-        """Say nothing."""
-
-    def end(self) -> None:
-        """Say nothing."""
 
 
 def _no_keeper() -> Keeper:

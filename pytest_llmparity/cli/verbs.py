@@ -201,7 +201,7 @@ def serving(selection: Selection, *, stored: Path | None = None) -> contextlib.A
 def serving_as(settings: Settings, *, root: Path, stored: Path | None = None) -> Iterator[Session]:
     """Give the session of settings that no command line named. Who watches a terminal sees how far it is."""
     from pytest_llmparity.keeper.client import Keeper
-    from pytest_llmparity.report.progress import Bars, Silent
+    from pytest_llmparity.report.progress import Bars, Lines
     from pytest_llmparity.run.session import Session
 
     session = Session(
@@ -210,7 +210,7 @@ def serving_as(settings: Settings, *, root: Path, stored: Path | None = None) ->
         token=uuid.uuid4().hex,
         keeper=lambda: Keeper.spawn(root / ".llmparity"),
         version=metadata.version("pytest-llmparity"),
-        progress=Bars(sys.stderr, contextlib.nullcontext) if sys.stderr.isatty() else Silent(),
+        progress=(Bars if sys.stderr.isatty() else Lines)(sys.stderr, contextlib.nullcontext),
         stored=stored,
     )
     try:

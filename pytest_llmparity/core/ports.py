@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pytest_llmparity.core.sample import Completion, Identity, Request, WireRequest
 from pytest_llmparity.core.words.hiding import TextMask
@@ -68,11 +68,26 @@ class Engine(Protocol):
         """Ask the live server what it is (control calls, not measured)."""
 
 
+class Layers(NamedTuple):
+    """How much of an image has come: whole layers of those there are, bytes of the layers that have begun to come.
+
+    A runtime that does not tell bytes has 0 of 0.
+    """
+
+    done: int
+    of: int
+    size: int
+    of_size: int
+
+
 class Progress(Protocol):
-    """Shows how far gathering is; silent where nobody watches."""
+    """Shows how far a run is that takes its time; silent where nobody watches."""
 
     def say(self, text: str) -> None:
         """Something is going to take its time."""
+
+    def fetch(self, engine: str, layers: Layers | None) -> None:
+        """So much of the image that an engine runs from has come; ``None``: it is there, or cannot be fetched."""
 
     def begin(self, engine: str, total: int) -> None:
         """An engine starts on so many requests."""

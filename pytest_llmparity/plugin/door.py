@@ -31,7 +31,7 @@ from pytest_llmparity.plugin.telling import planned
 from pytest_llmparity.plugin.telling.ending import Ending, Tally
 from pytest_llmparity.plugin.telling.harmless import harmless, shorten
 from pytest_llmparity.report import junit
-from pytest_llmparity.report.progress import Bars, Silent
+from pytest_llmparity.report.progress import Bars, Lines, Silent
 from pytest_llmparity.run.declare import Untagged
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.session import Session
@@ -326,12 +326,12 @@ def _machine(error: OSError) -> MachineError:
 
 
 def _progress(config: pytest.Config) -> Bars | Silent:
-    """Draw bars where a person watches a terminal and this process owns it."""
+    """Draw bars where a person watches a terminal and this process owns it; elsewhere only downloads are told."""
     capture = config.pluginmanager.getplugin("capturemanager")
-    if xdist.is_worker(config) or not sys.__stderr__ or not sys.__stderr__.isatty() or verbosity(config) < 0:
+    if xdist.is_worker(config) or not sys.__stderr__ or verbosity(config) < 0:
         return Silent()
     lifted = contextlib.nullcontext if capture is None else capture.global_and_fixture_disabled
-    return Bars(sys.__stderr__, lifted)
+    return (Bars if sys.__stderr__.isatty() else Lines)(sys.__stderr__, lifted)
 
 
 def _placing(config: pytest.Config, settings: Settings, token: str, handed: dict[str, str] | None) -> Placing | None:

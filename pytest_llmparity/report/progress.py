@@ -1,24 +1,32 @@
-"""A progress bar per engine while gathering; silent when nobody watches."""
+"""A progress bar per engine while its image is fetched and while it is asked; silent when nobody watches."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
+from pytest_llmparity.core.ports import Layers
 from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
+
+LINE_EVERY_S: Final = 30.0
+"""How often a line says how far an image is where nobody watches a terminal."""
 
 
 class Silent:
     """Shows nothing. Satisfies ``core.ports.Progress``."""
 
     def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def fetch(self, engine: str, layers: Layers | None) -> None:
         """Show nothing."""
 
     def begin(self, engine: str, total: int) -> None:
@@ -32,6 +40,38 @@ class Silent:
 
     def end(self) -> None:
         """Show nothing."""
+
+
+class Lines(Silent):
+    """Writes a line now and then while an image is fetched, for logs of machines, and nothing else.
+
+    An image has gigabytes, and a job that is silent for minutes may be taken for one that hangs. Satisfies
+    ``core.ports.Progress``.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        uncaptured: Callable[[], AbstractContextManager[None]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._uncaptured = uncaptured
+        self._clock = clock
+        self._guard = threading.Lock()  # engines start in threads, and capture is lifted for one at a time
+        self._told_at: dict[str, float] = {}
+
+    def fetch(self, engine: str, layers: Layers | None) -> None:
+        """Write a line, at the beginning and then every :data:`LINE_EVERY_S` seconds."""
+        with self._guard:
+            if layers is None:
+                self._told_at.pop(engine, None)
+            elif engine not in self._told_at or self._clock() - self._told_at[engine] >= LINE_EVERY_S:
+                self._told_at[engine] = self._clock()
+                with self._uncaptured():
+                    self._stream.write(f"{engine}: fetching its image{_come(layers)}\n")
+                    self._stream.flush()
 
 
 class Bars:
@@ -47,35 +87,61 @@ class Bars:
         self._open = contextlib.ExitStack()
         self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._fetches: dict[str, TaskID] = {}
 
     def say(self, text: str) -> None:
         """Write a line, above the bars where there are some."""
         line = printable(text)
-        if self._bars is not None:
-            self._bars.console.print(line, markup=False, highlight=False)
-            return
-        with self._saying, self._uncaptured():  # engines start in threads, and capture is lifted for one at a time
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
+        with self._saying:  # engines start in threads, and capture is lifted for one at a time
+            if self._bars is not None:
+                self._bars.console.print(line, markup=False, highlight=False)
+                return
+            with self._uncaptured():
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
 
     def begin(self, engine: str, total: int) -> None:
         """Draw a bar for one engine."""
+        with self._saying:
+            self._tasks[engine] = self._drawn().add_task(engine, total=total)
+
+    def fetch(self, engine: str, layers: Layers | None) -> None:
+        """Draw how much of an engine's image has come: in bytes where they are told, else in layers."""
+        with self._saying:
+            if layers is None:
+                self._take_away(engine)
+                return
+            bars = self._drawn()
+            if engine not in self._fetches:
+                self._fetches[engine] = bars.add_task(f"{engine}: its image", total=None)
+            size, of = (layers.size, layers.of_size) if layers.of_size else (layers.done, layers.of)
+            bars.update(self._fetches[engine], completed=size, total=of or None, words=_come(layers).removeprefix(": "))
+
+    def _take_away(self, engine: str) -> None:
+        task = self._fetches.pop(engine, None)
+        if self._bars is not None and task is not None:
+            self._bars.remove_task(task)
+            if not self._fetches and not self._tasks:
+                self.end()
+
+    def _drawn(self) -> RichProgress:
+        """Return the bars, drawn if they are not yet."""
         if self._bars is None:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._open.enter_context(self._uncaptured())
             self._bars = self._open.enter_context(
                 Progress(
                     TextColumn("{task.description}"),
                     BarColumn(bar_width=24),
-                    MofNCompleteColumn(),
+                    _counts(),
                     TimeRemainingColumn(),
                     console=Console(file=self._stream),
                     transient=True,
                 )
             )
-        self._tasks[engine] = self._bars.add_task(engine, total=total)
+        return self._bars
 
     def more(self, engine: str, count: int) -> None:
         """Make one engine's bar longer."""
@@ -91,4 +157,31 @@ class Bars:
     def end(self) -> None:
         """Take the bars away."""
         self._open.close()
-        self._bars, self._tasks = None, {}
+        self._bars, self._tasks, self._fetches = None, {}, {}
+
+
+def _counts() -> ProgressColumn:
+    """Return the column that counts: requests, or what its bar says in words."""
+    from rich.progress import MofNCompleteColumn, Task
+    from rich.text import Text
+
+    class Counts(MofNCompleteColumn):
+        def render(self, task: Task) -> Text:
+            words = task.fields.get("words")
+            return super().render(task) if words is None else Text(words)
+
+    return Counts()
+
+
+def _come(layers: Layers) -> str:
+    """Return how much of an image has come, as the end of a sentence; nothing where nobody knows.
+
+    >>> _come(Layers(2, 7, 61_040_000, 2_500_000_000)), _come(Layers(0, 0, 0, 0))
+    (': 2 of 7 layers, 61.0 MB of 2.5 GB', '')
+    """
+    if not layers.of:
+        return ""
+    from rich.filesize import decimal
+
+    size = f", {decimal(layers.size)} of {decimal(layers.of_size)}" if layers.of_size else ""
+    return f": {layers.done} of {layers.of} layers{size}"

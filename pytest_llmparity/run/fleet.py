@@ -15,6 +15,7 @@ from pathlib import Path
 from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, reason_of
 from pytest_llmparity.core.identity.pins import changes, hold, unlike, verdict
 from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.ports import Layers
 from pytest_llmparity.core.sample import Identity, from_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.played import Played
@@ -60,9 +61,9 @@ class Fleet:
     Safe to call from several processes at once: the keeper makes one of them the starter, the others wait. With
     ``one_at_a_time`` every other engine is stopped or unloaded, its memory given back, before one is started. ``slots``
     is how many requests an engine must be able to answer at once where its own configuration does not say. ``say`` is
-    told what takes its time before an engine starts. ``locked`` holds a live engine against the lock file.
-    ``key_variables`` are variables of engines that may not be selected: a process gets those of its own engine only.
-    ``elsewhere`` starts engines on other machines in place of this one.
+    told what takes its time before an engine starts, ``fetch`` how much of its image has come. ``locked`` holds a
+    live engine against the lock file. ``key_variables`` are variables of engines that may not be selected: a process
+    gets those of its own engine only. ``elsewhere`` starts engines on other machines in place of this one.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Fleet:
         one_at_a_time: bool = False,
         slots: int = DEFAULT_CONCURRENCY,
         say: Callable[[str], None] = lambda text: None,
+        fetch: Callable[[str, Layers | None], None] = lambda engine, layers: None,
         locked: Callable[[EngineSpec, Identity, str], Held] = lambda spec, identity, kind: Held(),
         gpus: Callable[[], tuple[Gpus | None, str | None]] = memory.nvidia,
         key_variables: Collection[str] = (),
@@ -110,6 +112,7 @@ class Fleet:
             interrupted=self._interrupted,
             starts=lambda name: None if self._residency is None else self._residency.starts(name),
             say=say,
+            fetch=fetch,
         )
         # One server's engines are found one after the other: those that drop each other's model would load it again and
         # again, and what is known of a model only while it is in memory would not be.

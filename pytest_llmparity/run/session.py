@@ -109,6 +109,7 @@ class Session:
             one_at_a_time=settings.residency == "one-at-a-time",
             slots=settings.concurrency,
             say=progress.say,
+            fetch=progress.fetch,
             locked=self._lock.hold,
             key_variables=settings.key_variables,
             elsewhere=elsewhere,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_llmparity.report.progress import Bars, Silent
+from pytest_llmparity.core.ports import Layers
+from pytest_llmparity.report.progress import LINE_EVERY_S, Bars, Lines, Silent
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +88,67 @@ def test_nothing_is_drawn_before_there_is_something_to_do() -> None:
     assert (stream.getvalue(), lifted.events) == ("", [])
 
 
+def test_an_image_that_is_fetched_has_a_bar_of_its_bytes_which_goes_when_it_is_there() -> None:
+    stream, lifted = io.StringIO(), Lifted()
+    bars = Bars(stream, lifted)
+
+    bars.fetch("vllm", Layers(0, 0, 0, 0))
+    bars.fetch("vllm", Layers(2, 7, 610_000_000, 2_440_000_000))
+    assert bars._bars is not None
+    bars._bars.refresh()
+    percentage = bars._bars.tasks[0].percentage
+    bars.fetch("vllm", None)
+
+    assert percentage == 25
+    assert "vllm: its image" in stream.getvalue()
+    assert "2 of 7 layers, 610.0 MB of 2.4 GB" in stream.getvalue()
+    assert lifted.events == ["lifted", "back"]
+
+
+def test_of_a_runtime_that_tells_no_bytes_layers_are_drawn_beside_the_requests_of_another_engine() -> None:
+    stream, lifted = io.StringIO(), Lifted()
+    bars = Bars(stream, lifted)
+
+    bars.begin("ollama", 4)
+    bars.fetch("vllm", Layers(3, 4, 0, 0))
+    assert bars._bars is not None
+    bars._bars.refresh()
+    drawn = [task.percentage for task in bars._bars.tasks]
+    bars.fetch("vllm", None)
+    before = list(lifted.events)
+    bars.end()
+
+    assert drawn == [0, 75]
+    assert "3 of 4 layers" in stream.getvalue()
+    assert before == ["lifted"], "the bar of the other engine stays"
+    assert lifted.events == ["lifted", "back"]
+
+
+def test_without_a_terminal_a_line_says_now_and_then_how_far_an_image_is_and_nothing_else_is_said() -> None:
+    stream, lifted, now = io.StringIO(), Lifted(), [0.0]
+    lines = Lines(stream, lifted, clock=lambda: now[0])
+
+    lines.say("installing")
+    lines.begin("vllm", 3)
+    lines.fetch("vllm", Layers(0, 0, 0, 0))
+    lines.fetch("vllm", Layers(1, 7, 0, 0))
+    now[0] = LINE_EVERY_S
+    lines.fetch("vllm", Layers(2, 7, 610_000_000, 2_440_000_000))
+    lines.fetch("vllm", None)
+    lines.end()
+
+    assert stream.getvalue().splitlines() == [
+        "vllm: fetching its image",
+        "vllm: fetching its image: 2 of 7 layers, 610.0 MB of 2.4 GB",
+    ]
+    assert lifted.events == ["lifted", "back"] * 2
+
+
 def test_silence(capfd: pytest.CaptureFixture[str]) -> None:
     silent = Silent()
 
     silent.say("installing")
+    silent.fetch("a", Layers(1, 2, 3, 4))
     silent.begin("a", 3)
     silent.advance("a")
     silent.end()

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import re
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Final
 import filelock
 
 from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.core.ports import Layers
 from pytest_llmparity.core.sample import Fact, Identity
-from pytest_llmparity.engines.start import container, memory, runtimes
+from pytest_llmparity.engines.start import container, memory, pulling, runtimes
 from pytest_llmparity.engines.start.environments import LOCK_POLL_S, KeptRunner
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.start.runtimes import Image
@@ -24,12 +24,8 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import EngineState
 from pytest_llmparity.settings.specification import EngineSpec
 
-SAY_EVERY_S: Final = 5.0
-"""How often it is told how far a download is."""
 KILLED: Final = 137
 """Exit code of a container whose process was killed: 128 and the number of SIGKILL."""
-_BEGUN: Final = re.compile(r"(Pulling fs layer|Copying blob|Already exists)")
-_DONE: Final = re.compile(r"(Pull complete|Already exists|Copying blob .* (done|skipped))")
 _NO_GPU: Final = re.compile(
     r"could not select device driver|unresolvable CDI devices|nvidia-container-cli", re.IGNORECASE
 )
@@ -39,8 +35,8 @@ class Containers:
     """Runs one engine in containers. Runtime and image are looked for when it is made: ``LaunchError`` says what lacks.
 
     ``environ`` is what the runtime's client inherits. An image that is not there is fetched by ``runner`` where
-    ``download`` is set, with its output in ``log``; ``stop`` says why nobody waits any more, ``say`` is told how far it
-    is.
+    ``download`` is set, with its output in ``log``; ``stop`` says why nobody waits any more, ``say`` is told that it is
+    fetched, ``fetch`` how much has come, ``None`` at the end.
     """
 
     def __init__(
@@ -52,6 +48,7 @@ class Containers:
         runner: KeptRunner,
         stop: Callable[[], str | None],
         say: Callable[[str], None],
+        fetch: Callable[[Layers | None], None],
     ) -> None:
         self._spec = spec
         self._environ = environ
@@ -59,6 +56,7 @@ class Containers:
         self._runner = runner
         self._stop = stop
         self._say = say
+        self._fetch = fetch
         self._name = ""
         self.runtime = runtimes.runtime_of(spec, environ)
         self._image = runtimes.image_of(spec, self.runtime, environ)
@@ -120,24 +118,25 @@ class Containers:
             if image is not None:
                 return image
             self._say(f"{self._spec.name}: fetching {self._spec.image} with {self.runtime}")
-            told_at = time.monotonic()
-
-            def watch() -> None:
-                nonlocal told_at
-                if time.monotonic() - told_at >= SAY_EVERY_S:
-                    told_at = time.monotonic()
-                    self._say(f"{self._spec.name}: fetching {self._spec.image}{layers(self._log)}")
-
-            argv = [*self.runtime.argv, "pull", str(self._spec.image)]
-            code, tail = self._runner(argv, env=self._environ, cwd=Path("/"), log=self._log, watch=watch)
+            self._fetch(Layers(0, 0, 0, 0))
+            argv = pulling.command([*self.runtime.argv, "pull", str(self._spec.image)])
+            try:
+                code, tail = self._runner(argv, env=self._environ, cwd=Path("/"), log=self._log, watch=self._watch)
+            finally:
+                self._fetch(None)
             if code != 0:
                 raise self._spec.launch_error(
-                    f"{self._spec.image} could not be fetched by {self.runtime.name}:\n{tail}"
+                    f"{self._spec.image} could not be fetched by {self.runtime.name}:\n{pulling.client_words(tail)}"
                 )
             image = runtimes.image_of(self._spec, self.runtime, self._environ)
             if image is None:
                 raise self._missing()
             return image
+
+    def _watch(self) -> None:
+        layers = pulling.how_far(self._log)
+        if layers is not None:
+            self._fetch(layers)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -154,16 +153,6 @@ class Containers:
             yield
         finally:
             lock.release()
-
-
-def layers(log: Path) -> str:
-    """Return how many layers of an image have come, from the output of a ``pull``; empty where it does not say."""
-    try:
-        text = log.read_text("utf-8", "replace")
-    except OSError:
-        return ""
-    of, done = len(_BEGUN.findall(text)), len(_DONE.findall(text))
-    return f": {done} of {of} layers" if of else ""
 
 
 def ending(spec: EngineSpec, state: EngineState, tail: str) -> str:

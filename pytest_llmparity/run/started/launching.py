@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
 from pytest_llmparity.core.errors import LaunchError, reason_of
+from pytest_llmparity.core.ports import Layers
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.words.hiding import TextMask
 from pytest_llmparity.engines import registry
@@ -49,6 +51,7 @@ class Launcher:
         interrupted: threading.Event,
         starts: Callable[[str], None],
         say: Callable[[str], None],
+        fetch: Callable[[str, Layers | None], None],
     ) -> None:
         self._keeper = keeper
         self._workdir = workdir
@@ -62,6 +65,7 @@ class Launcher:
         self._interrupted = interrupted
         self._starts = starts
         self._say = say
+        self._fetch = fetch
         self.made: dict[str, str] = {}
         """The sentence about an environment that was made for an engine, by its name."""
         self.logged: set[str] = set()
@@ -133,7 +137,15 @@ class Launcher:
         private = self._key_variables - set(spec.secret_variables)
         environ = {name: value for name, value in self._environ.items() if name not in private}
         log = self._workdir / "logs" / f"{spec.name}.pull.log"
-        return Containers(spec, environ, log=log, runner=self._runner(spec), stop=self._stop, say=self._say)
+        return Containers(
+            spec,
+            environ,
+            log=log,
+            runner=self._runner(spec),
+            stop=self._stop,
+            say=self._say,
+            fetch=functools.partial(self._fetch, spec.name),
+        )
 
     def _prepared(self, spec: EngineSpec, kind: type[Adapter], environment: Environment | None) -> EngineSpec:
         """Return the spec to launch: with its environment's interpreter, and slots where there would be a queue.

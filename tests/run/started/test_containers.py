@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmparity.core.ports import Layers
 from pytest_llmparity.keeper.client import EngineState
 from pytest_llmparity.keeper.removal import Removal
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.started.containers import ending, layers
+from pytest_llmparity.run.started.containers import ending
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.doubles.runtime import FakeRuntime, image
 
@@ -44,14 +45,20 @@ def boxed(project: Project, docker: FakeRuntime, mode: str = "", **keys: Any) ->
     return dataclasses.replace(spec, **{**own, "env": env, "env_from": env_from, **keys})
 
 
-def fleet_of(project: Project, spec: EngineSpec, told: list[str] | None = None) -> Fleet:
-    keeper = project.keeper()
+def fleet_of(
+    project: Project,
+    spec: EngineSpec,
+    told: list[str] | None = None,
+    fetched: list[tuple[str, Layers | None]] | None = None,
+) -> Fleet:
+    keeper, come = project.keeper(), [] if fetched is None else fetched
     return Fleet(
         {spec.name: spec},
         keeper=lambda: keeper,
         workdir=project.path / ".llmparity",
         environ={**os.environ, "THE_STARTS": str(project.path / "events")},
         say=(told if told is not None else []).append,
+        fetch=lambda engine, layers: come.append((engine, layers)),
     )
 
 
@@ -104,10 +111,12 @@ def test_an_image_that_is_not_there_is_told_with_its_pull_command(project: Proje
 def test_it_is_fetched_where_downloads_are_allowed(project: Project, docker: FakeRuntime) -> None:
     docker.says["image"] = NO_IMAGE
     told: list[str] = []
+    fetched: list[tuple[str, Layers | None]] = []
 
-    record = fleet_of(project, boxed(project, docker, download=True), told).engage("a").record
+    record = fleet_of(project, boxed(project, docker, download=True), told, fetched).engage("a").record
 
     assert record.error is None
+    assert (fetched[0], fetched[-1]) == (("a", Layers(0, 0, 0, 0)), ("a", None))
     assert told[0] == "a: fetching llama:test with docker 20.10.24"
     assert [asked["argv"] for asked in docker.asked if "pull" in asked["argv"]] == [["pull", "llama:test"]]
 
@@ -194,22 +203,6 @@ def finish(removal: Removal, *, until: Callable[[], bool]) -> None:
         if removal.pid is not None:
             _, status = os.waitpid(removal.pid, 0)
             removal.ended(os.waitstatus_to_exitcode(status), time.monotonic())
-
-
-@pytest.mark.parametrize(
-    ("output", "told"),
-    [
-        ("", ""),
-        ("v1: Pulling from vllm\na: Pulling fs layer\nb: Pulling fs layer\na: Pull complete\n", ": 1 of 2 layers"),
-        ("a: Already exists\nb: Pulling fs layer\n", ": 1 of 2 layers"),
-    ],
-)
-def test_how_far_a_download_is_stands_in_its_output(tmp_path: Path, output: str, told: str) -> None:
-    log = tmp_path / "pull.log"
-    log.write_text(output)
-
-    assert layers(log) == told
-    assert layers(tmp_path / "none") == ""
 
 
 @pytest.mark.parametrize(
