@@ -18,8 +18,7 @@ from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineErr
 from pytest_llmparity.core.gate import PLUGIN, VARIANTS_OPTION
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words.brief import one_line
-from pytest_llmparity.core.words.explain import explained, failure_text, pair
+from pytest_llmparity.core.words.explain import explained, failure_text, one_line, pair
 from pytest_llmparity.core.words.printable import printable_lines
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons
@@ -32,7 +31,7 @@ from pytest_llmparity.plugin.telling.ending import Ending, Tally
 from pytest_llmparity.plugin.telling.harmless import harmless, shorten
 from pytest_llmparity.report import junit
 from pytest_llmparity.report.progress import Bars, Lines, Silent
-from pytest_llmparity.run.declare import Untagged
+from pytest_llmparity.run.declare.gates import Untagged
 from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings

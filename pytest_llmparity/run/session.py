@@ -26,8 +26,7 @@ from pytest_llmparity.engines.start.program import files_of
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.declare import undeclared, with_schemas
-from pytest_llmparity.run.declare.gates import Gates
+from pytest_llmparity.run.declare.gates import Gates, undeclared, with_schemas
 from pytest_llmparity.run.explain import any_due
 from pytest_llmparity.run.fleet import Engaged, Fleet
 from pytest_llmparity.run.gather.campaign import Campaign

@@ -15,7 +15,7 @@ from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, PromptSetError, UsageError
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.run.declare import declare
+from pytest_llmparity.run.declare.gates import declare
 from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.plan import Declaration
 

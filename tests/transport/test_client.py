@@ -13,7 +13,7 @@ import pytest
 
 from pytest_llmparity.core.errors import ConfigError, EngineDied, ProtocolError, Timeout, Unreachable
 from pytest_llmparity.transport import Client, Limits
-from pytest_llmparity.transport.events import sse
+from pytest_llmparity.transport.exchange import sse
 
 if TYPE_CHECKING:
     from tests.transport.conftest import Piece, StartPeer

@@ -6,14 +6,14 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.transport import events
-from pytest_llmparity.transport.events import Event, ndjson, sse
+from pytest_llmparity.transport import exchange
+from pytest_llmparity.transport.exchange import Event, ndjson, sse
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=20)
 
 
 def test_the_docstrings() -> None:
-    assert doctest.testmod(events).failed == 0
+    assert doctest.testmod(exchange).failed == 0
 
 
 def test_every_engine_s_framing() -> None:
@@ -87,7 +87,7 @@ def test_any_bytes_give_ascending_ends_within_the_body(body: bytes) -> None:
 def test_events_that_are_taken_whole_are_those_of_the_lines(body: bytes) -> None:
     start = 3 if body.startswith(b"\xef\xbb\xbf") else 0
 
-    assert list(sse(body)) == list(events.by_line(body, start, len(body)))
+    assert list(sse(body)) == list(exchange.by_line(body, start, len(body)))
 
 
 @given(st.lists(st.dictionaries(TEXT, TEXT, max_size=3)), st.sampled_from([b"\n", b"\r\n", b"\n\n"]), st.booleans())

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_llmparity.core.compare.shift import Shape
 from pytest_llmparity.core.verdict import READER, SEVERITY, Experiment, Explanation, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words.printable import printable
 
@@ -59,33 +58,6 @@ def nats(value: float) -> str:
         return "∞ nats"
     digits = 2 if value >= 1 else 3 if value >= 0.1 else 4
     return f"{value:.{digits}f}".rstrip("0").rstrip(".") + " nats"
-
-
-def shape(of_shift: Shape) -> str:
-    """Return where a shift sits, in words that name no cause; what is not known is left out.
-
-    >>> shape(Shape(positions=64, quarters=(0.271, 0.061, None, None), first=0.4, rest=0.06, slope=1.234))
-    'by quarter of the answer 0.271, 0.061, -, - nats; first token 0.4, others 0.06; leads 1.23 times as large'
-    """
-
-    def bare(value: float | None) -> str:
-        return "-" if value is None else nats(value).removesuffix(" nats")
-
-    parts = []
-    if any(value is not None for value in of_shift.quarters):
-        parts.append(f"by quarter of the answer {', '.join(map(bare, of_shift.quarters))} nats")
-    pairs = (
-        ("first token {}, others {}", of_shift.first, of_shift.rest),
-        ("tokens seen before {}, others {}", of_shift.seen, of_shift.unseen),
-        ("shorter prompts {}, longer {}", of_shift.short, of_shift.long),
-    )
-    parts += [words.format(bare(a), bare(b)) for words, a, b in pairs if a is not None and b is not None]
-    if of_shift.slope is not None:
-        parts.append(f"leads {_short(of_shift.slope)} times as large")
-    if of_shift.missing:
-        names = ", ".join(quote(token) for token in of_shift.missing[:3])
-        parts.append(f"never listed {names}{', …' if len(of_shift.missing) > 3 else ''}")
-    return "; ".join(parts)
 
 
 def number(value: float, unit: str) -> str:
@@ -447,3 +419,76 @@ def _short(value: float) -> str:
         return "∞" if value > 0 else "-∞"
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text
+
+
+# where there is little room, numbers come first ----------------------------------------------------------------------
+
+_NUMBERLESS: Final = (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED)
+
+
+def one_line(verdicts: Sequence[Verdict]) -> str:
+    """Return why a test failed on one line: the worst verdict, its numbers first, and how many others there are.
+
+    The line follows a test's name and is cut where the terminal ends, so what matters is at its beginning.
+    """
+    shown = [v for v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIPPED)]
+    if not shown:
+        return ""
+    worst = max(shown, key=lambda verdict: SEVERITY.index(verdict.outcome))
+    more = len(shown) - 1
+    return _in_one_line(worst) + (f" (and {more} more)" if more else "")
+
+
+def cell(verdict: Verdict, word: str) -> list[str]:
+    """Return what a grid shows of a verdict, in parts between which a line may end; ``word`` is its outcome's."""
+    if verdict.estimate is None or verdict.outcome in _NUMBERLESS:
+        return [word]
+    parts = [f"{word} {number(verdict.estimate, verdict.unit)}{_counted_noun(verdict)}"]
+    if between := bounds(verdict):
+        parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
+    if verdict.n:
+        first, *rest = size(verdict).split(", ")
+        parts[-1] += ","
+        parts += [f"{first},", *rest] if rest else [first]
+    return parts
+
+
+def _in_one_line(verdict: Verdict) -> str:
+    whom = f"{verdict.kind}, {pair(verdict)}"
+    if verdict.estimate is None or verdict.outcome in _NUMBERLESS:
+        return headline(verdict).partition("\n")[0]
+    estimate = number(verdict.estimate, verdict.unit)
+    if verdict.p_fail is None and verdict.reason:
+        reason = verdict.reason.partition("\n")[0]
+        return f"{estimate}{_counted_noun(verdict)}: {whom}: {reason}"
+    if verdict.outcome is Outcome.FAIL and verdict.margin is not None:
+        sign = "<" if verdict.side == "at_least" else ">"
+        estimate += f"{_counted_noun(verdict)} {sign} {number(verdict.margin, verdict.unit)}"
+        numbers = ", ".join(part for part in (bounds(verdict), size(verdict)) if part)
+    else:
+        numbers = ", ".join(part for part in (bounds(verdict), limit(verdict), size(verdict)) if part)
+    return f"{estimate} ({numbers}) {verdict.outcome}: {whom}" if numbers else f"{estimate} {verdict.outcome}: {whom}"
+
+
+def size(verdict: Verdict) -> str:
+    """Return how many cases a verdict rests on, in few letters; what counts is named where it is not each of them."""
+    if verdict.per_group:
+        return f"n {count(verdict.n, 'group')}"
+    if verdict.effective:
+        together = "" if verdict.kind.startswith("latency.") else f" in {count(verdict.groups, 'group')}"
+        return f"n {verdict.n}{together}, count as {verdict.effective}"
+    return f"n {verdict.n}" if verdict.n else ""
+
+
+def _counted_noun(verdict: Verdict) -> str:
+    """Say what a bare number counts where a good one looks bad: prompts that differ, requests over budget.
+
+    And that it is the least where no more is known.
+    """
+    if verdict.kind == "prompts":
+        return " differ"
+    if verdict.measures.endswith(OR_MORE):
+        return OR_MORE
+    budget = verdict.kind.startswith("latency.") and verdict.kind != "latency.success_rate"
+    over = budget and verdict.unit == "share"
+    return " over" if over else ""

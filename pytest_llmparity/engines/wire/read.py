@@ -17,7 +17,7 @@ from pytest_llmparity.engines.facts.values import count, decoded, mapping, mappi
 from pytest_llmparity.engines.wire import refusals, tokens
 from pytest_llmparity.engines.wire.assembling import Calls, join_text
 from pytest_llmparity.engines.wire.refusals import Refusal, shown
-from pytest_llmparity.transport.events import sse
+from pytest_llmparity.transport.exchange import sse
 
 _SECONDS: Final = {"meta_info": ("e2e_latency",), "stats": ("time_to_first_token", "generation_time")}
 """Timings in seconds, by the object that holds them: SGLang's (``return_meta_info``) and LM Studio's."""

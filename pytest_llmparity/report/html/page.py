@@ -20,7 +20,7 @@ from pytest_llmparity.core.history.entries import Entry
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words import brief, explain
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable_lines
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import overview
@@ -240,7 +240,7 @@ def _verdict(verdict: Verdict, number: int) -> dict[str, Any]:
         "bounds": "" if numberless else explain.bounds(verdict),
         "margin": explain.limit(verdict).removeprefix("margin "),
         "floor": explain.floor(verdict),
-        "n": brief.prompts(verdict).removeprefix("n "),
+        "n": explain.size(verdict).removeprefix("n "),
         "check": verdict.check,
         "where": verdict.where,
         "message": (verdict.message or explain.headline(verdict)).removeprefix(f"{verdict.outcome} "),

@@ -14,7 +14,7 @@ from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words import brief, explain
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import WIDTH, cells, elide, hanging, pad, printable, wrapped_after
 from pytest_llmparity.report import overview
 from pytest_llmparity.report.terminal.ahead import engine_lines
@@ -290,7 +290,7 @@ def _cell(verdicts: Sequence[Verdict]) -> list[str]:
     if not verdicts:
         return ["-"]
     worst = max(verdicts, key=lambda verdict: SEVERITY.index(verdict.outcome))
-    parts = brief.cell(worst, WORDS[worst.outcome])
+    parts = explain.cell(worst, WORDS[worst.outcome])
     several = len({verdict.tag for verdict in verdicts}) > 1
     return [*parts, f"[{printable(worst.tag)}]"] if worst.tag and several else parts
 

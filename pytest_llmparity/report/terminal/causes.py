@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_llmparity.core.compare.shift import Shape
 from pytest_llmparity.core.verdict import Experiment, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import hanging, printable, wrapped
@@ -52,7 +53,7 @@ class Causes:
 
     def _shape(self, verdict: Verdict) -> list[str]:
         """Return where a shift sits, for who asks for it."""
-        words = "" if verdict.shape is None or not self._shapes else explain.shape(verdict.shape)
+        words = "" if verdict.shape is None or not self._shapes else shape(verdict.shape)
         head = "    shape of the shift: "
         return wrapped(printable(words), self._width, head=head, indent=" " * 8) if words else []
 
@@ -68,3 +69,30 @@ class Causes:
 
 def _indent(text: str) -> int:
     return len(text) - len(text.lstrip())
+
+
+def shape(of_shift: Shape) -> str:
+    """Return where a shift sits, in words that name no cause; what is not known is left out.
+
+    >>> shape(Shape(positions=64, quarters=(0.271, 0.061, None, None), first=0.4, rest=0.06, slope=1.234))
+    'by quarter of the answer 0.271, 0.061, -, - nats; first token 0.4, others 0.06; leads 1.23 times as large'
+    """
+
+    def bare(value: float | None) -> str:
+        return "-" if value is None else explain.nats(value).removesuffix(" nats")
+
+    parts = []
+    if any(value is not None for value in of_shift.quarters):
+        parts.append(f"by quarter of the answer {', '.join(map(bare, of_shift.quarters))} nats")
+    pairs = (
+        ("first token {}, others {}", of_shift.first, of_shift.rest),
+        ("tokens seen before {}, others {}", of_shift.seen, of_shift.unseen),
+        ("shorter prompts {}, longer {}", of_shift.short, of_shift.long),
+    )
+    parts += [words.format(bare(a), bare(b)) for words, a, b in pairs if a is not None and b is not None]
+    if of_shift.slope is not None:
+        parts.append(f"leads {explain.number(of_shift.slope, '')} times as large")
+    if of_shift.missing:
+        names = ", ".join(explain.quote(token) for token in of_shift.missing[:3])
+        parts.append(f"never listed {names}{', …' if len(of_shift.missing) > 3 else ''}")
+    return "; ".join(parts)

@@ -15,7 +15,7 @@ from pytest_llmparity.core.compare.answers import in_words
 from pytest_llmparity.core.identity.record import DecisionRecord, EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
-from pytest_llmparity.core.words import brief, explain
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import overview
@@ -188,7 +188,7 @@ def _gate(test: str, verdicts: Sequence[Verdict], escaped: Callable[[str], str])
             "" if numberless else explain.bounds(verdict),
             explain.limit(verdict).removeprefix("margin "),
             explain.floor(verdict),
-            brief.prompts(verdict).removeprefix("n "),
+            explain.size(verdict).removeprefix("n "),
         ]
         shown = [cells[0], *(escaped(cell) or _NONE for cell in cells[1:])]
         lines.append(f"| {' | '.join(shown)} |")

@@ -1,23 +1,43 @@
-"""The gates of a run: what its tests declare, and what is asked for them."""
+"""The gates of a run: a marker becomes a declaration (files found, impossible designs refused), all of them a plan."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
+from pytest_llmparity.core.checks.alone.stream import StreamCheck
+from pytest_llmparity.core.checks.answers import AnswersCheck
+from pytest_llmparity.core.checks.base import Misused
 from pytest_llmparity.core.checks.drift.floor import planned
+from pytest_llmparity.core.checks.latency import LatencyCheck
+from pytest_llmparity.core.checks.schema import SchemaCheck
 from pytest_llmparity.core.errors import DesignError, UsageError
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts.arms import as_declared
+from pytest_llmparity.core.prompts.portion import ALL, Portion
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.explain import plain
-from pytest_llmparity.run.declare import Untagged, declare, power_in_turn, refuse_unjudged
+from pytest_llmparity.run.declare.applications import application_of, inputs_of, refuse_mixed, takes_values
+from pytest_llmparity.run.declare.marker import (
+    THINKING,
+    positive,
+    refuse_unknown,
+    sampling_in,
+    with_extra,
+    with_thinking,
+)
+from pytest_llmparity.run.declare.prompts import find, load_prompts, place, text_of
 from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note, partly_asked
 from pytest_llmparity.run.judge.asked import ASKED, asked_by
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
 from pytest_llmparity.run.shards.dealing import of_shard, part_lines
+from pytest_llmparity.settings.sources import SIGNATURE
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.runs import Store
 
@@ -127,7 +147,7 @@ class Gates:
         plan = make_plan(self.declarations(), only=settings.cases, engines=settings.company)
         if self._untagged or any(declared.prompts.rest for declared in self._declared.values()):
             plan = dataclasses.replace(plan, portion=settings.portion)
-        return of_shard(plan, settings.shard)
+        return plan if settings.shard is None else of_shard(plan, settings.shard)
 
     def floor_lines(self, declaration: Declaration) -> list[str]:
         """Return what the plan says of the noise floor that is measured for one test."""
@@ -157,3 +177,202 @@ def _refuse_unknown(
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; the nearest is {near[0]!r}" if near else "" if known else ", and none has a tag"
         raise UsageError(f"{option} {plain(unknown[0], 60)}: no selected test has {what}{hint}")
+
+
+class Untagged(UsageError):
+    """No prompt of a set has a tag that is asked for: the test has nothing to ask. ``prompts`` is the whole set."""
+
+    def __init__(self, prompts: PromptSet, portion: Portion) -> None:
+        tags = " or ".join(map(explain.plain, portion.tags))
+        super().__init__(f"no prompt of {explain.plain(prompts.name, 60)} has the tag {tags} (--parity-tag)")
+        self.prompts = prompts
+
+
+def declare(
+    test: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    folders: Sequence[Path],
+    concurrency: int,
+    engines: int,
+    sequential: bool = False,
+    in_turn: tuple[int, int] | None = None,
+    margins: Callable[[Sequence[Check], str], None] | None = None,
+    function: Callable[..., object] | None = None,
+    arguments: Mapping[str, object] = MappingProxyType({}),
+    portion: Portion = ALL,
+) -> Declaration:
+    """Return what one marker declares.
+
+    ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
+    what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be
+    judged, ``in_turn`` how many engines are loaded and how often the one in memory may change, where one is at a time.
+    ``margins`` refuses checks, on the set of this name, that take a margin from where there is none: it is said first,
+    because how many prompts a check takes depends on it. ``function`` is the test's and ``arguments`` what its
+    parameters give it: with ``check.value`` it is called. ``portion`` says which of the prompts are asked;
+    :class:`Untagged` where that is none.
+    Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
+    ``DesignError`` for a check that can never settle.
+    """
+    refuse_unknown(kwargs)
+    if not args:
+        raise UsageError(f"the parity marker of {test} names no prompt file; write {SIGNATURE}")
+    for value in args[1:]:
+        if isinstance(value, Misused):  # whatever else is wrong may come of it
+            with_schemas(value, folders, PromptSet(name="", cases=()))
+    application = None
+    if takes_values(args[1:]):
+        refuse_mixed(test, args[1:], kwargs)
+        prompts = inputs_of(test, args[0], folders)
+        if function is not None:
+            application = application_of(test, function, arguments, root=folders[-1])
+    else:
+        prompts = with_extra(load_prompts(args[0], folders, test=test), kwargs.get("extra_body"))
+        prompts = with_thinking(prompts, {name: kwargs.get(name) for name in THINKING})
+    whole, prompts = prompts, portion.of(prompts)
+    if not prompts.cases:
+        raise Untagged(whole, portion)
+    checks = tuple(_check(value, folders, prompts) for value in args[1:])
+    declaration = Declaration(
+        test=test,
+        prompts=prompts,
+        checks=checks,
+        sampling=sampling_in(kwargs),
+        concurrency=positive(kwargs, "concurrency", concurrency),
+        repeats=max(positive(kwargs, "repeats", 1), *(check.needs().repeats for check in checks), 1),
+        application=application,
+    )
+    if margins is not None and any(check.needs().accepted or check.needs().ladder for check in checks):
+        margins(checks, prompts.name)
+    size: dict[str, Any] = {"cases": len(prompts.cases), "groups": prompts.groups, "engines": engines}
+    problems = [
+        f"{problem}: {check} at {place(check.where, folders[-1])}"
+        for check in checks
+        if not (check.pairwise and engines < 2)
+        and (
+            problem := check.prompt_problem(prompts)
+            or check.problem(**size, sequential=sequential)
+            or check.tag_problem(prompts, sequential=sequential)
+        )
+    ]
+    problems += [
+        f"{check} ({check.where}): {needs.timed} timed requests cannot keep concurrency={declaration.concurrency} busy"
+        f"{' in two blocks of time, and one settles nothing' if needs.timed_blocks > 1 else ''}: "
+        f"give n={needs.timed_blocks * declaration.concurrency} or more, or a lower concurrency"
+        for check in checks
+        if 0 < (needs := check.needs()).timed < needs.timed_blocks * declaration.concurrency
+    ]
+    if in_turn is not None:
+        loaded, changes = in_turn
+        turns: dict[str, int] = {"engines": loaded, "changes": changes, "concurrency": declaration.concurrency}
+        problems += [
+            f"{check} ({check.where}): {problem}"
+            for check in checks
+            if isinstance(check, LatencyCheck) and (problem := check.problem_in_turn(**turns))
+        ]
+    problems += [
+        f"{check} ({check.where}): {problem}"
+        for check in checks
+        if check.needs().sampled and (problem := _not_drawn(declaration))
+    ]
+    if len({check.needs().timed_cached for check in checks if check.needs().timed}) > 1:
+        problems.append("latency(cached=True) beside a latency check without it: give them a test each")
+    problems += [f"{check} ({check.where}): {problem}" for check in checks if (problem := _beside_arms(check, checks))]
+    if problems and prompts.rest:
+        problems.append(f"this run asks {portion.said(prompts)} ({portion})")
+    if problems:
+        raise DesignError("\n".join(problems))
+    both = next((c for c in checks if isinstance(c, (SchemaCheck, StreamCheck)) and c.needs().arms), None)
+    return declaration if both is None else dataclasses.replace(declaration, prompts=both.in_both(prompts))
+
+
+def _beside_arms(check: Check, checks: Sequence[Check]) -> str:
+    """Say why a check cannot stand beside one that asks for both arms, empty where it can, or there is none."""
+    needs = check.needs()
+    both = [each for each in checks if each.needs().arms]
+    if not both or check is both[0]:
+        return ""
+    if needs.arms:
+        return "one check of a test asks for both arms; give the other one a test of its own"
+    if needs.floor or needs.timed or needs.sampled or needs.top_logprobs is not None:
+        return (
+            f"it repeats, times or draws answers, which {both[0]} would have done for both arms; give them a test each"
+        )
+    return ""
+
+
+def refuse_unjudged(declaration: Declaration, engines: Sequence[str]) -> None:
+    """Raise ``DesignError`` where nothing of a test that must be judged can be: known before anybody is asked."""
+    if len(engines) == 1 and declaration.checks and all(check.pairwise for check in declaration.checks):
+        raise DesignError(
+            f"every check of this test compares engines and only {engines[0]} is selected, so nothing can be judged, "
+            "and --parity-required asks for a verdict; select another engine with --engines, or add a check that "
+            "judges one alone, such as check.schema(Ticket, rate=0.98)"
+        )
+
+
+def power_in_turn(declaration: Declaration, engines: int, changes: int) -> list[str]:
+    """Return what the plan says of a test's relative latency budgets where engines are loaded in turn to be timed."""
+    turns: dict[str, int] = {"engines": engines, "changes": changes, "concurrency": declaration.concurrency}
+    checks = [check for check in declaration.checks if isinstance(check, LatencyCheck)]
+    return [line for check in checks for line in check.power_in_turn(**turns)]
+
+
+def undeclared(check: Check, declaration: Declaration, *, in_turn: bool = False) -> str:
+    """Say what a check in a test's body needs that its marker does not give, empty where it gives all of it.
+
+    It gives samples and prompts, of which a check may take no others than those that say what is right.
+    ``in_turn``: engines are in memory one at a time, so that they are timed against each other only where it is asked.
+    """
+    wanted, declared = check.needs(), declaration.needs()
+    missing = sorted(phase.value for phase in wanted.phases - declared.phases)
+    if wanted.timed > declared.timed:
+        missing.append(f"{wanted.timed} timed requests per engine")
+    if in_turn and wanted.timed_relative and not declared.timed_relative:
+        missing.append("timed requests of engines that are loaded in turn")
+    if wanted.arms and not declared.arms:
+        missing.append("both arms of each prompt")
+    if wanted.repeats > declaration.repeats:
+        missing.append(f"{wanted.repeats} answers to each prompt")
+    if missing:
+        return (
+            f"{check} needs samples that nobody declared ({', '.join(missing)}); "
+            f"add check.{check} to the parity marker of {declaration.test}"
+        )
+    if why := check.prompt_problem(as_declared(declaration.prompts)):
+        return f"{check}: {why}"
+    why = _not_drawn(declaration) if wanted.sampled else ""
+    return f"{check}: {why}" if why else ""
+
+
+def _not_drawn(declaration: Declaration) -> str:
+    """Say which case would be answered alike each time it is asked, empty where there is none."""
+    for case in declaration.prompts.cases:
+        temperature = case.sampling.get("temperature", declaration.sampling.temperature)
+        if not temperature or temperature <= 0 or case.sampling.get("seed", declaration.sampling.seed) is not None:
+            return (
+                f"it compares answers that are drawn, and prompt {case.id} is asked at temperature "
+                f"{temperature or 0:g} or with a seed, which repeats them; give "
+                'sampling={"temperature": 0.8, "seed": None}'
+            )
+    return ""
+
+
+def with_schemas(check: Check, folders: Sequence[Path], prompts: PromptSet) -> Check:
+    """Return the check with the files that it or its cases name read; ``DesignError`` where it could not be made."""
+    if isinstance(check, Misused):
+        raise DesignError(f"{check.misuse} ({place(check.where, folders[-1])})")
+    if isinstance(check, SchemaCheck):
+        return check.resolve(
+            lambda path: text_of(find(path, folders, what="schema"), path), within=folders, prompts=prompts
+        )
+    if isinstance(check, AnswersCheck):
+        return check.resolve(prompts, lambda path: text_of(find(path, folders, what="schema"), path))
+    return check
+
+
+def _check(value: object, folders: Sequence[Path], prompts: PromptSet) -> Check:
+    if not callable(getattr(value, "judge", None)) or not callable(getattr(value, "needs", None)):
+        raise UsageError(f"{value!r} is no check; after the prompt file come checks such as check.text(); {SIGNATURE}")
+    return with_schemas(value, folders, prompts)  # type: ignore[arg-type]  # duck-typed above: Check is a protocol

@@ -54,13 +54,11 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
         return Shard(self.index, self.of)
 
 
-def of_shard(plan: Plan, shard: Shard | None) -> Plan:
-    """Return what one shard asks of a plan, all of it where there are none.
+def of_shard(plan: Plan, shard: Shard) -> Plan:
+    """Return what one shard asks of a plan.
 
     Groups stay together, and one that several units ask is the same shard's in all of them.
     """
-    if shard is None:
-        return plan
     shards = dealt(_sizes(plan), shard.of)
     parts = [_part(unit, shards, shard.index) for unit in plan.units]
     return dataclasses.replace(

@@ -33,8 +33,7 @@ from pytest_llmparity.run.timed.measure import (
 )
 from pytest_llmparity.run.timed.mock import end_with_stdin
 from pytest_llmparity.transport.client import MIXED, Client
-from pytest_llmparity.transport.events import sse
-from pytest_llmparity.transport.exchange import Exchange
+from pytest_llmparity.transport.exchange import Exchange, sse
 
 Asked = Sequence[tuple[str, WireRequest]]
 

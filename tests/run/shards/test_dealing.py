@@ -12,7 +12,7 @@ from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import FLOOR_STAGES, Check
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.shards import Shard
-from pytest_llmparity.run.declare import declare
+from pytest_llmparity.run.declare.gates import declare
 from pytest_llmparity.run.plan import Plan, floor_order, make_plan, rounds
 from pytest_llmparity.run.shards.dealing import of_shard, refuse_empty
 

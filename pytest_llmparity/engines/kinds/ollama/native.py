@@ -12,7 +12,7 @@ from pytest_llmparity.core.prompts import parts
 from pytest_llmparity.core.sample import Completion, JsonObject, JsonValue, Request
 from pytest_llmparity.engines.facts.values import decoded, mapping, mappings
 from pytest_llmparity.engines.wire import build, read
-from pytest_llmparity.transport.events import ndjson
+from pytest_llmparity.transport.exchange import ndjson
 
 CHAT_PATH: Final = "/api/chat"
 RAW_PATH: Final = "/api/generate"

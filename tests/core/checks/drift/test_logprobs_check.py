@@ -17,7 +17,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, Evidence
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Phase, Sampling, TokenLogprob
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.core.words import brief
+from pytest_llmparity.core.words import explain
 
 if TYPE_CHECKING:
     from tests.core.conftest import Answer, Factory
@@ -155,7 +155,7 @@ def test_a_token_that_is_not_listed_never_passes_and_fails_by_what_is_known(make
     assert open_.outcome is Outcome.INCONCLUSIVE
     assert open_.upper is None
     assert "base: 0 nats of shift or more, margin 0.06 nats" in open_.message
-    assert brief.cell(open_, "inconcl.")[0] == "inconcl. 0 nats or more,"
+    assert explain.cell(open_, "inconcl.")[0] == "inconcl. 0 nats or more,"
     assert failed.outcome is Outcome.FAIL
     assert failed.estimate == pytest.approx(7.0)
     assert "in 80 of them one of the baseline's two best is not among the candidate's alternatives" in failed.details
