@@ -124,6 +124,6 @@ def _tell(
     if after is not None:
         canaries = after.canaries
         if canaries is None:
-            print("  canaries: none, it answered them without text or not at all")
+            print("  canaries: none, it answered without text or not at all, or without logprobs and never alike")
         elif not moved or before is None or before.canaries != canaries:
             print(f"  canaries: {canaries}" + (f"; it {canaries.blind}" if canaries.blind else ""))

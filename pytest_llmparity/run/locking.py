@@ -117,9 +117,9 @@ class Guard:
         return None if engines is None else engines.get(name)
 
     def canaries(self, name: str) -> Canaries | None:
-        """Return what the lock keeps of an engine's answers, ``None`` where it keeps none."""
+        """Return what the lock keeps of an engine's answers, ``None`` where it keeps none that tell anything."""
         locked = self.locked(name)
-        return None if locked is None else locked.canaries
+        return None if locked is None or locked.canaries is None or locked.canaries.restless else locked.canaries
 
     @property
     def seen(self) -> Mapping[str, Locked]:
@@ -222,8 +222,10 @@ def canaries_of(
     """Ask an engine its canaries: return what the lock keeps of them, and how they compare with ``kept`` ones.
 
     Those that answer as they did stay to the byte. To ``record`` others the engine is asked twice more, warm and in
-    parallel, for what it differs from itself; without, none are kept that there were not.
+    parallel, for what it differs from itself; without, none are kept that there were not. None are kept of an engine
+    without logprobs that did not answer its own repeats alike.
     """
+    kept = None if kept is None or kept.restless else kept
     if kept is None and not record:
         return None, None
     first = canaries.ask(adapter)
@@ -235,7 +237,7 @@ def canaries_of(
     passes = [first, canaries.ask(adapter), canaries.ask(adapter, at_once=canaries.AT_ONCE)]
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     made = recorded(passes, date=today, plugin=plugin, prompt_set=canaries.SET)
-    return (made if made.answers else None), seen
+    return (made if made.answers and not made.restless else None), seen
 
 
 def entry(spec: EngineSpec, identity: Identity, *, kind: str, plugin: str, root: str) -> Locked:

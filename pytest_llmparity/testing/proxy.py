@@ -99,6 +99,16 @@ def hidden_system(text: str) -> Change:
     return _Asked(change, raw_too=False)
 
 
+def words_behind(text: str) -> Change:
+    """Put words behind the last message of every chat: a reminder, or a switch that turns thinking off."""
+
+    def change(body: Body, post: Post) -> Body:
+        *before, last = body["messages"]
+        return {**body, "messages": [*before, {**last, "content": f"{last['content']} {text}"}]}
+
+    return _Asked(change, raw_too=False)
+
+
 def oldest_dropped(keep: int) -> Change:
     """Keep a chat's system prompt and its last ``keep`` messages."""
 

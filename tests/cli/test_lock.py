@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -269,6 +270,24 @@ def test_without_logprobs_the_lock_says_what_its_canaries_cannot_see(shell: Shel
     assert (len(kept.answers), kept.logprobs) == (12, False)
     assert "  canaries: 12 without logprobs, the same while 1 at most part\n" in ended.out
     assert "by its canaries alone, and without logprobs only where 2 or more of 12 answers part" in ended.out
+
+
+def test_an_engine_without_logprobs_that_never_answers_alike_has_no_canaries(
+    shell: Shell, configured: Configured
+) -> None:
+    count = itertools.count()
+    restless = llamacpp(
+        shell, abilities=Abilities(logprobs="refused"), answer=lambda request: f"well, {next(count)} it is"
+    )
+    shell.configure(configured(one=restless))
+
+    first = shell.run("lock")
+    text = (shell.path / NAME).read_text()
+    again = shell.run("lock")
+
+    assert locked(shell)["one"].canaries is None
+    assert "without logprobs and never alike" in first.out
+    assert (again.code, (shell.path / NAME).read_text()) == (0, text)
 
 
 def test_an_answer_with_a_path_of_a_machine_or_a_key_is_not_kept(

@@ -44,6 +44,7 @@ FINE = check.logprobs(shift=0.003)
 PIRATE = proxy.hidden_system(
     "You are a pirate who answers in rhymes about the sea, and never says more than ten words."
 )
+BEHIND = proxy.words_behind("Answer in capitals only, in at most ten words, and in rhymes about the sea.")
 HOT, PENALISED = proxy.overridden(temperature=1.5), proxy.overridden(repeat_penalty=1.8)
 ALOUD = proxy.thinking_aloud("hm", opening="<scratchpad>", closing="</scratchpad>")
 
@@ -260,7 +261,8 @@ def short_names(schema: dict[str, Any]) -> dict[str, Any]:
 ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], str]] = {
     "template": ("stories", as_it_is, (proxy.another_template(other_template),), {}, "chat template"),
     "bos": ("stories", as_it_is, (proxy.doubled_bos(")"),), {"checks": (FINE,)}, "BOS"),
-    "system": ("stories", as_it_is, (PIRATE,), {}, "system prompt"),
+    "system": ("stories", as_it_is, (PIRATE,), {}, "hidden text"),
+    "suffix": ("stories", as_it_is, (BEHIND,), {}, "hidden text"),
     "turns": ("recall", long_chat, (proxy.oldest_dropped(1),), {}, "oldest turns"),
     "middle": ("needle", as_it_is, (proxy.middle_cut(150),), {}, "cut"),
     "order": ("tickets_constrained", as_it_is, (proxy.reordered_properties(),), {"tokens": 64}, "property order"),
@@ -330,7 +332,7 @@ def test_a_default_that_acts_in_place_of_what_was_sent_is_named(bench: Bench, lo
 
 
 TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], set[str]]] = {
-    "system, temperature": ("stories", as_it_is, (PIRATE, HOT), {}, {"system prompt", "temperature"}),
+    "system, temperature": ("stories", as_it_is, (PIRATE, HOT), {}, {"hidden text", "temperature"}),
     "template, temperature": (
         "stories",
         as_it_is,
@@ -352,7 +354,7 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         {},
         {"stop token", "reasoning"},
     ),
-    "system, reasoning": ("stories", as_it_is, (PIRATE, ALOUD), {}, {"system prompt", "reasoning"}),
+    "system, reasoning": ("stories", as_it_is, (PIRATE, ALOUD), {}, {"hidden text", "reasoning"}),
     "reasoning, penalty": ("mixed", as_it_is, (ALOUD, PENALISED), {}, {"reasoning", "repetition penalty"}),
     "reasoning, temperature": ("mixed", as_it_is, (ALOUD, HOT), {}, {"reasoning", "temperature"}),
     "temperature, penalty": ("mixed", as_it_is, (HOT, PENALISED), {}, {"temperature", "repetition penalty"}),

@@ -205,7 +205,7 @@ def unseen(locked: Locked) -> str:
     if any(fact is not None and fact.source != "declared" for fact in facts):
         return ""
     words = "does not say which weights it serves: if they are swapped under the same name, "
-    if canaries is None or (not canaries.logprobs and canaries.may_part >= len(canaries.answers)):
+    if canaries is None or canaries.restless:
         words += "the lock does not see it"
     elif canaries.logprobs:
         words += f"the lock sees it by its canaries alone, from {canaries.limit:.3g} nats on"

@@ -46,7 +46,7 @@ NOT_UP: Final = "experiments take both engines, and they are not both up any mor
 GOLDEN: Final = "experiments ask both engines, and one of these has golden or recorded answers only"
 LATER: Final = "experiments ask first turns, and no conversation that differs parts in its first"
 IN_TURN: Final = 'experiments ask both engines side by side, which residency "one-at-a-time" rules out'
-RENDERED: Final = {"chat template", "BOS", "system prompt", "rendered prompt"}
+RENDERED: Final = {"chat template", "BOS", "hidden text", "system prompt", "rendered prompt"}
 """Causes that change how many tokens a prompt has."""
 CUT: Final = {"cut", "oldest turns"}
 SPENT: Final = "explained"

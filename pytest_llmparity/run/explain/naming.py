@@ -348,12 +348,10 @@ class Naming:
             name: sum(bool(answer and answer.reasoning) for answer in map(completion, of.values()))
             for name, of in answers.items()
         }
-        most = max(thinking, key=lambda engine: thinking[engine])
-        return Cause(
-            layer="reasoning",
-            text=f"{most} thinks before it answers where the other engine does not",
-            remedy=self._turned_off(),
-        )
+        (least, fewer), (most, more) = sorted(thinking.items(), key=lambda engine: engine[1])
+        counts = f"{most} thinks before {explain.count(more, 'answer')}, {least} before {fewer}"
+        alone = f"{most} thinks before it answers where the other engine does not"
+        return Cause(layer="reasoning", text=counts if fewer else alone, remedy=self._turned_off())
 
     def _turned_off(self) -> str:
         fields = next((adapter.unreasoning for adapter in reversed(self._pair.adapters) if adapter.unreasoning), {})

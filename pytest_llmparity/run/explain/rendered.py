@@ -53,7 +53,7 @@ class RenderedPrompt:
         return told or Cause(
             layer=PROMPT,
             text=f"{names} make different prompts of the same chat{_counted(candidate.name, offsets)}: template, "
-            "BOS token or a system prompt",
+            "BOS token or hidden text, such as a system prompt",
             remedy=remedies.raw(candidate.name, baseline.name),
         )
 
@@ -155,9 +155,10 @@ class RenderedPrompt:
         return None
 
     def _system(self, offsets: Mapping[str, int]) -> Cause | None:
-        """Name a system prompt where the candidate counts as many tokens more on every prompt and renders none.
+        """Name hidden text where the candidate counts as many tokens more on every prompt and renders none.
 
-        Where an engine does not tell how it renders a chat its template may do the same.
+        Whether it stands in front (a system prompt) or behind (a reminder, a switch) no count of tokens tells. Where an
+        engine does not tell how it renders a chat its template may do the same.
         """
         pair = self._pair
         more = same(offsets)
@@ -168,9 +169,9 @@ class RenderedPrompt:
         if ours is None or ours != theirs:
             return None
         return Cause(
-            layer="system prompt",
-            text=f"{pair.candidate.name} puts {explain.count(more, 'token')} more in front of every chat that its own "
-            "template does not show: a hidden system prompt",
+            layer="hidden text",
+            text=f"{pair.candidate.name} puts {explain.count(more, 'token')} more into every chat that its own "
+            "template does not show: hidden text, such as a system prompt",
             remedy=remedies.raw(pair.candidate.name, pair.baseline.name),
         )
 

@@ -207,11 +207,11 @@ class Search:
         engine, weights = effect(everything, of_weights), effect(everything, of_engine)
         self._note(SAME_ENGINE, everything, of_weights, outcome=engine.outcome, test=engine)
         self._note(SAME_FILE, everything, of_engine, outcome=weights.outcome, test=weights)
-        causes = []
+        causes, either = [], weights.gone != engine.gone  # where each alone brings it below the margin neither is all
         if weights.gone or weights.less:
-            causes.append(naming.of_weights(same, gone=weights.gone))
+            causes.append(naming.of_weights(same, gone=weights.gone and either))
         if engine.gone or engine.less:
-            causes.append(naming.of_engine(same, gone=engine.gone))
+            causes.append(naming.of_engine(same, gone=engine.gone and either))
         return tuple(causes), weights.gone or engine.gone
 
     def _forced(self, free: Unconstrained, everything: Drift) -> Effect | None:

@@ -50,15 +50,25 @@ def test_a_hidden_system_prompt_is_the_cause_and_what_shows_it_is_told(planted: 
 
     assert verdict.outcome is Outcome.FAIL
     assert verdict.explanation is not None
-    assert [cause.layer for cause in verdict.explanation.causes] == ["system prompt"]
+    assert [cause.layer for cause in verdict.explanation.causes] == ["hidden text"]
     assert verdict.cause is not None
-    assert "b puts 5 tokens more in front of every chat" in verdict.cause
+    assert "b puts 5 tokens more into every chat" in verdict.cause
     raw = verdict.explanation.experiments[-1]
     assert (raw.removed, raw.outcome, raw.after) == ("the same rendered prompt sent raw to both", "gone", 0.0)
     assert raw.requests == 2 * PROMPTS
     assert verdict.explanation.experiments[0].requests == 2 * PROMPTS, "the same prompts asked again"
     renderings = verdict.explanation.requests - sum(one.requests for one in verdict.explanation.experiments)
     assert 0 <= renderings <= PROMPTS
+
+
+def test_words_behind_every_chat_are_not_called_a_system_prompt_in_front_of_it(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.words_behind("/no_think be brief")))
+
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["hidden text"]
+    assert verdict.cause == (
+        "b puts 3 tokens more into every chat that its own template does not show: hidden text, such as a system prompt"
+    )
 
 
 @pytest.mark.slow
@@ -68,8 +78,8 @@ def test_who_does_not_tell_its_template_is_not_said_to_hide_a_system_prompt(plan
     assert verdict.explanation is not None
     assert [cause.layer for cause in verdict.explanation.causes] == ["rendered prompt"]
     assert verdict.cause == (
-        "b and a make different prompts of the same chat (5 tokens more on b, on every one): template, BOS token or a "
-        "system prompt"
+        "b and a make different prompts of the same chat (5 tokens more on b, on every one): template, BOS token or "
+        "hidden text, such as a system prompt"
     )
 
 
@@ -295,7 +305,7 @@ def test_two_faults_are_both_named(planted: Planted) -> None:
     _, verdict = gated(planted, changed)
 
     assert verdict.explanation is not None
-    assert {cause.layer for cause in verdict.explanation.causes} == {"system prompt", "temperature"}
+    assert {cause.layer for cause in verdict.explanation.causes} == {"hidden text", "temperature"}
 
 
 @pytest.mark.slow

@@ -88,6 +88,15 @@ def test_reasoning_is_said_to_be_left_in_the_text_only_where_it_stands_there() -
     assert apart.text == "b thinks before it answers where the other engine does not"
 
 
+def test_two_engines_that_both_think_are_counted() -> None:
+    plain = ended("Paris", "Rome", "Oslo")
+    thought = {case: Completion(text="Lyon", finish_reason="stop", reasoning="hmm") for case in plain}
+
+    (once,) = named(removals.REASONING, {**thought, "c0": plain["c0"]}, thought)
+
+    assert once.text == "b thinks before 3 answers, a before 2"
+
+
 def test_a_cut_is_named_for_the_engine_that_counts_less_of_a_long_prompt() -> None:
     short = counted(short=20, long=30)
 

@@ -56,6 +56,13 @@ def test_two_parts_of_a_drift_do_not_contradict_each_other_and_leave_the_rest(mo
     ]
 
 
+def test_weights_and_engine_that_each_leave_little_are_both_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remaining(monkeypatch, engine="gone", weights="gone") == [
+        "the weights of b are part of it: tiny.gguf, served as a is, differs less from b",
+        "b's engine or its settings are part of it: tiny.gguf, served as a is, differs less from a",
+    ]
+
+
 def test_what_takes_all_of_a_drift_away_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert remaining(monkeypatch, engine="stays", weights="gone") == [
         "the weights of b: tiny.gguf, served as a is, answers as b does"
