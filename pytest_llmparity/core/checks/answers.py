@@ -10,13 +10,12 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.base import Best, besides, gap_judged, share_judged
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
-from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of
-from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
 from pytest_llmparity.core.compare.answers import digest, in_words, no_evidence, speechless
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -211,16 +210,16 @@ class AnswersCheck(LimitedCheck):
         missing = Missing(
             of=len(asked), used=len(right), reasons=reasons, stopped=stopped, sequential=evidence.sequential
         )
-        groups_asked = len({case.group for case in asked})
-        design = design_of(evidence, asked=len(asked), groups_asked=groups_asked)
-        judgement = design.share(right, at_least=at_least, cases=marked)
-        done = dataclasses.replace(
-            verdict.judged(judgement), remarks=turns(judgement, groups_asked, evidence.prompts.groups)
+        return share_judged(
+            verdict,
+            evidence,
+            right,
+            at_least=at_least,
+            cases=marked,
+            about=asked,
+            missing=missing,
+            best=Best(asked, [marks[case.id].cut or marks[case.id].right for case in asked]),
         )
-        if not evidence.single:
-            done = warned(done, shares_below(zip(marked, right, strict=True), at_least=at_least, alpha=evidence.alpha))
-        best = [marks[case.id].cut or marks[case.id].right for case in asked]
-        return rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=asked))
 
     def _gap(self, verdict: Verdict, pair: _Pair) -> Verdict:
         assert self.gap is not None
@@ -375,18 +374,17 @@ class _Pair:
             return dataclasses.replace(
                 verdict, outcome=Outcome.INCONCLUSIVE, n=len(cases), reason=why, open=evidence.sequential
             )
-        design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
-        judgement = design.gap(differences, margin=margin, side=side, cases=cases)
-        done = dataclasses.replace(
-            verdict.judged(judgement), remarks=turns(judgement, pairing.groups_asked, evidence.prompts.groups)
+        done = gap_judged(
+            verdict,
+            evidence,
+            differences,
+            margin=margin,
+            side=side,
+            cases=cases,
+            rest=besides(pairing.cases, cases),
+            about=pairing.cases,
+            missing=self.missing,
         )
-        if not evidence.single:
-            values = zip(cases, differences, strict=True)
-            done = warned(done, gaps_above(values, margin=margin, alpha=evidence.alpha, side=side))
-        ids = {case.id for case in cases}
-        rest = [case for case in pairing.cases if case.id not in ids]
-        everything, best = [*cases, *rest], [*differences, *[0] * len(rest)]
-        done = rested(done, self.missing, best=lambda: design.gap(best, margin=margin, side=side, cases=everything))
         return gap_shown(
             done,
             sum(self.ours[case.id].right or self.theirs[case.id].right for case in cases),

@@ -7,8 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.missing import Missing, rested
+from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
 from pytest_llmparity.core.compare.answers import parted
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import DesignError
@@ -17,6 +20,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.prompts.parts import MEDIA, media_of
+from pytest_llmparity.core.stats.paired import Side
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -170,6 +174,84 @@ def with_conversations(verdict: Verdict, evidence: Evidence) -> Verdict:
                 f"answer other words; first: {explain.plain(before[0], 40)} in turn {places[before[0]]}"
             )
     return dataclasses.replace(verdict, remarks=(*verdict.remarks, *remarks)) if remarks else verdict
+
+
+class Best(NamedTuple):
+    """What would be kept of which cases if everything that is missing spoke for PASS."""
+
+    cases: Sequence[Case]
+    kept: Sequence[bool]
+
+
+def share_judged(
+    verdict: Verdict,
+    evidence: Evidence,
+    kept: Sequence[bool | None],
+    *,
+    at_least: float,
+    cases: Sequence[Case],
+    about: Sequence[Case],
+    missing: Missing,
+    best: Best | None = None,
+    remarks: Sequence[str] = (),
+    otherwise: str = "",
+) -> Verdict:
+    """Return a verdict on the share of cases that are kept, as the design of the evidence judges it.
+
+    ``kept`` stands beside ``cases``; ``None`` says nothing. ``about`` are all cases it speaks of, those asked.
+    A PASS names the tags that it hides, and what rests on too little is taken back: a FAIL stands where it is one by
+    ``best`` too. ``remarks`` stand behind what a sequential run says of groups, ``otherwise`` is the reason where the
+    judgement has none.
+    """
+    groups = len({case.group for case in about})
+    design = design_of(evidence, asked=len(about), groups_asked=groups)
+    judgement = design.share(kept, at_least=at_least, cases=cases)
+    done = dataclasses.replace(
+        verdict.judged(judgement),
+        remarks=(*turns(judgement, groups, evidence.prompts.groups), *remarks),
+        reason=judgement.reason or otherwise,
+    )
+    if not evidence.single:
+        done = warned(done, shares_below(zip(cases, kept, strict=True), at_least=at_least, alpha=evidence.alpha))
+    if best is None:
+        return rested(done, missing)
+    return rested(done, missing, best=lambda: design.share(best.kept, at_least=at_least, cases=best.cases))
+
+
+def gap_judged(
+    verdict: Verdict,
+    evidence: Evidence,
+    differences: Sequence[int],
+    *,
+    margin: float,
+    side: Side,
+    cases: Sequence[Case],
+    rest: Sequence[Case],
+    about: Sequence[Case],
+    missing: Missing,
+    remarks: Sequence[str] = (),
+    by_tag: bool = True,
+) -> Verdict:
+    """Return a verdict on a difference of shares (``Design.gap``), as :func:`share_judged` does on a share.
+
+    ``rest`` are cases that say nothing, at the best no difference. Without ``by_tag`` a PASS names no tags.
+    """
+    groups = len({case.group for case in about})
+    design = design_of(evidence, asked=len(about), groups_asked=groups)
+    judgement = design.gap(differences, margin=margin, side=side, cases=cases)
+    had_turn = turns(judgement, groups, evidence.prompts.groups)
+    done = dataclasses.replace(verdict.judged(judgement), remarks=(*had_turn, *remarks))
+    if by_tag and not evidence.single:
+        values = zip(cases, differences, strict=True)
+        done = warned(done, gaps_above(values, margin=margin, alpha=evidence.alpha, side=side))
+    everything, best = [*cases, *rest], [*differences, *[0] * len(rest)]
+    return rested(done, missing, best=lambda: design.gap(best, margin=margin, side=side, cases=everything))
+
+
+def besides(about: Sequence[Case], cases: Sequence[Case]) -> list[Case]:
+    """Return the cases a judgement is about that say nothing: all but these."""
+    ids = {case.id for case in cases}
+    return [case for case in about if case.id not in ids]
 
 
 def worded(verdict: Verdict) -> Verdict:

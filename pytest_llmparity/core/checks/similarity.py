@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
-from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
-from pytest_llmparity.core.checks.missing import Silence, rested
+from pytest_llmparity.core.checks.base import BaseCheck, Best, share_judged
+from pytest_llmparity.core.checks.designs import least_kept
+from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.pairing import Pair, pair_answers
 from pytest_llmparity.core.checks.tags import (
     By,
@@ -21,9 +21,7 @@ from pytest_llmparity.core.checks.tags import (
     left_to_all,
     no_tag,
     plan_line,
-    shares_below,
     tags_of,
-    warned,
 )
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
 from pytest_llmparity.core.compare.text import edit_similarity
@@ -195,25 +193,28 @@ class SimilarityCheck(BaseCheck):
         kept = [kept_by_case.get(case.id) for case in pairing.cases]
         missing = pairing.missing(evidence, used=len(telling) + len(pairing.failed), also=silence.reasons())
         cases = pairing.cases
-        design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
-        judgement = design.share(kept, at_least=ALIKE, cases=cases)
-        if evidence.single and compared:
-            judgement = dataclasses.replace(judgement, reason=compared[0].single(measure, limit))
         head = [f"alike: no other number or negation, {measure} at least {limit:.3f} ({origin})"] if spoken else []
-        done = dataclasses.replace(
-            verdict.judged(judgement),
+        shown = dataclasses.replace(
+            verdict,
             measures="of answers are alike",
-            remarks=turns(judgement, pairing.groups_asked, evidence.prompts.groups),
             requests=2 * len(pairing.pairs),
             differs=layers.layers(evidence, candidate) if layered else (),
             details=(*head, *_counts(compared, limit), *missing.reasons, *_unlike(verdict, compared)),
             differing=tuple(comparison.difference for comparison in compared if not comparison.alike),
         )
-        if not evidence.single:
-            values = zip(cases, kept, strict=True)
-            done = warned(done, shares_below(values, at_least=ALIKE, alpha=evidence.alpha))
-        best = [keeps is not False for keeps in kept]
-        return rested(done, missing, best=lambda: design.share(best, at_least=ALIKE, cases=cases))
+        done = share_judged(
+            shown,
+            evidence,
+            kept,
+            at_least=ALIKE,
+            cases=cases,
+            about=pairing.cases,
+            missing=missing,
+            best=Best(cases, [keeps is not False for keeps in kept]),
+        )
+        if evidence.single and compared:
+            done = dataclasses.replace(done, reason=compared[0].single(measure, limit))
+        return done
 
     def _limit(self, evidence: Evidence) -> tuple[float | None, str]:
         """Return the limit and where it comes from, or ``None`` and what the user must do."""

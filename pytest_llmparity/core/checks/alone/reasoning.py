@@ -11,11 +11,10 @@ from typing import ClassVar, Final
 import msgspec
 
 from pytest_llmparity.core.checks.arguments import KEPT, whole
-from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.base import share_judged
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet, within
-from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, describe
 from pytest_llmparity.core.checks.schema.contract import silent
-from pytest_llmparity.core.checks.tags import shares_below, warned
 from pytest_llmparity.core.compare.answers import digest, in_words, speechless
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
@@ -149,20 +148,23 @@ class ReasoningCheck(LimitedCheck):
             stopped=evidence.incomplete or "" if unasked > 0 else "",
             sequential=evidence.sequential,
         )
-        groups_asked = len({case.group for case in asked})
-        design = design_of(evidence, asked=len(asked), groups_asked=groups_asked)
-        judgement = design.share(kept, at_least=self.rate, cases=told)
         estimated = sum(each.reasons and not each.counted for each in thoughts.values()) if lasting else 0
-        remarks = list(turns(judgement, groups_asked, evidence.prompts.groups))
+        remarks = []
         if estimated:
             remarks.append(
                 f"the tokens of the reasoning in {explain.count(estimated, 'answer')} of {engine.name} are estimated "
                 "by its share of the characters, because the server does not count them"
             )
-        done = dataclasses.replace(verdict.judged(judgement), remarks=tuple(remarks))
-        if not evidence.single:
-            done = warned(done, shares_below(zip(told, kept, strict=True), at_least=self.rate, alpha=evidence.alpha))
-        done = rested(done, missing)
+        done = share_judged(
+            verdict,
+            evidence,
+            kept,
+            at_least=self.rate,
+            cases=told,
+            about=asked,
+            missing=missing,
+            remarks=remarks,
+        )
         if lasting and done.outcome is Outcome.PASS and not any(each.reasons for each in thoughts.values()):
             reason = f"no answer of {engine.name} reasons, so how long it reasons is not shown"
             done = dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.arguments import PARTS, SAME
-from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.base import share_judged
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
-from pytest_llmparity.core.checks.missing import Missing, Silence, describe, rested
-from pytest_llmparity.core.checks.tags import shares_below, warned
+from pytest_llmparity.core.checks.missing import Missing, Silence, describe
 from pytest_llmparity.core.compare.answers import digest, in_words, no_evidence, same_calls
 from pytest_llmparity.core.errors import BadRequest, DesignError, UnsupportedParameter
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -137,14 +136,16 @@ class StreamCheck(LimitedCheck):
             stopped=stopped,
             sequential=evidence.sequential,
         )
-        groups_asked = len({case.group for case in asked})
-        design = design_of(evidence, asked=len(asked), groups_asked=groups_asked)
-        judgement = design.share(kept, at_least=self.rate, cases=told)
-        remarks = (*turns(judgement, groups_asked, evidence.prompts.groups), *pardon)
-        done = dataclasses.replace(verdict.judged(judgement), remarks=remarks)
-        if not evidence.single:
-            done = warned(done, shares_below(zip(told, kept, strict=True), at_least=self.rate, alpha=evidence.alpha))
-        done = rested(done, missing)
+        done = share_judged(
+            verdict,
+            evidence,
+            kept,
+            at_least=self.rate,
+            cases=told,
+            about=asked,
+            missing=missing,
+            remarks=pardon,
+        )
         if done.outcome is Outcome.PASS and len(forgiven) > len(told):
             reason = f"{pardon[0]}: too much to say that streaming changes nothing"
             done = dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
-from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.base import Best, besides, gap_judged, share_judged
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
-from pytest_llmparity.core.checks.missing import Missing, Silence, gap_shown, rare, rested, there
+from pytest_llmparity.core.checks.missing import Missing, Silence, gap_shown, rare, there
 from pytest_llmparity.core.checks.schema.arms import (
     ALL,
     ARMS,
@@ -36,7 +36,7 @@ from pytest_llmparity.core.checks.schema.contract import (
 )
 from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of, schemaless
 from pytest_llmparity.core.checks.schema.pair import PairReadings
-from pytest_llmparity.core.checks.tags import beside, gaps_above, left_to_all, shares_below, warned
+from pytest_llmparity.core.checks.tags import beside, left_to_all
 from pytest_llmparity.core.compare.answers import speechless
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.compare.order import KeyOrders
@@ -46,7 +46,7 @@ from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.arms import in_both, of_arm
 from pytest_llmparity.core.stats.paired import Side
-from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
+from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 RATE: Final = "schema.rate"
@@ -310,19 +310,20 @@ class SchemaCheck(LimitedCheck):
         )
         unasked = len(cases) - len(engine.left_out) - len(kept)
         missing = Missing(of=len(kept), used=len(kept), stopped=evidence.incomplete or "" if unasked else "")
-        groups_asked = len({case.group for case in read})
-        design = design_of(evidence, asked=len(kept), groups_asked=groups_asked)
-        judgement = design.share(kept, at_least=self.rate, cases=read)
-        had_turn = turns(judgement, groups_asked, evidence.prompts.groups)
-        verdict = dataclasses.replace(verdict, remarks=had_turn)
-        done = _judged(verdict, judgement, order)
-        if not evidence.single:
-            done = warned(done, shares_below(zip(read, kept, strict=True), at_least=self.rate, alpha=evidence.alpha))
-        return rested(done, missing)
+        return share_judged(
+            verdict,
+            evidence,
+            kept,
+            at_least=self.rate,
+            cases=read,
+            about=read,
+            missing=missing,
+            otherwise=order,
+        )
 
     def _gap(self, verdict: Verdict, evidence: Evidence, pair: PairReadings) -> Verdict:
         assert self.gap is not None
-        margin, design, spoken = self.gap, pair.design, pair.spoken
+        margin, spoken = self.gap, pair.spoken
         differences = [(ours.problem is None) - (theirs.problem is None) for _, ours, theirs in spoken]
         only = {evidence.baseline: differences.count(1), verdict.engine: differences.count(-1)}
         missing = pair.missing(spoken)
@@ -343,15 +344,17 @@ class SchemaCheck(LimitedCheck):
             ),
         )
         used = [case for case, _, _ in spoken]
-        judgement = design.gap(differences, margin=margin, side=self.side, cases=used)
-        done = dataclasses.replace(verdict.judged(judgement), remarks=pair.turns(judgement))
-        if done.outcome is Outcome.PASS and not evidence.single:
-            values = zip(used, differences, strict=True)
-            done = warned(done, gaps_above(values, margin=margin, alpha=evidence.alpha, side=self.side))
-        ids = {case.id for case in used}
-        silent = [case for case in pair.cases if case.id not in ids]
-        everything, best = [*used, *silent], [*differences, *[0] * len(silent)]
-        done = rested(done, missing, best=lambda: design.gap(best, margin=margin, side=self.side, cases=everything))
+        done = gap_judged(
+            verdict,
+            evidence,
+            differences,
+            margin=margin,
+            side=self.side,
+            cases=used,
+            rest=besides(pair.cases, used),
+            about=pair.cases,
+            missing=missing,
+        )
         return gap_shown(
             done,
             sum(ours.problem is None or theirs.problem is None for _, ours, theirs in spoken),
@@ -386,14 +389,18 @@ class SchemaCheck(LimitedCheck):
                 pair.difference(case, ", ".join(sorted(fields[case.id]))) for case, _, _ in told if fields[case.id]
             ),
         )
-        best = [keeps is not False for keeps in kept]
-        judgement = design.share(kept, at_least=at_least, cases=cases)
-        remarks = (*pair.turns(judgement), *rare(seen, answers, "answer"))
-        done = dataclasses.replace(_judged(verdict, judgement, order), remarks=remarks)
-        if not evidence.single:
-            values = zip(cases, kept, strict=True)
-            done = warned(done, shares_below(values, at_least=at_least, alpha=evidence.alpha))
-        done = rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
+        done = share_judged(
+            verdict,
+            evidence,
+            kept,
+            at_least=at_least,
+            cases=cases,
+            about=pair.cases,
+            missing=missing,
+            best=Best(cases, [keeps is not False for keeps in kept]),
+            remarks=rare(seen, answers, "answer"),
+            otherwise=order,
+        )
         unseen = [explain.plain(path, 60) for path, times in seen.items() if not times]
         if done.outcome is not Outcome.PASS or (answers and not unseen):
             return done
@@ -432,8 +439,3 @@ def _portable(path: Path, folders: Sequence[Path]) -> str:
         if path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
     return path.name
-
-
-def _judged(verdict: Verdict, judgement: Judgement, order: str) -> Verdict:
-    """Return the verdict with this judgement; where that has no reason the order of properties is one."""
-    return dataclasses.replace(verdict.judged(judgement), reason=judgement.reason or order)

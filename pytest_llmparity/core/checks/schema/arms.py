@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.base import gap_judged
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown, rested
 from pytest_llmparity.core.checks.schema.contract import Reading, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts
@@ -230,15 +230,18 @@ class Arms:
                 if difference
             ),
         )
-        groups_asked = len({case.group for case in used})
-        design = design_of(evidence, asked=len(used), groups_asked=groups_asked)
-        judgement = design.gap(differences, margin=margin, side="worse", cases=used)
-        done = dataclasses.replace(
-            verdict.judged(judgement), remarks=turns(judgement, groups_asked, evidence.prompts.groups)
+        done = gap_judged(
+            verdict,
+            evidence,
+            differences,
+            margin=margin,
+            side="worse",
+            cases=used,
+            rest=[case for case in asked if case.id not in constrained],
+            about=used,
+            missing=missing,
+            by_tag=False,
         )
-        rest = [case for case in asked if case.id not in constrained]
-        everything, best = [*used, *rest], [*differences, *[0] * len(rest)]
-        done = rested(done, missing, best=lambda: design.gap(best, margin=margin, side="worse", cases=everything))
         able = sum(constrained[case.id].right or unconstrained[case.id].right for case in used)
         nothing = "no answer of either arm is right, so what the constraint does to right ones is not shown"
         return gap_shown(done, able, len(used), margin=margin, what="answers are right in either arm", nothing=nothing)

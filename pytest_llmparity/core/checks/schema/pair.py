@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.designs import design_of
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import Reading
@@ -13,7 +13,7 @@ from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_call
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.verdict import Difference, Judgement, Verdict
+from pytest_llmparity.core.verdict import Difference, Verdict
 from pytest_llmparity.core.words import explain
 
 
@@ -51,10 +51,6 @@ class PairReadings:
             self.compared.append((case, ours[case.id], theirs[case.id]))
         self.spoken = [answers for answers in self.compared if not self._both_call(answers[0])]
         self._answered = any(theirs.answered for _, _, theirs in self.compared) or bool(self._pairs)
-
-    def turns(self, judgement: Judgement) -> tuple[str, ...]:
-        """Say what a sequential run counts of groups."""
-        return turns(judgement, self._pairing.groups_asked, self._evidence.prompts.groups)
 
     def missing(self, used: Sequence[tuple[Case, Reading, Reading]]) -> Missing:
         """Return what a verdict that uses these does not rest on."""

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks.designs import design_of, least_kept, turns
+from pytest_llmparity.core.checks.base import Best, share_judged
+from pytest_llmparity.core.checks.designs import least_kept
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
-from pytest_llmparity.core.checks.missing import Missing, Silence, rare, rested, there
+from pytest_llmparity.core.checks.missing import Missing, Silence, rare, there
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import silent
-from pytest_llmparity.core.checks.tags import shares_below, warned
 from pytest_llmparity.core.checks.tools.calls import (
     FAULTS,
     MARKUP,
@@ -251,14 +251,7 @@ class ToolsCheck(LimitedCheck):
             stopped=stopped,
             sequential=evidence.sequential,
         )
-        groups_asked = len({case.group for case in asked})
-        design = design_of(evidence, asked=len(asked), groups_asked=groups_asked)
-        judgement = design.share(kept, at_least=at_least, cases=told)
-        remarks = turns(judgement, groups_asked, evidence.prompts.groups)
-        done = dataclasses.replace(verdict.judged(judgement), remarks=remarks)
-        if not evidence.single:
-            done = warned(done, shares_below(zip(told, kept, strict=True), at_least=at_least, alpha=evidence.alpha))
-        return rested(done, missing)
+        return share_judged(verdict, evidence, kept, at_least=at_least, cases=told, about=asked, missing=missing)
 
     def _agree(
         self,
@@ -286,8 +279,6 @@ class ToolsCheck(LimitedCheck):
         cases = [case for case in pairing.cases if case.tools and case.id not in pairs.neither]
         values = [kept.get(case.id) for case in cases]
         missing = pairing.missing(evidence, used=len(kept), of=len(cases), also=reasons)
-        design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
-        judgement = design.share(values, at_least=at_least, cases=cases)
         engines = (evidence.engines[evidence.baseline], candidate)
         silent = len(kept) + len(pairs.neither)
         if not silent and not reasons and (evidence.sequential or not cases):
@@ -298,14 +289,9 @@ class ToolsCheck(LimitedCheck):
             return nothing_yet(dataclasses.replace(verdict, n=len(kept)), evidence, reason, *engines)
         fields = () if isinstance(self.arguments, str) else self.arguments
         seen, calls = seen_in(fields, [read[case] for read in (ours, theirs) for case in kept if case in read])
-        done = dataclasses.replace(
-            verdict.judged(judgement),
+        shown = dataclasses.replace(
+            verdict,
             measures="of answers call alike",
-            remarks=(
-                *turns(judgement, pairing.groups_asked, evidence.prompts.groups),
-                *pairs.remarks,
-                *rare(seen, calls, "call"),
-            ),
             requests=2 * len(kept),
             differs=layers.layers(evidence, candidate),
             details=(
@@ -325,10 +311,17 @@ class ToolsCheck(LimitedCheck):
                 for case, why in other.items()
             ),
         )
-        if not evidence.single:
-            done = warned(done, shares_below(zip(cases, values, strict=True), at_least=at_least, alpha=evidence.alpha))
-        best = [value is not False for value in values]
-        done = rested(done, missing, best=lambda: design.share(best, at_least=at_least, cases=cases))
+        done = share_judged(
+            shown,
+            evidence,
+            values,
+            at_least=at_least,
+            cases=cases,
+            about=pairing.cases,
+            missing=missing,
+            best=Best(cases, [value is not False for value in values]),
+            remarks=(*pairs.remarks, *rare(seen, calls, "call")),
+        )
         unseen = [explain.plain(field, 60) for field, times in seen.items() if not times]
         wordless = self.last == "equal" and pairs.wordless and pairs.wordless == len(pairs.talks)
         if done.outcome is not Outcome.PASS or not (unseen or wordless):

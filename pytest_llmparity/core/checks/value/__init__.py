@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.base import Best, besides, gap_judged, share_judged
+from pytest_llmparity.core.checks.designs import design_of
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
-from pytest_llmparity.core.checks.missing import Missing, describe, gap_shown, rare, rested, there
+from pytest_llmparity.core.checks.missing import Missing, describe, gap_shown, rare, there
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
-from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
 from pytest_llmparity.core.checks.value.pair import Held, Key, Values, call_fork, held, nothing_of
 from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
@@ -25,7 +25,7 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.paired import Side
 from pytest_llmparity.core.values.calls import CallFork
-from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict
+from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 KIND: Final = "value"
@@ -163,8 +163,6 @@ class ValueCheck(LimitedCheck):
         assert self.rate is not None
         cases = [case for case in evidence.prompts.cases if case.id in runs]
         kept = [runs[case.id].returned for case in cases]
-        design = design_of(evidence, asked=len(cases), groups_asked=len({case.group for case in cases}))
-        judgement = design.share(kept, at_least=self.rate, cases=cases)
         verdict = dataclasses.replace(
             verdict,
             measures="of runs return a value",
@@ -180,14 +178,21 @@ class ValueCheck(LimitedCheck):
                 if not (run := runs[case.id]).returned
             ),
         )
-        done = _judged(verdict, judgement, evidence, len({case.group for case in cases}))
-        done = dataclasses.replace(done, remarks=(*done.remarks, *_unasked([runs[case.id] for case in cases])))
-        if not evidence.single:
-            done = warned(done, shares_below(zip(cases, kept, strict=True), at_least=self.rate, alpha=evidence.alpha))
         unasked = len(evidence.prompts.cases) - len(engine.left_out) - len(cases)
         stopped = evidence.incomplete or "" if unasked else ""
         missing = Missing(of=len(cases), used=len(cases), stopped=stopped, sequential=evidence.sequential)
-        return _of_something(rested(done, missing), nothing_of([runs[case.id] for case in cases], EVERYTHING))
+        of_cases = [runs[case.id] for case in cases]
+        done = share_judged(
+            verdict,
+            evidence,
+            kept,
+            at_least=self.rate,
+            cases=cases,
+            about=cases,
+            missing=missing,
+            remarks=_unasked(of_cases),
+        )
+        return _of_something(done, nothing_of(of_cases, EVERYTHING))
 
     def _gap(self, verdict: Verdict, evidence: Evidence, values: Values) -> Verdict:
         assert self.gap is not None
@@ -250,17 +255,18 @@ class ValueCheck(LimitedCheck):
     ) -> Verdict:
         """Return the verdict on a difference of shares over the inputs that were compared."""
         cases = [case for case, _, _ in values.compared]
-        groups = len({case.group for case in values.cases})
-        design = design_of(evidence, asked=len(values.cases), groups_asked=groups)
-        done = _judged(verdict, design.gap(differences, margin=margin, side=side, cases=cases), evidence, groups)
-        done = dataclasses.replace(done, remarks=(*done.remarks, *values.empty, *rare(*values.seen, "value")))
-        if not evidence.single:
-            pairs = zip(cases, differences, strict=True)
-            done = warned(done, gaps_above(pairs, margin=margin, alpha=evidence.alpha, side=side))
-        ids = {case.id for case in cases}
-        rest = [case for case in values.cases if case.id not in ids]
-        best, everything = [*differences, *[0] * len(rest)], [*cases, *rest]
-        done = rested(done, values.missing, best=lambda: design.gap(best, margin=margin, side=side, cases=everything))
+        done = gap_judged(
+            verdict,
+            evidence,
+            differences,
+            margin=margin,
+            side=side,
+            cases=cases,
+            rest=besides(values.cases, cases),
+            about=values.cases,
+            missing=values.missing,
+            remarks=(*values.empty, *rare(*values.seen, "value")),
+        )
         return _of_something(done, values.nothing)
 
     def _agree(self, verdict: Verdict, evidence: Evidence, values: Values) -> Verdict:
@@ -293,21 +299,18 @@ class ValueCheck(LimitedCheck):
             ),
             differing=_differing(values),
         )
-        done = _judged(verdict, design.share(kept, at_least=at_least, cases=values.cases), evidence, groups)
-        remarks = (*done.remarks, *alike, *values.empty, *rare(*values.seen, "value"))
-        done = dataclasses.replace(done, remarks=remarks)
-        if not evidence.single:
-            pairs = zip(values.cases, kept, strict=True)
-            done = warned(done, shares_below(pairs, at_least=at_least, alpha=evidence.alpha))
-        best = [keeps is not False for keeps in kept]
-        done = rested(done, values.missing, best=lambda: design.share(best, at_least=at_least, cases=values.cases))
+        done = share_judged(
+            verdict,
+            evidence,
+            kept,
+            at_least=at_least,
+            cases=values.cases,
+            about=values.cases,
+            missing=values.missing,
+            best=Best(values.cases, [keeps is not False for keeps in kept]),
+            remarks=(*alike, *values.empty, *rare(*values.seen, "value")),
+        )
         return _of_something(done, values.nothing)
-
-
-def _judged(verdict: Verdict, judgement: Judgement, evidence: Evidence, groups: int) -> Verdict:
-    """Return the verdict with this judgement, and what a sequential run counts of groups."""
-    had_turn = turns(judgement, groups, evidence.prompts.groups)
-    return dataclasses.replace(verdict.judged(judgement), remarks=had_turn)
 
 
 def _of_something(verdict: Verdict, nothing: str) -> Verdict:
