@@ -25,6 +25,7 @@ from pytest_llmparity.engines.start.readiness import THEIRS, wait_ready
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.loop import in_thread, result_of
 from pytest_llmparity.run.probe.slots import probe_slots
@@ -83,11 +84,11 @@ class Fleet:
         elsewhere: Callable[[], Elsewhere] | None = None,
     ) -> None:
         self.slots = slots
-        self.may_probe: Callable[[int], bool] = lambda count: False
-        """Whether so many requests may be sent to find out how many an attached server answers at once."""
+        self.allowance = Allowance()
+        """What the run may still send and how long it may take: no start and no control call goes on beyond that."""
+        self.may_probe = False
+        """Whether requests may be sent to find out how many an attached server answers at once."""
         self._probing = threading.Lock()
-        self.time_left: Callable[[], float | None] = lambda: None
-        """Seconds the run may still take, ``None`` for no end: no start and no control call goes on beyond them."""
         self._specs = dict(specs)
         self._elsewhere = elsewhere
         self._replicas = {each.name: spec for spec in specs.values() for each in spec.each}
@@ -381,7 +382,7 @@ class Fleet:
             self._replicas[spec.name],
             make=self._make,
             slots=self.slots,
-            left_s=self.time_left(),
+            left_s=self.allowance.left_s,
             stop=self._stop_waiting,
         )
 
@@ -398,7 +399,7 @@ class Fleet:
 
     def _take(self, count: int) -> bool:
         with self._probing:
-            return self.may_probe(count)
+            return self.may_probe and self.allowance.take(count)
 
     def _adapter(self, spec: EngineSpec) -> Adapter:
         """Return what asks a server that runs elsewhere, the same each time: it knows how the server was found."""
@@ -412,7 +413,7 @@ class Fleet:
 
     def _left_s(self) -> float | None:
         """Return what is left by the clock of whoever gathers now; an adapter may be older than that."""
-        return self.time_left()
+        return self.allowance.left_s
 
     def _attach(self, spec: EngineSpec) -> Adapter:
         adapter = self._adapter(spec)
@@ -430,7 +431,7 @@ class Fleet:
     def _stop_waiting(self) -> str | None:
         if self._interrupted.is_set():
             return "it was interrupted"
-        return "the run's time was up (--parity-budget)" if self.time_left() == 0 else None
+        return "the run's time was up (--parity-budget)" if self.allowance.left_s == 0 else None
 
     def _failed(self, spec: EngineSpec, error: Exception) -> Engaged:
         """Return an engine that is of no use; one whose process was never started has no log to look into."""

@@ -27,15 +27,16 @@ UNPROVEN = "repetition_penalty"
 class Allowance:
     """How much may still be sent: a number of requests and a moment in time, shared by all engines of a run.
 
-    ``reason`` is ``None`` until a limit was hit, then the sentence that verdicts carry. ``option`` sets the number
-    of requests, ``used_s`` is how many of the ``seconds`` the run took before. Threads may share it.
+    Without limits anything may. ``reason`` is ``None`` until one was hit, then the sentence that verdicts carry.
+    ``option`` sets the number of requests, ``used_s`` is how many of the ``seconds`` the run took before.
+    Threads may share it.
     """
 
     def __init__(
         self,
         *,
-        requests: int | None,
-        seconds: float | None,
+        requests: int | None = None,
+        seconds: float | None = None,
         now: Callable[[], float] = time.monotonic,
         option: str = "--parity-max-requests",
         used_s: float = 0.0,

@@ -288,7 +288,7 @@ class Session:
         What it says may repeat a key: :attr:`mask` what is shown. Of a server that does not say how many requests it
         answers at once that is found out.
         """
-        self._fleet.may_probe = lambda count: True
+        self._fleet.may_probe = True
         return self._fleet.engage(name)
 
     def found_out(self) -> dict[str, EngineRecord]:

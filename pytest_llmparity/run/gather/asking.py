@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -337,9 +338,9 @@ class Absences:
             return None
         return Watch(
             adapter,
-            hold=lambda within_s, stop: self._fleet.hold_again(adapter.name, within_s, stop),
+            hold=functools.partial(self._fleet.hold_again, adapter.name),
             patience_s=adapter.spec.reconnect_s,
-            left_s=lambda: self._ledger.allowance.left_s,
+            allowance=self._ledger.allowance,
         )
 
     def came_back(self, name: str, watch: Watch) -> None:

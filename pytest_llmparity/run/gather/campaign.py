@@ -23,7 +23,7 @@ from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.golden.entering import Goldens, held_against
 from pytest_llmparity.run.golden.requests import LOCKED, engines_note
 from pytest_llmparity.run.judge.judging import Judging
-from pytest_llmparity.run.ledger import Ledger, RunState, unread_fields, unsent_fields, write_state
+from pytest_llmparity.run.ledger import Allowance, Ledger, RunState, unread_fields, unsent_fields, write_state
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import LoopThread, outside
 from pytest_llmparity.run.plan import (
@@ -100,7 +100,8 @@ class Campaign:
                 plan=plan,
                 declarations=declarations,
                 engines=len(settings.engines),
-                judging=lambda: judging(begun.id, ledger.state()),
+                judging=judging,
+                ledger=ledger,
                 asking=self._asking,
             )
         self._one_at_a_time = settings.residency == "one-at-a-time"
@@ -124,8 +125,8 @@ class Campaign:
             notes.append(f"run {run} is gone on with: only what had failed or was missing is asked")
         self._fleet.slots = max([self._settings.concurrency, *(unit.concurrency for unit in self._plan.units)])
         if any(unit.concurrency > 1 for unit in self._plan.timed):
-            self._fleet.may_probe = self._allowance.take
-        self._fleet.time_left = lambda: self._allowance.left_s
+            self._fleet.may_probe = True
+        self._fleet.allowance = self._allowance
         self._enter_goldens()
         try:
             if self._one_at_a_time:
@@ -135,7 +136,7 @@ class Campaign:
         finally:
             self._allowance.close()
             # What tests ask of an engine afterwards is their own affair.
-            self._fleet.time_left, self._fleet.may_probe = lambda: None, lambda count: True
+            self._fleet.allowance, self._fleet.may_probe = Allowance(), True
             self._progress.end()
         secrets = [name for spec in self._order for name in spec.secret_variables]
         notes += self._asking.differing(self._plan.units)
@@ -327,7 +328,7 @@ class Campaign:
 
     def _time_in_turn(self) -> None:
         """Measure latencies that are held against another engine's, each engine loaded for its turns."""
-        self._fleet.may_probe = lambda count: False  # what it finds out is known since each engine was first loaded
+        self._fleet.may_probe = False  # what it finds out is known since each engine was first loaded
         for unit in map(self._askable, self._plan.timed):
             if unit.needs.timed_relative:
                 specs = self._timed(unit, self._order)

@@ -14,6 +14,7 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.run.course import cases_of, course_of, waves
 from pytest_llmparity.run.gather.asking import Asking
 from pytest_llmparity.run.judge.judging import ALPHA, Judging, courses
+from pytest_llmparity.run.ledger import Ledger, RunState
 from pytest_llmparity.run.plan import Declaration, Plan, Unit, step_of, unit_of
 from pytest_llmparity.store.ownership import KEPT
 from pytest_llmparity.store.runs import Store
@@ -22,7 +23,8 @@ from pytest_llmparity.store.runs import Store
 class Waves:
     """Asks the units of a plan in waves.
 
-    ``judging`` reads what the store holds by now, ``engines`` is how many are selected. What was asked and in which
+    ``judging`` reads what the store holds of a run by now, ``ledger`` has its state, ``engines`` is how many are
+    selected. What was asked and in which
     order is written down after every wave, so that a run that was interrupted or extended goes on in the same order.
     """
 
@@ -34,7 +36,8 @@ class Waves:
         plan: Plan,
         declarations: Sequence[Declaration],
         engines: int,
-        judging: Callable[[], Judging],
+        judging: Callable[[str, RunState], Judging],
+        ledger: Ledger,
         asking: Asking,
     ) -> None:
         self._run = run
@@ -42,6 +45,7 @@ class Waves:
         self._declarations = declarations
         self._engines = engines
         self._judging = judging
+        self._ledger = ledger
         self._asking = asking
         earlier = courses(store, run)
         self._units = plan.units
@@ -114,7 +118,7 @@ class Waves:
 
     def _verdicts(self, unit: Unit) -> list[Verdict]:
         """Return how the unit's tests stand; one that cannot be judged has nothing open, and says so when it runs."""
-        judging, verdicts = self._judging(), []
+        judging, verdicts = self._judging(self._run, self._ledger.state()), []
         for declaration in self._of(unit):
             with contextlib.suppress(LLMParityError):
                 verdicts += self._settled(judging, declaration)

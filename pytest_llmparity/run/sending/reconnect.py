@@ -20,6 +20,7 @@ from pytest_llmparity.core.errors import (
 )
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import outside
 
 T = TypeVar("T")
@@ -48,12 +49,12 @@ class Watch:
         *,
         hold: Callable[[float, Callable[[], str | None]], str | None],
         patience_s: float,
-        left_s: Callable[[], float | None] = lambda: None,
+        allowance: Allowance,
     ) -> None:
         self._adapter = adapter
         self._hold = hold
         self._patience_s = patience_s
-        self._left_s = left_s
+        self._allowance = allowance
         self._lock = asyncio.Lock()
         self._stopped = threading.Event()
         self._doubts = DOUBTS
@@ -93,7 +94,7 @@ class Watch:
             return await self._wait()
 
     async def _wait(self) -> bool:
-        left, began = self._left_s(), time.monotonic()
+        left, began = self._allowance.left_s, time.monotonic()
         patience = self._patience_s if left is None else min(self._patience_s, left)
         self.lost = await self._outside(lambda: self._hold(patience, self._why_stop))
         if self.lost is not None:

@@ -212,7 +212,7 @@ async def test_a_prompt_that_brings_its_server_down_every_time_is_given_up_and_t
         def _is_away(self, error: EngineError) -> bool:
             return True
 
-    watch = Away(cast("Adapter", None), hold=lambda within_s, stop: None, patience_s=5.0)
+    watch = Away(cast("Adapter", None), hold=lambda within_s, stop: None, patience_s=5.0, allowance=Allowance())
 
     samples, client, _, allowed = await run(lambda n, b: EngineDied("cut") if b == b"text 1" else 200, 3, watch=watch)
 
@@ -222,7 +222,7 @@ async def test_a_prompt_that_brings_its_server_down_every_time_is_given_up_and_t
 
 
 async def test_a_server_that_was_lost_in_an_earlier_step_is_not_asked_again() -> None:
-    watch = Watch(cast("Adapter", None), hold=lambda within_s, stop: None, patience_s=5.0)
+    watch = Watch(cast("Adapter", None), hold=lambda within_s, stop: None, patience_s=5.0, allowance=Allowance())
     watch.lost = "it did not come back"
 
     samples, client, _, _ = await run(lambda n, b: 200, 3, watch=watch)

@@ -141,8 +141,7 @@ class EngineNode:
             environ={**os.environ, **order.secrets},
             slots=order.slots,
         )
-        allowance = Allowance(requests=None, seconds=order.left_s)
-        self._fleet.time_left = lambda: allowance.left_s
+        self._fleet.allowance = Allowance(seconds=order.left_s)
         engaged = self._fleet.engage(spec.name)
         if engaged.adapter is None:
             return Started(error=engaged.record.error)
