@@ -106,8 +106,9 @@ def text(
 
     ``ignore="near-ties"`` counts other forks only: not those at which the lead of the baseline's token moved no further
     than an accepted shift explains (3.63 times it). Accepted is ``shift``, in nats, else what ``llmparity calibrate``
-    wrote into the lock for the pair or its ladder; without any it is an error at set-up. Forks without logprobs count,
-    and a pair that is shown to shift by more than was accepted does not pass.
+    wrote into the lock for the pair, else what the model's ladder allows 8-bit copies, whatever a candidate declares;
+    without any it is an error at set-up. Forks without logprobs count, and a pair that is shown to shift by more than
+    was accepted does not pass.
 
     Raises ``DesignError`` for a margin outside 0..1, a horizon that is not a positive whole number, another word for
     ``by`` or ``ignore``, or a ``shift`` without ``ignore``.

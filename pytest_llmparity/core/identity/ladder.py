@@ -14,6 +14,8 @@ from pytest_llmparity.core.identity.quantization import PLAIN
 
 NEAR: Final = 1.5
 """Times a rung that a shift may lie below the finest or above the coarsest copy and still be about it."""
+FINEST: Final = "Q8_0"
+"""The finest copy: what weights that are not quantised are held against."""
 LEAST_FORKS: Final = 0.02
 """Forks per token below which nobody is held: 16-bit engines of one model part at 1 to 2 % of tokens."""
 
@@ -64,7 +66,7 @@ class Ladder:
 
         Weights that are not quantised are held against the finest copy of 8 bits: they drift less.
         """
-        wanted = "Q8_0" if quantization in PLAIN else quantization
+        wanted = FINEST if quantization in PLAIN else quantization
         return next((rung for rung in self.rungs if rung.quantization == wanted), None)
 
 

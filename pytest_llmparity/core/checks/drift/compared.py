@@ -59,7 +59,8 @@ class Ties:
         """What a near-tie is, in words."""
         most, nats = explain.nats(AT_FORKS * self.shift), explain.nats(self.shift)
         source = f", {self.source}" if self.source else ""
-        return f"the lead moved by at most {most} there, {AT_FORKS:g} times the {self.word} shift ({nats}{source})"
+        shift = f"the shift {self.word}" if " " in self.word else f"the {self.word} shift"
+        return f"the lead moved by at most {most} there, {AT_FORKS:g} times {shift} ({nats}{source})"
 
 
 class Comparison:
@@ -114,11 +115,17 @@ def unforked(horizon: int) -> Fork:
 
 
 def withheld(verdict: Verdict, beyond: str) -> Verdict:
-    """Return a PASS that leaves near-ties aside as INCONCLUSIVE where what was accepted does not hold of the pair."""
-    if verdict.outcome is not Outcome.PASS or not beyond:
+    """Return a PASS that leaves near-ties aside as INCONCLUSIVE where what was accepted does not hold of the pair.
+
+    One that is INCONCLUSIVE by itself says so too; more prompts settle it only where they would make it fail.
+    """
+    if not beyond or verdict.outcome not in (Outcome.PASS, Outcome.INCONCLUSIVE):
         return verdict
     reason = "; ".join(filter(None, [verdict.reason, beyond]))
-    return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None)
+    kept_open = dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
+    if verdict.estimate is not None and verdict.margin is not None and verdict.estimate > verdict.margin:
+        return kept_open
+    return dataclasses.replace(kept_open, needed=None, advice="")
 
 
 def fork_lines(

@@ -11,7 +11,7 @@ from pytest_llmparity.core.checks.drift.unchanged import recorded_noise
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
 from pytest_llmparity.core.identity.canaries import blind_by, limit_of
-from pytest_llmparity.core.identity.ladder import LEAST_FORKS, Ladder, Rung, place
+from pytest_llmparity.core.identity.ladder import FINEST, LEAST_FORKS, Ladder, Rung, place
 from pytest_llmparity.core.identity.proposing import FACTOR, proposed
 from pytest_llmparity.core.words import explain
 
@@ -44,7 +44,7 @@ def about(evidence: Evidence, shift: float) -> str:
 class Limit:
     """What a pair is held against, in nats; ``None`` where ``refused`` says why there is nothing.
 
-    ``word`` says what it is: a shift that somebody ``accepted``, or one that is ``allowed`` without,
+    ``word`` says what it is: a shift that somebody ``accepted``, or one that is ``allowed`` without, and for what;
     ``others`` whether that is of engines that are known to differ in what a margin belongs to.
     """
 
@@ -57,27 +57,30 @@ class Limit:
 
 
 def limit(
-    evidence: Evidence, candidate: EngineEvidence, *, given: float | None, words: str, own_noise: bool = True
+    evidence: Evidence, candidate: EngineEvidence, *, given: float | None, words: str, ties: bool = False
 ) -> Limit:
     """Return the accepted shift of a pair, and where that comes from; ``words`` is how a check is given a number.
 
     A number that is given, else what the lock holds for the pair, else the candidate's declared class on the ladder.
-    Golden answers of the very engine they are held against take what was recorded of it, and others that without all of
-    these, which is told where they are of another engine; ``own_noise`` says whether that widens by what the baseline
-    differed from itself when it was recorded.
+    Golden answers of the very engine they are held against take what was recorded of it, widened by what the baseline
+    differed from itself then, and others that without all of these, which is told where they are of another engine.
+
+    For ``ties``, what forks are near-ties by, a declared class is no reason: a 4-bit copy that says so parts at other
+    tokens all the same. There it is the ladder's 8-bit copy, whatever is declared, and recordings do not widen.
     """
     if given is not None:
         return Limit(nats=given)
     baseline = evidence.engines[evidence.baseline]
     names = baseline.golden or baseline.name, candidate.golden or candidate.name
     noise = recorded_noise(evidence, candidate)
-    recorded = None if noise is None else _recorded(names[0], noise if own_noise else 0.0)
+    recorded = None if noise is None else _recorded(names[0], 0.0 if ties else noise)
     if recorded is not None and names[0] == names[1]:
         return recorded
     accepted = evidence.agreed.margin(*names)
     run = f"run: llmparity calibrate {' '.join(names)}"
-    if accepted is None and (of_class := shift_margin(evidence, candidate)):
-        return Limit(nats=of_class[0], source=of_class[1])
+    of_ladder = (_of_finest if ties else _of_class)(evidence, candidate)
+    if accepted is None and of_ladder is not None:
+        return of_ladder
     parties = [party_of(engine) for engine in (baseline, candidate)]
     others = _known_to_differ(*parties)
     if accepted is None and recorded is not None and others:
@@ -115,12 +118,28 @@ def _recorded(baseline: str, noise: float) -> Limit:
     )
 
 
-def shift_margin(evidence: Evidence, candidate: EngineEvidence) -> tuple[float, str] | None:
-    """Return the margin in nats of a candidate's declared class, and where it comes from."""
-    if (declared := _declared(evidence, candidate)) is None:
+def _of_class(evidence: Evidence, candidate: EngineEvidence) -> Limit | None:
+    """Return the margin in nats of a candidate's declared class, ``None`` where it has no copy on a ladder."""
+    ladder = ladder_of(evidence)
+    rung = None if ladder is None else ladder.rung(candidate.quantization)
+    if ladder is None or rung is None:
         return None
-    ladder, rung = declared
-    return proposed(rung.upper), f"{rung.quantization} on the ladder of {ladder.date} in {LOCK_FILE}"
+    return Limit(nats=proposed(rung.upper), word="allowed for its class", source=_on(ladder, rung))
+
+
+def _of_finest(evidence: Evidence, candidate: EngineEvidence) -> Limit | None:
+    """Return the margin in nats of the 8-bit copy on the ladder, which no coarser class widens."""
+    ladder = ladder_of(evidence)
+    rung = None if ladder is None else ladder.rung(FINEST)
+    if ladder is None or rung is None:
+        return None
+    own = ladder.rung(candidate.quantization) is rung
+    word = "allowed for its class" if own else "allowed for 8-bit copies"
+    return Limit(nats=proposed(rung.upper), word=word, source=_on(ladder, rung))
+
+
+def _on(ladder: Ladder, rung: Rung) -> str:
+    return f"{rung.quantization} on the ladder of {ladder.date} in {LOCK_FILE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,9 +193,3 @@ def text_margin(evidence: Evidence, candidate: EngineEvidence) -> TextMargin:
         return TextMargin(refused=f"no margin: {most}, which text hardly tells from noise; judge by check.logprobs()")
     source = f"{rung.quantization} on {of}, {ladder.date}, in {LOCK_FILE}, over {HORIZON} tokens"
     return TextMargin(share=share, source=f"margin {explain.percent(share)}, {source}")
-
-
-def _declared(evidence: Evidence, candidate: EngineEvidence) -> tuple[Ladder, Rung] | None:
-    ladder = ladder_of(evidence)
-    rung = None if ladder is None else ladder.rung(candidate.quantization)
-    return None if ladder is None or rung is None else (ladder, rung)

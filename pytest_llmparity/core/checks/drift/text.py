@@ -96,10 +96,11 @@ class TextCheck(BaseCheck):
 
     ``ignore="near-ties"`` counts other forks only, in every verdict and in the noise floors: one at which the lead of
     the baseline's token moved no further than the accepted shift explains (:class:`~.compared.Ties`) ends what can be
-    compared, as a cut does. Accepted is ``shift``, else what the lock or the model's ladder has for the pair, never
-    what is measured now: drift does not excuse itself, and a pair that is shown to shift by more does not pass. Forks
-    without logprobs count, and those at which an engine did not take its best token; all do where an engine's logprobs
-    are not what they should be (:attr:`~.shift.Logprobs.trouble`).
+    compared, as a cut does. Accepted is ``shift``, else what the lock has for the pair, else what the model's ladder
+    allows 8-bit copies, never what is measured now or what a coarser class may do: drift does not excuse itself, and a
+    pair that is shown to shift by more does not pass. Forks without logprobs count, and those at which an engine did
+    not take its best token; all do where an engine's logprobs are not what they should be
+    (:attr:`~.shift.Logprobs.trouble`).
 
     ``by="tag"`` adds a verdict on the prompts of each tag that has enough of them (:func:`least_of_tag`), beside the
     one on all. A baseline that ever differs from itself has to be shown to do so less on prompts of that tag.
@@ -264,7 +265,7 @@ class TextCheck(BaseCheck):
 
     def _limit(self, evidence: Evidence, candidate: EngineEvidence) -> Limit:
         words = f'check.text(ignore="{NEAR_TIES}", shift=…)'
-        return limit(evidence, candidate, given=self.shift, words=words, own_noise=False)
+        return limit(evidence, candidate, given=self.shift, words=words, ties=True)
 
     def _ties(self, evidence: Evidence, candidate: EngineEvidence) -> Ties | None:
         """Return which forks are near-ties of this pair, ``None`` where no shift was accepted for it."""

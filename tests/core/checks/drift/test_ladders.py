@@ -24,7 +24,7 @@ def evidence(
     make: Factory,
     lead: float,
     *,
-    quantization: str = "Q4_K_M",
+    quantization: str | None = "Q4_K_M",
     digest: str = LADDER.digest,
     agreed: Agreed | None = None,
     kind: str = "llamacpp",
@@ -124,6 +124,33 @@ def test_text_without_a_class_on_the_ladder_has_no_margin_but_one_that_is_given(
 
     assert (other.outcome, given.margin) == (Outcome.INCOMPARABLE, 0.3)
     assert other.reason.startswith(f"no margin: {reason}")
+
+
+@pytest.mark.parametrize("declared", ["Q8_0", "BF16", "Q4_0", "AWQ", None])
+def test_near_ties_are_those_of_an_8_bit_copy_whatever_class_is_declared(make: Factory, declared: str | None) -> None:
+    """A copy of 4 bits is known to move further: that would make all of its forks near-ties."""
+    judged = evidence(make, 2.15, quantization=declared)
+
+    text = check.text(margin=0.05, ignore="near-ties").judge(judged)[0]
+
+    allowed = "its class" if declared in ("Q8_0", "BF16") else "8-bit copies"
+    assert text.remarks[0] == (
+        "0 of 0 forks near-ties and not counted: the lead moved by at most 0.218 nats there, 3.63 times the shift "
+        f"allowed for {allowed} (0.06 nats, Q8_0 on the ladder of 2026-11-28 in llmparity.lock)"
+    )
+    assert (text.outcome, text.needed) == (Outcome.INCONCLUSIVE, None)  # by its shift
+    assert text.message.endswith(f"near-ties of 0.06 nats were allowed for {allowed}: they do not explain its forks")
+
+
+def test_a_ladder_without_a_copy_of_8_bits_does_not_say_which_forks_are_near_ties(make: Factory) -> None:
+    coarse = Agreed().measuring(dataclasses.replace(LADDER, rungs=LADDER.rungs[1:]))
+    judged = evidence(make, 2.0, quantization="Q4_0", agreed=coarse)
+
+    (ignoring,) = check.text(margin=0.05, ignore="near-ties").judge(judged)
+
+    assert ignoring.outcome is Outcome.INCOMPARABLE
+    assert ignoring.reason.startswith("llmparity.lock has no margin for this pair; run: llmparity calibrate base cand")
+    assert check.text(margin=0.05).judge(judged)[0].outcome is Outcome.PASS
 
 
 def test_text_takes_no_margin_from_a_ladder_of_other_prompts(make: Factory) -> None:
