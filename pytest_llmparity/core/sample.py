@@ -257,7 +257,7 @@ TORN: Final = "\ufffd"
 """What servers show for a piece of a character."""
 
 
-def ends_early(answer: Completion, than: Completion) -> bool:
+def limited_lower(answer: Completion, than: Completion) -> bool:
     """Whether an answer was cut at a lower limit than another one has, as those of a noise floor are."""
     if answer.max_tokens is None or than.max_tokens is None:
         return False

@@ -1,4 +1,7 @@
-"""How large an answer can be that keeps to its token limit: anything far beyond that is no answer to the request."""
+"""How large an answer can be that keeps to its token limit, and how small one that reached it.
+
+Anything far beyond the limit is no answer to the request; one that ends well short of it was ended by something else.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,74 @@ def beyond(completion: Completion, max_tokens: int) -> str | None:
     most = TEXT_BYTES_PER_TOKEN * max_tokens
     calls = "".join(call.name + call.arguments for call in completion.tool_calls)
     for what, text in (("text", completion.text), ("tool calls", calls)):
-        size = len(text.encode("utf-8", "surrogatepass"))
+        size = _size(text)
         if size > most:
             return (
                 f"{size} bytes of {what}, and max_tokens = {max_tokens} can hold {most} at most "
                 f"({TEXT_BYTES_PER_TOKEN} bytes a token)"
             )
     return None
+
+
+SPARE: Final = 8
+"""One part in so many of its limit, and one token, an answer may lack by its server's count and have reached it: what
+servers count differs by marks of the beginning and the end, and by characters of several tokens."""
+
+
+def counted(answer: Completion) -> float | None:
+    """Return how many tokens of its limit an answer took, reasoning among them; ``None`` where nobody counted.
+
+    The server's count, else the token records. Most servers count reasoning with it. Where the count is no larger than
+    the text may have by itself, since no token has less than a byte, it is taken not to: then the reasoning is added,
+    as the server counts it, else in proportion to the text.
+
+    >>> counted(Completion(text="Paris.", completion_tokens=3)), counted(Completion(text="Paris."))
+    (3.0, None)
+    """
+    if answer.completion_tokens is None and not answer.logprobs:
+        return None
+    tokens = float(len(answer.logprobs) if answer.completion_tokens is None else answer.completion_tokens)
+    size = _size(answer.text)
+    if tokens > size + 1 or answer.tool_calls:
+        return tokens
+    if answer.reasoning_tokens:
+        return tokens + answer.reasoning_tokens
+    thought = _size(answer.reasoning)
+    return tokens * (size + thought) / size if size else tokens + thought
+
+
+def short_of_limit(answer: Completion, beside: Completion) -> bool:
+    """Whether an answer ended by ``length`` well before its own limit: by a full context, or a cap on the way.
+
+    Of one that reached its limit nobody can know more. One that did not was ended by something else, and an engine that
+    ends every answer after a word would agree with any other as far as it goes. Without a limit nothing is known.
+
+    ``beside`` is an answer to the same prompt. By its tokens those of an answer are reckoned whose server did not
+    count; half the limit is enough for that to have reached it, since other vocabularies take other numbers of tokens.
+
+    >>> whole = Completion(text="one two three", finish_reason="length", completion_tokens=13, max_tokens=13)
+    >>> short = Completion(text="one", finish_reason="length", completion_tokens=3, max_tokens=13)
+    >>> short_of_limit(short, whole), short_of_limit(whole, short)
+    (True, False)
+    """
+    if answer.finish_reason != "length" or answer.max_tokens is None:
+        return False
+    own = counted(answer)
+    if own is None:
+        return not answer.tool_calls and _reckoned(answer, beside, times=2.0) < answer.max_tokens
+    if beside.logprobs and not answer.tool_calls:  # some servers count events, of which one may hold several tokens
+        own = max(own, _reckoned(answer, beside, times=1.0))
+    return own + 1 + answer.max_tokens // SPARE < answer.max_tokens
+
+
+def _reckoned(answer: Completion, beside: Completion, *, times: float) -> float:
+    """Return how many tokens an answer has, ``times`` what another one's has by the byte; at most one a byte."""
+    size = _size(answer.text) + _size(answer.reasoning)
+    tokens, theirs = counted(beside), _size(beside.text) + _size(beside.reasoning)
+    if tokens is None or not theirs or beside.tool_calls:
+        return float(size)
+    return min(float(size), times * size * tokens / theirs)
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

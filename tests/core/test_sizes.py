@@ -1,11 +1,14 @@
-"""How large an answer may be: far above what real ones have, far below what breaks a run."""
+"""How large an answer may be, far above what real ones have, and how small one that reached its limit."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pytest_llmparity.core.sample import Completion, Request, Sampling, ToolCall
-from pytest_llmparity.core.sizes import MOST_WIRE_BYTES, beyond, wire_bytes
+from pytest_llmparity.core.sample import Completion, Request, Sampling, TokenLogprob, ToolCall
+from pytest_llmparity.core.sizes import MOST_WIRE_BYTES, beyond, short_of_limit, wire_bytes
 
 
 def asked(max_tokens: int, top_logprobs: int | None = None) -> Request:
@@ -45,3 +48,74 @@ def test_what_they_cannot_hold_is_none(completion: Completion, what: str) -> Non
     assert said is not None
     assert said.startswith(what)
     assert "max_tokens = 64 can hold 32768 at most" in said
+
+
+def cut(text: str, tokens: int | None = None, *, limit: int | None = 32, **fields: object) -> Completion:
+    """An answer that says it was ended by its length."""
+    made = Completion(text=text, finish_reason="length", completion_tokens=tokens, max_tokens=limit)
+    return msgspec.structs.replace(made, **fields)
+
+
+STORY = "the heron sleeps in the harbour and nobody knows why it does not wake up at night when ships come in so loudly"
+WHOLE = cut(STORY, 32)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        cut("the heron", 2),
+        cut("the heron", 2, completion_tokens=None, logprobs=(TokenLogprob(token=b"the heron", logprob=-0.1),)),
+        cut("the heron"),
+        cut(STORY[:40]),
+        cut(STORY[:90], 26),
+        cut("", 0),
+        cut("Yes", 12, reasoning="I was asked whether it sleeps"),
+    ],
+    ids=["counted", "token records", "nobody counted", "a third", "26 of 32", "nothing", "reasoning counted with it"],
+)
+def test_an_answer_well_short_of_its_limit_was_ended_by_something_else(answer: Completion) -> None:
+    assert short_of_limit(answer, WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "beside"),
+    [
+        (WHOLE, WHOLE),
+        (cut("the heron", 2, limit=None), WHOLE),
+        (cut("the heron", 2, finish_reason="stop"), WHOLE),
+        (cut("the heron", 2, limit=2), WHOLE),
+        (cut(STORY, 31), WHOLE),
+        (cut(STORY, 27), WHOLE),
+        (cut(STORY[:60]), WHOLE),
+        (cut(STORY), cut(STORY)),
+        (cut(STORY, 8), cut(STORY, 32, logprobs=(TokenLogprob(token=b"the", logprob=-0.1),))),
+        (cut("Yes, it does.", 4, reasoning_tokens=28), WHOLE),
+        (cut("Yes, it does.", 4, reasoning="I was asked whether it sleeps, and where, and " * 2), WHOLE),
+        (cut("", 32, reasoning="I was asked whether it sleeps"), WHOLE),
+        (cut("", None, tool_calls=(ToolCall(name="f", arguments='{"a'),)), WHOLE),
+    ],
+    ids=[
+        *(
+            "at its limit",
+            "no limit known",
+            "stop",
+            "a limit of its own",
+            "without its end",
+            "an eighth is not counted",
+        ),
+        *("longer tokens than beside it", "counted by neither", "events are counted", "reasoning is counted apart"),
+        *("reasoning is not counted", "all of it reasoning", "a call nobody counted"),
+    ],
+)
+def test_engines_that_count_otherwise_reached_their_limit(answer: Completion, beside: Completion) -> None:
+    assert not short_of_limit(answer, beside)
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.integers(0, 64), st.integers(1, 64))
+def test_what_reached_its_limit_by_the_servers_count_is_never_short_of_it(
+    text: str, reasoning: str, more: int, limit: int
+) -> None:
+    answer = cut(text, limit + more, limit=limit, reasoning=reasoning)
+
+    assert not short_of_limit(answer, WHOLE)
+    assert not short_of_limit(answer, cut(text + "x"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmparity.core.compare.answers import speechless
+from pytest_llmparity.core.compare.answers import broken_off, speechless
 from pytest_llmparity.core.sample import Completion, Failure
+from pytest_llmparity.core.sizes import counted, short_of_limit
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -159,6 +160,7 @@ class Silence:
     """Counts pairs of answers that say nothing about each other, by why."""
 
     limited: Mapping[str, Counter[str]] = field(default_factory=lambda: {where: Counter() for where in _WHERE})
+    short: dict[str, list[Completion]] = field(default_factory=dict)
     wordless: int = 0
 
     def add(self, answers: Mapping[str, Completion], *, speaking: bool = False) -> None:
@@ -167,6 +169,10 @@ class Silence:
         ``speaking``: that one was cut in its words may be why they say nothing.
         """
         limits: list[str] = []
+        if (broken := _broken_off(answers)) is not None:
+            name, answer = broken
+            self.short.setdefault(name, []).append(answer)
+            return
         for name, answer in answers.items():
             if answer.cut and answer.tool_calls:
                 limits.append(_IN_CALL)
@@ -180,7 +186,7 @@ class Silence:
 
     def reasons(self) -> list[str]:
         """Return one clause per kind, with numbers."""
-        reasons = self.limits()
+        reasons = [*ended_early(self.short), *self.limits()]
         if self.wordless:
             reasons.append(f"neither text nor a tool call in both answers to {explain.count(self.wordless, 'prompt')}")
         return reasons
@@ -192,6 +198,49 @@ class Silence:
             for where, numbers in self.limited.items()
             if numbers
         ]
+
+
+EARLY: Final = "a full context or a cap on the way, not max_tokens"
+"""What is known of answers that end early."""
+
+
+def ended_early(short: Mapping[str, Sequence[Completion]]) -> list[str]:
+    """Say of each engine how many answers end short of their own limit, and where."""
+    lines = []
+    for name, answers in short.items():
+        lengths = sorted(tokens for answer in answers if (tokens := counted(answer)) is not None)
+        after = f" after {lengths[0]:.0f}" if lengths else ""
+        after += f" to {lengths[-1]:.0f}" if lengths and round(lengths[0]) != round(lengths[-1]) else ""
+        limits = sorted({answer.max_tokens for answer in answers if answer.max_tokens is not None})
+        most = f"{limits[0]}" if len(limits) == 1 else f"{limits[0]} to {limits[-1]}"
+        where = f"{after} of {most} tokens" if after else f" short of {most} tokens"
+        lines.append(
+            f"{explain.count(len(answers), 'answer')} of {name} end{'s' * (len(answers) == 1)}{where}: {EARLY}"
+        )
+    return lines
+
+
+def both_short(pairs: Iterable[tuple[Completion, Completion]], *names: str) -> tuple[str, ...]:
+    """Say of how many pairs of answers both end short of their own limits: nothing is known of what would follow.
+
+    ``names`` are the engines' of whom it is said, the first one's answers first.
+    """
+    short: dict[str, list[Completion]] = {}
+    for ours, theirs in pairs:
+        if short_of_limit(ours, theirs) and short_of_limit(theirs, ours):
+            for name, answer in zip(names, (ours, theirs), strict=False):
+                short.setdefault(name, []).append(answer)
+    return tuple(ended_early(short))
+
+
+def _broken_off(answers: Mapping[str, Completion]) -> tuple[str, Completion] | None:
+    """Return which of two answers ends short of its own limit where the other goes on, and whose it is."""
+    if len(answers) != 2:
+        return None
+    for pair in zip(*(answer.conversation for answer in answers.values()), strict=False):
+        if (short := broken_off(*pair)) is not None:
+            return next((name, answer) for name, answer in zip(answers, pair, strict=True) if answer is short)
+    return None
 
 
 def _by_engine(numbers: Mapping[str, int]) -> str:

@@ -30,7 +30,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidenc
 from pytest_llmparity.core.late import np
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
-from pytest_llmparity.core.sample import Phase, ends_early
+from pytest_llmparity.core.sample import Phase, limited_lower
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -227,7 +227,7 @@ class SimilarityCheck(BaseCheck):
             for phase in FLOOR_PHASES
             for case, again in baseline.answers(phase).items()
             if case in main
-            and not ends_early(again, main[case])
+            and not limited_lower(again, main[case])
             and _both_speak(Pair(case=cases[case], baseline=main[case], candidate=again))
         ]
         if len(texts) < LEAST_REPEATS:

@@ -13,6 +13,7 @@ import msgspec
 from pytest_llmparity.core.compare.json import diff_values, parse_json
 from pytest_llmparity.core.compare.text import Fork, find_fork
 from pytest_llmparity.core.sample import Completion, ToolCall
+from pytest_llmparity.core.sizes import short_of_limit
 
 _BETWEEN: Final = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\Z))|\s+', re.DOTALL)
 """A JSON string, kept as it is, or white space between two tokens; a string may be cut."""
@@ -70,6 +71,20 @@ def cut_in_call(ours: Completion, theirs: Completion) -> bool:
     return fork.byte is None
 
 
+def broken_off(ours: Completion, theirs: Completion) -> Completion | None:
+    """Return which of two answers ends short of its own limit where the other goes on, ``None`` where neither does.
+
+    >>> whole = Completion(text="one two three", finish_reason="length", completion_tokens=13, max_tokens=13)
+    >>> broken_off(whole, msgspec.structs.replace(whole, text="one", completion_tokens=3)).text
+    'one'
+    """
+    a, b = written_out(ours, theirs) if ours.tool_calls or theirs.tool_calls else (ours.text, theirs.text)
+    if a == b or not (a.startswith(b) or b.startswith(a)):
+        return None
+    shorter, longer = (ours, theirs) if len(a) < len(b) else (theirs, ours)
+    return shorter if short_of_limit(shorter, longer) else None
+
+
 def begin_alike(ours: str, theirs: str) -> bool:
     """Whether of two texts of arguments one goes on where the other ends, white space between their tokens aside.
 
@@ -81,7 +96,10 @@ def begin_alike(ours: str, theirs: str) -> bool:
 
 
 def compare_answers(baseline: Completion, candidate: Completion, *, horizon: int) -> Compared | None:
-    """Return where two answers part, ``None`` when that cannot be told (:func:`no_evidence`, or cut before a token).
+    """Return where two answers part, ``None`` when that cannot be told.
+
+    That is so of :func:`no_evidence`, of an answer that was cut before a token, and of one that ends short of its own
+    limit where the other goes on (``Fork.broken_off``).
 
     Where both call tools their calls are compared: names in order, arguments as JSON values, so that spelling does not
     count. Calls that differ part at the place, in baseline tokens, of the first difference in the calls as written out.
@@ -100,19 +118,19 @@ def compare_answers(baseline: Completion, candidate: Completion, *, horizon: int
         ours, theirs = written_out(baseline, candidate)
         fork = find_fork(_saying(baseline, ours), _saying(candidate, theirs), horizon=horizon)
         compared = Compared(fork=fork, baseline=ours, candidate=theirs, calls=True)
-    return compared if compared.fork.at_risk > 0 else None
+    return compared if compared.fork.at_risk > 0 and not compared.fork.broken_off else None
 
 
 def _compare_conversations(baseline: Completion, candidate: Completion, horizon: int) -> Compared | None:
-    """Return where two conversations part, ``None`` when their first turn cannot tell."""
+    """Return where two conversations part, ``None`` when their first turn cannot tell, or one was broken off."""
     written: list[tuple[str, str]] = []
     sides: tuple[list[Completion], list[Completion]] = ([], [])
-    cut, turn, turn_at = False, 0, 0
+    cut, broken, turn, turn_at = False, False, 0, 0
     for number, pair in enumerate(zip(baseline.conversation, candidate.conversation, strict=False), start=1):
         if no_evidence(*pair) or cut_in_call(*pair):
             if number == 1:
                 return None
-            cut = True  # what else they would have said is not known
+            broken, cut = broken_off(*pair) is not None, True  # what else they would have said is not known
             break
         calls = pair[0].tool_calls or pair[1].tool_calls
         texts = written_out(*pair) if calls else (pair[0].text, pair[1].text)
@@ -121,11 +139,13 @@ def _compare_conversations(baseline: Completion, candidate: Completion, horizon:
         for side, answer in zip(sides, pair, strict=True):
             side.append(answer)
         if texts[0] != texts[1]:
-            turn, turn_at = number, begins
+            broken, turn, turn_at = broken_off(*pair) is not None, number, begins
             break
     ours, theirs = ("\n".join(texts[side] for texts in written) for side in (0, 1))
     fork = find_fork(_as_one(sides[0], ours, cut=cut), _as_one(sides[1], theirs, cut=cut), horizon=horizon)
     if fork.byte is None:
+        if broken and fork.at_risk < horizon:
+            return None
         turn, turn_at = 0, 0
     compared = Compared(fork=fork, baseline=ours, candidate=theirs, calls=True, turn=turn, turn_at=turn_at)
     return compared if fork.at_risk > 0 else None

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmparity.core.sample import Completion, TokenLogprob
+from pytest_llmparity.core.sizes import short_of_limit
 
+LONG: Final = 32
+"""Common positions that are enough, whatever ended the answers: as many as a noise floor has."""
 FEW: Final = 8
 """Positions below which nothing is said of where a shift sits."""
 SAME: Final = 1e-4
@@ -40,9 +43,10 @@ class Shift:
 def find_shift(baseline: Completion, candidate: Completion) -> Shift | None:
     """Compare the logprobs of two greedy answers up to their first differing token; ``None`` where there are none.
 
-    Nor are there any where the tokens stand behind reasoning that is not among them and is not the same in both.
+    Nor are there any where the tokens stand behind reasoning that is not among them and is not the same in both, or
+    where one answer ends short of its own limit and the other goes on (:func:`stops_short`).
     """
-    if _unlisted_reasoning(baseline) != _unlisted_reasoning(candidate):
+    if _unlisted_reasoning(baseline) != _unlisted_reasoning(candidate) or stops_short(baseline, candidate):
         return None
     most: list[float] = []
     least: list[float] = []
@@ -60,6 +64,18 @@ def find_shift(baseline: Completion, candidate: Completion) -> Shift | None:
         positions=len(most),
         unlisted=sum(map(math.isinf, most)),
     )
+
+
+def stops_short(baseline: Completion, candidate: Completion) -> bool:
+    """Whether one of two answers ends short of its own limit where the tokens of the other go on.
+
+    What :data:`LONG` tokens say stands whatever follows.
+    """
+    ours, theirs = baseline.logprobs, candidate.logprobs
+    shorter, longer = (baseline, candidate) if len(ours) < len(theirs) else (candidate, baseline)
+    if len(ours) == len(theirs) or len(shorter.logprobs) >= LONG or not short_of_limit(shorter, longer):
+        return False
+    return bool(ours and theirs) and all(a.token == b.token for a, b in zip(ours, theirs, strict=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

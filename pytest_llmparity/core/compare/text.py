@@ -13,6 +13,7 @@ import msgspec
 from pytest_llmparity.core.compare.shift import SAME
 from pytest_llmparity.core.late import distance
 from pytest_llmparity.core.sample import Completion, LateTokens, TokenLogprob
+from pytest_llmparity.core.sizes import short_of_limit
 
 NEAR_TIE = 0.125
 """Nats. A BF16 number has 8 significant bits, so logits between 16 and 32 lie 0.125 apart: two tokens closer than that
@@ -49,6 +50,8 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True):
     temperature, a penalty or a filter), ``None`` where not both engines gave logprobs.
     ``unit`` says where ``token`` comes from: ``tokens`` (the baseline's own token bytes), ``scaled`` (a token count
     times the share of bytes) or ``guessed`` (nobody counted: 4 bytes a token).
+    ``broken_off``: one answer ended short of its own limit (``core.sizes.short_of_limit``) and of the horizon, in the
+    middle of what the other says: they say nothing about each other.
     """
 
     forked: bool
@@ -59,6 +62,7 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True):
     grade: str | None = None
     moved: float | None = None
     unit: Unit = "tokens"
+    broken_off: bool = False
 
 
 def find_fork(baseline: Completion, candidate: Completion, *, horizon: int) -> Fork:
@@ -80,7 +84,9 @@ def find_fork(baseline: Completion, candidate: Completion, *, horizon: int) -> F
         return Fork(forked=False, at_risk=float(min(seen, horizon)), unit=ruler.unit)
     shorter = baseline if at == len(ours) else candidate if at == len(theirs) else None
     if shorter is not None and shorter.cut:
-        return Fork(forked=False, at_risk=float(min(ruler.complete(at), horizon)), unit=ruler.unit)
+        seen = min(ruler.complete(at), horizon)
+        broken_off = seen < horizon and short_of_limit(shorter, candidate if shorter is baseline else baseline)
+        return Fork(forked=False, at_risk=float(seen), unit=ruler.unit, broken_off=broken_off)
     token = ruler.index(at)
     forked = token < horizon
     grade, moved = _grade(baseline.logprobs, candidate.logprobs, at, spelling=ruler.spelling)

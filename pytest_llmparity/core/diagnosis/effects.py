@@ -19,6 +19,8 @@ from pytest_llmparity.core.verdict import Outcome, Verdict
 
 ALPHA: Final = 0.05
 """Error rate of one question: has this drift gone?"""
+ONE_OF: Final = 20
+"""At most one prompt of so many may say nothing any more where drift is said to have gone, as beneath a verdict."""
 TRIES: Final = 10
 """Most experiments that look for the same cause; whether drift is less in one is asked at a part of the error rate."""
 
@@ -35,13 +37,15 @@ class Drift:
     """What one check says of some answers, and how far each case's two answers are apart (more is worse).
 
     ``groups`` has the group of each case; a case without one is a group of its own. ``noise`` is how far a case's
-    distance is another one with nothing changed, as far as that was measured.
+    distance is another one with nothing changed, as far as that was measured. ``silent`` are cases with two answers
+    that say nothing about each other.
     """
 
     verdict: Verdict
     by_case: Mapping[str, float]
     groups: Mapping[str, str] = field(default_factory=dict)
     noise: float = 0.0
+    silent: frozenset[str] = frozenset()
 
     @property
     def above(self) -> bool:
@@ -134,7 +138,8 @@ def drift_of(check: Check, kind: str, evidence: Evidence, *, noise: float = 0.0)
     else:
         by_case = {case: float(case in differing) for case in both}
     groups = {case.id: case.group for case in evidence.prompts.cases}
-    return Drift(verdict=verdict, by_case=by_case, groups=groups, noise=noise)
+    silent = frozenset(both.keys() - by_case.keys())
+    return Drift(verdict=verdict, by_case=by_case, groups=groups, noise=noise, silent=silent)
 
 
 def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
@@ -144,7 +149,8 @@ def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
     and are one piece of evidence, the mean of theirs. A case whose distance changed by no more than the noise did not
     change; a fork that comes or goes did. ``gone``: what is left is less, and
     not above the margin, or no case differs any more; where the check fails what was there and passes what is left, or
-    nothing is left, 5 % are enough: drift that is there by chance goes away by chance.
+    nothing is left, 5 % are enough: drift that is there by chance goes away by chance. Nothing is gone where more than
+    one in 20 of the prompts have answers now that say nothing about each other: what ends answers early ends drift too.
     """
     both = before.by_case.keys() & after.by_case.keys()
     now = {case: before.by_case[case] if _same(before, after, case) else after.by_case[case] for case in both}
@@ -153,13 +159,14 @@ def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
     nothing_left = not after.above or not any(after.by_case.values())
     passed = after.verdict.outcome is Outcome.PASS or not any(after.by_case.values())
     passes = before.fails and passed
+    told = ONE_OF * len(before.by_case.keys() & after.silent) <= len(before.by_case)
     return Effect(
         before=before.verdict.estimate,
         after=after.verdict.estimate,
         n=len(both),
         groups=groups,
         p=p,
-        gone=(passes and p <= ALPHA) or (less and nothing_left),
+        gone=told and ((passes and p <= ALPHA) or (less and nothing_left)),
         less=less,
     )
 

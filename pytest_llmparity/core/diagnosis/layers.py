@@ -18,6 +18,7 @@ from pytest_llmparity.core.identity.capabilities import CUTS
 from pytest_llmparity.core.identity.pins import agree
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Request
+from pytest_llmparity.core.sizes import short_of_limit
 from pytest_llmparity.core.words import explain
 
 PROPERTY_ORDER: Final = "property order"
@@ -170,11 +171,12 @@ def layers(
 ) -> tuple[str, ...]:
     """Return everything that differs between the baseline and a candidate, in the order of their layers.
 
-    Identity, context limit, rendered prompt and truncation (by token counts), route, streaming, finish reason,
-    reasoning channel, structured output and the order of properties, tools, cache and concurrency (``floor``, the
-    baseline's own forks per token), weights. ``schema`` is what the answers should look like; without it each case's
-    own ``response_format`` is used. ``parsed`` are answers by engine and case that were read as JSON already,
-    ``orders`` may know the order of their keys. Of conversations it is the first turn, which both were asked alike.
+    Identity, context limit, rendered prompt and truncation (by token counts), route, streaming, answers that end early,
+    finish reason, reasoning channel, structured output and the order of properties, tools, cache and concurrency
+    (``floor``, the baseline's own forks per token), weights. ``schema`` is what the answers should look like; without
+    it each case's own ``response_format`` is used. ``parsed`` are answers by engine and case that were read as JSON
+    already, ``orders`` may know the order of their keys. Of conversations it is the first turn, which both were asked
+    alike.
     """
     baseline = evidence.engines[evidence.baseline]
     ours, theirs = (
@@ -185,6 +187,7 @@ def layers(
     lines += count_lines(evidence, candidate)
     lines += [f"route: {engine.route}" for engine in (baseline, candidate) if engine.route]
     lines += [line for engine in (baseline, candidate) for line in _streaming(engine)]
+    lines += _early(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
     lines += _finish(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
     lines += _reasoning(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
     for engine, texts in ((baseline, ours), (candidate, theirs)):
@@ -264,6 +267,20 @@ def enforcement(engine: EngineEvidence, cases: Sequence[Case]) -> list[str]:
         f"{layer}: {engine.name} {can.sentence(name)} ({can.basis(name, engine.declares)})"
         for layer, name in names
         if getattr(can, name) is False
+    ]
+
+
+def _early(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, Completion]]) -> list[str]:
+    """Say how many answers of either engine end short of their own limit, where the other's to that prompt does not."""
+    numbers: Counter[str] = Counter()
+    for ours, theirs in pairs:
+        short = short_of_limit(ours, theirs), short_of_limit(theirs, ours)
+        if short[0] != short[1]:
+            numbers[baseline if short[0] else candidate] += 1
+    of = explain.count(len(pairs), "prompt")
+    return [
+        f"answers end early: {name} ends {n} of {of} by length before its limit, by a full context or a cap on the way"
+        for name, n in numbers.items()
     ]
 
 

@@ -12,7 +12,7 @@ import msgspec
 from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.golden import records
 from pytest_llmparity.core.golden.records import Answer, Call, Line, LogprobsLine, Tokens, Wanted
-from pytest_llmparity.core.sample import Completion, Phase, Sample, TokenLogprob, ToolCall, ends_early
+from pytest_llmparity.core.sample import Completion, Phase, Sample, TokenLogprob, ToolCall, limited_lower
 
 PHASES: Final = (Phase.MAIN, *FLOOR_PHASES)
 """The phases a golden keeps, what is judged first."""
@@ -121,7 +121,7 @@ def _by_name(logprobs: LogprobsLine) -> Mapping[tuple[str, str], Sequence[TokenL
 
 
 def _answer(completion: Completion, valid: Callable[[Completion], bool] | None, *, first: Completion) -> Answer:
-    shorter = ends_early(completion, first)
+    shorter = limited_lower(completion, first)
     return Answer(
         text=completion.text,
         reasoning=completion.reasoning,

@@ -19,7 +19,7 @@ from pytest_llmparity.core.gate.expected import expected
 from pytest_llmparity.core.gate.flips import Flips, flips
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.prompts.parts import spoken
-from pytest_llmparity.core.sample import TORN, Completion, Phase, Sample, TokenLogprob, ends_early
+from pytest_llmparity.core.sample import TORN, Completion, Phase, Sample, TokenLogprob, limited_lower
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.report.html import edits
@@ -327,7 +327,7 @@ def _answer(samples: Sequence[Sample]) -> Completion | None:
 def _same(ours: Completion, theirs: Completion) -> bool:
     if ours.turns or theirs.turns:
         return not parted(ours, theirs)
-    if ends_early(theirs, ours):
+    if limited_lower(theirs, ours):
         return not theirs.tool_calls and ours.text.startswith(theirs.text.rstrip(TORN))
     return ours.text == theirs.text and same_calls(ours.tool_calls, theirs.tool_calls)
 

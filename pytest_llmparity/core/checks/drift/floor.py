@@ -24,7 +24,7 @@ from pytest_llmparity.core.evidence import (
     floor_stages,
 )
 from pytest_llmparity.core.prompts import Case
-from pytest_llmparity.core.sample import TORN, Completion, Phase, ends_early
+from pytest_llmparity.core.sample import TORN, Completion, Phase, limited_lower
 from pytest_llmparity.core.stats.hazard import garwood, hazard
 from pytest_llmparity.core.stats.noise import excess
 from pytest_llmparity.core.verdict import Judgement, Outcome
@@ -97,7 +97,7 @@ def repeated_phases(
 
 def _untorn(again: Completion, main: Completion) -> Completion:
     """Return an answer without the piece of a character that its lower limit may have left of it at the end."""
-    if not (again.text.endswith(TORN) and ends_early(again, main)):
+    if not (again.text.endswith(TORN) and limited_lower(again, main)):
         return again
     return msgspec.structs.replace(again, text=again.text.rstrip(TORN))
 

@@ -16,9 +16,9 @@ from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of,
 from pytest_llmparity.core.checks.drift import ladders
 from pytest_llmparity.core.checks.drift.floor import unrecorded
 from pytest_llmparity.core.checks.drift.unchanged import own_shift
-from pytest_llmparity.core.checks.missing import Missing, rested
+from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
-from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of
+from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of, stops_short
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.identity.capabilities import Capabilities
@@ -125,7 +125,7 @@ class LogprobsCheck(BaseCheck):
             for pair in pairing.pairs
             if (shift := find_shift(pair.baseline, pair.candidate)) is not None
         ]
-        missing = pairing.missing(evidence, used=len(shifts), also=_without(pairing, len(shifts)))
+        missing = pairing.missing(evidence, used=len(shifts), also=_without(pairing, evidence.baseline, len(shifts)))
         floor = None if evidence.single else own_shift(evidence.prompts.by_id, baseline)
         design = design_of(evidence, asked=pairing.asked, groups_asked=pairing.groups_asked)
         verdict = dataclasses.replace(
@@ -224,9 +224,16 @@ def _beside_floor(judgement: Judgement, above: Judgement, floor: float | None, e
     return dataclasses.replace(judgement, outcome=Outcome.INCONCLUSIVE, p_fail=above.p_fail, reason=reason)
 
 
-def _without(pairing: Pairing, used: int) -> list[str]:
-    without = len(pairing.pairs) - used
-    return [f"no logprobs to compare in the answers to {explain.count(without, 'prompt')}"] if without else []
+def _without(pairing: Pairing, baseline: str, used: int) -> list[str]:
+    """Say why pairs of answers have no shift: one ends early, or there are no logprobs to compare."""
+    silence, short = Silence(), 0
+    for pair in pairing.pairs:
+        if stops_short(pair.baseline, pair.candidate):
+            silence.add({baseline: pair.baseline, pairing.candidate: pair.candidate})
+            short += 1
+    without = len(pairing.pairs) - used - short
+    none = [f"no logprobs to compare in the answers to {explain.count(without, 'prompt')}"] if without else []
+    return [*silence.reasons(), *none]
 
 
 def _lines(shifts: Shifts, missing: Missing) -> list[str]:

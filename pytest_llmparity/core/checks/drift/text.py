@@ -37,7 +37,7 @@ from pytest_llmparity.core.checks.drift.floor import (
 from pytest_llmparity.core.checks.drift.ladders import Limit, TextMargin, limit, text_margin
 from pytest_llmparity.core.checks.drift.logprobs import line_of, unfit_logprobs
 from pytest_llmparity.core.checks.family import WEIGHTS
-from pytest_llmparity.core.checks.missing import rested
+from pytest_llmparity.core.checks.missing import both_short, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.tags import By, Tags, left_to_all, no_tag, opened, plan_line, tags_of, warned, within
 from pytest_llmparity.core.compare.shift import shape_of
@@ -335,6 +335,8 @@ class TextCheck(BaseCheck):
             remarks = (*remarks, *unrecorded(evidence.engines[evidence.baseline], own))
         if comparison.ties is not None and comparison.ties.ignored:
             remarks = (*remarks, forgiven(counted, comparison.ties, self.horizon))
+        both = ((p.baseline, p.candidate) for p, compared in counted if compared.fork.at_risk < self.horizon)
+        remarks = (*remarks, *both_short(both, evidence.baseline, candidate.name))
         verdict = dataclasses.replace(
             verdict, measures=_measures(comparison.ties), details=tuple(details), remarks=remarks
         )
@@ -394,7 +396,15 @@ class TextCheck(BaseCheck):
             return dataclasses.replace(verdict, reason=evidence.incomplete or nothing)
         again = f"{candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
         own = f"{_measures(ties)}{',' if ties is not None and ties.aside else ''} from {again}"
-        verdict = dataclasses.replace(verdict, measures=own, horizon=self.horizon, requests=2 * len(floor.forks))
+        main, repeated = candidate.answers(), candidate.answers(floor.phase)
+        both = ((main[case.id], repeated[case.id]) for case, fork in floor.forks if fork.at_risk < self.horizon)
+        verdict = dataclasses.replace(
+            verdict,
+            measures=own,
+            horizon=self.horizon,
+            requests=2 * len(floor.forks),
+            remarks=both_short(both, candidate.name),
+        )
 
         def held(forks: Forks) -> Judgement:
             # FAIL is judged once, where no more cases are asked; who may pass at every stage pays for each.

@@ -7,6 +7,7 @@ from typing import Final
 
 from pytest_llmparity.core.checks.designs import Fixed
 from pytest_llmparity.core.checks.drift.floor import UNKNOWN_MARGIN, above_floor, floor_of, repeated_phases
+from pytest_llmparity.core.checks.missing import ONE_OF
 from pytest_llmparity.core.compare.answers import compare_answers
 from pytest_llmparity.core.evidence import EngineEvidence, floor_stages
 from pytest_llmparity.core.verdict import Outcome
@@ -41,6 +42,11 @@ def unlike(engine: str, unit: Unit, replicas: Sequence[EngineEvidence]) -> list[
             continue
         parted = sum(fork.forked > 0 for _, fork in forks)
         if not parted:
+            if ONE_OF * (len(pairs) - len(forks)) > len(pairs):
+                sentences.append(
+                    f"{engine}: {len(pairs) - len(forks)} of {explain.count(len(pairs), 'prompt')} have no answers of "
+                    f"{first.name} and of {other.name} that can be compared, so whether they are alike is not known"
+                )
             continue
         judged = Fixed(alpha=ALPHA).hazard(forks, margin=margin, horizon=horizon)
         beyond = judged.outcome is Outcome.FAIL

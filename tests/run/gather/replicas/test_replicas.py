@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import msgspec
 import pytest
 
 from pytest_llmparity import check, lockfile
@@ -170,6 +171,19 @@ def test_replicas_without_a_prompt_in_common_are_not_called_alike() -> None:
 
     assert "no prompt has an answer of a@1 and of a@2" in told
     assert told.endswith("whether they are alike is not known")
+
+
+def test_a_replica_that_ends_its_answers_early_is_not_called_alike() -> None:
+    cases = [f"c{at}" for at in range(16)]
+    first, second = (evidence(name, dict.fromkeys(cases, "one two three four")) for name in ("a@1", "a@2"))
+    short = Completion(text="one", completion_tokens=1, finish_reason="length", max_tokens=32)
+    for case in cases[1:]:
+        sample = second.samples[Phase.MAIN][case][0]
+        second.samples[Phase.MAIN][case] = [msgspec.structs.replace(sample, completion=short)]  # type: ignore[index]
+
+    (told,) = unlike("a", unit(cases), [first, second])
+
+    assert "15 of 16 prompts have no answers of a@1 and of a@2 that can be compared" in told
 
 
 class Machines:
