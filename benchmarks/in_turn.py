@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pytest_llmparity.core.stats.quantiles import TurnsResult, ratio_in_turn, spread_settled
-from pytest_llmparity.core.turns import requests_of_loads
+from pytest_llmparity.core.stats.quantiles import VisitsResult, ratio_in_turn, spread_settled
+from pytest_llmparity.core.visits import requests_of_loads
 
 LIMIT = 1.25
 REQUESTS = 128
@@ -31,7 +31,7 @@ def settled() -> Iterator[str]:
         yield f"| {changes} | {counts} | {' | '.join(f'{100 * spread:.2g} %' for spread in spreads)} |"
 
 
-def drawn(rng: np.random.Generator, spread: float, ratio: float, changes: int, quantile: float) -> TurnsResult:
+def drawn(rng: np.random.Generator, spread: float, ratio: float, changes: int, quantile: float) -> VisitsResult:
     """Return what is said of one run in which the candidate is ``ratio`` times as slow."""
     values: list[list[float]] = [[], []]
     places: list[list[int]] = [[], []]

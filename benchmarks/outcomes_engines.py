@@ -141,7 +141,7 @@ class Gatherer:
             self._store.finish(run)
         else:
             run = known.id
-        identity = from_json(Identity, self._store.document(run, IDENTITY) or {})
+        identity = from_json(Identity, self._store.raw_document(run, IDENTITY) or {})
         shas = {case: wire.sha256 for case, wire in wires.items()}
         samples = select(self._store.get(run, spec.name), shas, concurrency=CONCURRENCY)
         if served.caching:  # the first of two equal questions fills the cache

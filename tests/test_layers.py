@@ -67,7 +67,7 @@ STILL_SAID = 1
 """How often one of these is given a value in the package. May only fall."""
 ORDER = {
     "core": (
-        *("errors", "late", "collecting", "sample", "sizes", "shards", "turns", "thinking", "stats", "compare"),
+        *("errors", "late", "collecting", "sample", "sizes", "shards", "visits", "thinking", "stats", "compare"),
         *("verdict", "words", "ports", "identity", "prompts", "evidence", "history", "values", "right", "golden"),
         *("recording", "recorded", "diagnosis", "checks", "gate"),
     ),

@@ -150,7 +150,7 @@ def _of_suite(asked: argparse.Namespace, spec: EngineSpec, root: Path, folder: P
     from importlib import metadata
 
     from pytest_llmparity.run.recording import streams
-    from pytest_llmparity.run.sending.overhearing import noted
+    from pytest_llmparity.run.sending.overhearing import overheard
     from pytest_llmparity.store.runs import Store
 
     notes, named = folder / "notes", folder / "run"
@@ -171,14 +171,14 @@ def _of_suite(asked: argparse.Namespace, spec: EngineSpec, root: Path, folder: P
         return None
     with Store.open(root / ".llmparity") as store:
         run, plugin = named.read_text("utf-8"), metadata.version("pytest-llmparity")
-        return streams.recorded(store, run, spec, noted(notes), plugin=plugin, today=_today())
+        return streams.recorded(store, run, spec, overheard(notes), plugin=plugin, today=_today())
 
 
 def _of_prompts(asked: argparse.Namespace, folder: Path) -> Recorded:
     """Ask a prompt file, and return what the engine answered."""
     from pytest_llmparity import check
     from pytest_llmparity.run.recording import streams
-    from pytest_llmparity.run.sending.overhearing import noted
+    from pytest_llmparity.run.sending.overhearing import overheard
 
     notes, prompts = folder / "notes", Path(asked.prompts).absolute()
     selection = selected(argparse.Namespace(**{**vars(asked), "engines": [asked.engine], "more": None}))
@@ -194,7 +194,7 @@ def _of_prompts(asked: argparse.Namespace, folder: Path) -> Recorded:
         session.gather()
         assert session.run is not None
         return streams.recorded(
-            session.store(), session.run, spec, noted(notes), plugin=session.version, today=_today()
+            session.store(), session.run, spec, overheard(notes), plugin=session.version, today=_today()
         )
 
 

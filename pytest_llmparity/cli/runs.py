@@ -58,7 +58,7 @@ def _line(store: Store, run: RunInfo, *, kept: bool) -> str:
 
     state = read_state(store, run.id)
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
-    outcome = (store.noted(run.id, JUDGED, dict[str, str | None]) or {}).get("worst")
+    outcome = (store.document(run.id, JUDGED, dict[str, str | None]) or {}).get("worst")
     tests = " ".join(tests_of(store, run.id))
     engines = ",".join(state.engines) if state else ""
     only = f"--parity-case {','.join(state.cases)}" if state and state.cases else ""

@@ -168,7 +168,7 @@ class Played(Adapter):
 
     def has(self, wire: WireRequest, purpose: Purpose) -> bool:
         """Tell whether a request was recorded for a purpose."""
-        return bool(answers_of(self.spec).gathered(purpose, _asked(wire)))
+        return bool(answers_of(self.spec).asked_as(purpose, _asked(wire)))
 
     def untimed(self, unit: str, wires: Sequence[WireRequest], *, concurrency: int, cached: bool) -> str | None:
         """Say why these requests, in the order of asking, have no timed answers; ``None`` where each has its own.

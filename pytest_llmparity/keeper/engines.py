@@ -94,7 +94,7 @@ class EngineProcess:
         return self.process is not None and self.returncode is None
 
 
-class Engines:
+class EngineProcesses:
     """All engines of one keeper. ``label`` is part of every marker and unique to this keeper."""
 
     def __init__(self, *, label: str, adopts: bool) -> None:

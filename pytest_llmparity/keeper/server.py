@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any  # requests are JSON, written by our own client
 
-from pytest_llmparity.keeper.engines import EngineProcess, Engines
+from pytest_llmparity.keeper.engines import EngineProcess, EngineProcesses
 from pytest_llmparity.keeper.tree import adopt_orphans
 
 ORPHAN_GRACE_S = 1.0
@@ -62,7 +62,7 @@ class Server:
         self._token = token
         self._directory = directory
         self._address = os.path.join(directory, "socket")
-        self._engines = Engines(label=os.path.basename(directory), adopts=adopt_orphans())
+        self._engines = EngineProcesses(label=os.path.basename(directory), adopts=adopt_orphans())
         self._connections: set[Connection] = set()
         self._waiters: list[tuple[float, Connection, str]] = []
         self._stoppers: list[tuple[Connection, EngineProcess]] = []

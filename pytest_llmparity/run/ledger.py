@@ -150,7 +150,7 @@ class RunState:
 
 def read_state(store: Store, run: str) -> RunState | None:
     """Return the state of a run, ``None`` of one that was interrupted while gathering."""
-    return store.noted(run, GATHERED, RunState)
+    return store.document(run, GATHERED, RunState)
 
 
 def state_of(document: Mapping[str, Any]) -> RunState:

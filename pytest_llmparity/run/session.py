@@ -49,7 +49,7 @@ from pytest_llmparity.run.parity import EngineHandle, ParityRun, handle_of
 from pytest_llmparity.run.plan import Declaration
 from pytest_llmparity.run.records import masked
 from pytest_llmparity.run.sending.lines import Elsewhere
-from pytest_llmparity.run.shards.dealing import SHARD, note_of, refuse_empty
+from pytest_llmparity.run.shards.dealing import SHARD, document_of, refuse_empty
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.specification import Settings
@@ -143,9 +143,9 @@ class Session:
                 max_age_s=self.settings.answers_hold_s,
             )
             self.run = begun.id
-            self.gates.note(self.store(), begun.id)
+            self.gates.write_down(self.store(), begun.id)
             if plan.shard is not None:
-                self.store().put_document(begun.id, SHARD, note_of(plan))
+                self.store().put_document(begun.id, SHARD, document_of(plan))
             self.store().put_document(begun.id, AGREED, to_json(self.agreed))
             if begun.kept:
                 note_kept(self.store(), begun.id)
@@ -195,7 +195,7 @@ class Session:
             return []
         worst = keep(self.store(), self.run, verdicts, reproduce or {}, tests)
         if not self._state.portion:
-            history.note(self.store(), entry_of(self.record(verdicts, reproduce, tests)))
+            history.write_down(self.store(), entry_of(self.record(verdicts, reproduce, tests)))
         self.store().put_document(self.run, JUDGED, {"worst": worst})
         self.store().release(self.run)
         gone = self.store().prune(self.settings.keep_runs, spare=self.run)

@@ -31,7 +31,7 @@ from pytest_llmparity.settings.sources import executor
 from pytest_llmparity.settings.specification import (
     EngineSpec,
     EnvRef,
-    Gather,
+    GatherMode,
     Inconclusive,
     Key,
     Residency,
@@ -460,7 +460,7 @@ class ProfileTable(Strict, defer_build=True):
     baseline: Name | None = None
     concurrency: Count | None = None
     residency: Residency | None = None
-    gather: Gather | None = None
+    gather: GatherMode | None = None
     timed_changes: Count | None = None
     inconclusive: Inconclusive | None = None
     required: bool | None = None
@@ -480,7 +480,7 @@ class ConfigTable(Strict, defer_build=True):
     baseline: Name | None = None
     concurrency: Count | None = None
     residency: Residency | None = None
-    gather: Gather | None = None
+    gather: GatherMode | None = None
     timed_changes: Count | None = None
     keep_runs: Count | None = None
     explain: bool | None = None

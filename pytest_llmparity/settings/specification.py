@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LaunchMode = Literal["attach", "process", "container", "golden"]
 Route = Literal["openai", "native", "responses", "completions"]
 Residency = Literal["together", "one-at-a-time"]
-Gather = Literal["side-by-side", "in-turn"]
+GatherMode = Literal["side-by-side", "in-turn"]
 Inconclusive = Literal["show", "fail", "skip"]
 Mode = Literal["live", "replay"]
 UpdateGolden = Literal["missing", "changed", "all"]
@@ -407,7 +407,7 @@ class Settings:
     history: Path | None = None
     concurrency: int = DEFAULT_CONCURRENCY
     residency: Residency = "together"
-    gather: Gather | None = None
+    gather: GatherMode | None = None
     timed_changes: int = DEFAULT_TIMED_CHANGES
     key_variables: tuple[str, ...] = ()
     frozen: bool = False
@@ -487,7 +487,7 @@ class Settings:
         return self.mode == "live" and len(self.asked) > 1 and self.residency == "one-at-a-time"
 
     @property
-    def turns(self) -> tuple[int, int] | None:
+    def engines_and_changes(self) -> tuple[int, int] | None:
         """How many engines are loaded in turn and how often the one in memory may change; ``None`` where none are."""
         return (len(self.asked), self.timed_changes) if self.loads_in_turn else None
 

@@ -35,15 +35,15 @@ class Documents:
         """Whether something was written down under this name, whatever stands in it."""
         return bool(self._file.read("SELECT 1 FROM notes WHERE run = ? AND name = ?", (run, name)))
 
-    def document(self, run: str, name: str) -> dict[str, Any] | None:
+    def raw_document(self, run: str, name: str) -> dict[str, Any] | None:
         """Return what was written down under this name, ``None`` when nothing was; ``StoreError`` where it is no JSON.
 
-        Its values are whatever the file holds: :meth:`noted` is for whoever uses them. A resumed run starts empty, but
-        for names that begin with :data:`KEPT`.
+        Its values are whatever the file holds: :meth:`document` is for whoever uses them. A resumed run starts empty,
+        but for names that begin with :data:`KEPT`.
         """
-        return self.noted(run, name, dict[str, Any])
+        return self.document(run, name, dict[str, Any])
 
-    def noted(self, run: str, name: str, kind: type[T]) -> T | None:
+    def document(self, run: str, name: str, kind: type[T]) -> T | None:
         """Return what was written down under this name as a value of a type, ``None`` when nothing was.
 
         ``StoreError`` where something else stands there: a store may be damaged, or made by somebody else.
@@ -52,7 +52,7 @@ class Documents:
         return self._as(run, name, rows[0][0], kind) if rows else None
 
     def kept_documents(self, run: str, kind: type[T]) -> dict[str, T]:
-        """Return the documents that outlive a resumption, by the rest of their names; raises as :meth:`noted`."""
+        """Return the documents that outlive a resumption, by the rest of their names; raises as :meth:`document`."""
         query = "SELECT name, content FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
         rows = self._file.read(query, (run, len(KEPT), KEPT))
         return {name.removeprefix(KEPT): self._as(run, name, content, kind) for name, content in rows}

@@ -411,7 +411,7 @@ class Store(Looks, Documents):
     def _as_it_is(self, db: sqlite3.Connection, run: str, whole: Callable[[Mapping[str, Any], float], bool]) -> bool:
         """Whether a run can be judged without asking anybody: it was gathered to its end, and nothing is missing."""
         ((began, finished),) = db.execute("SELECT started, finished FROM runs WHERE id = ?", (run,))
-        state = self.document(run, GATHERED)
+        state = self.raw_document(run, GATHERED)
         if state is None or finished is None:
             return False
         ((failed,),) = db.execute("SELECT count(*) FROM samples WHERE run = ? AND failure IS NOT NULL", (run,))
@@ -424,7 +424,7 @@ class Store(Looks, Documents):
             "SELECT count(*) FROM samples WHERE run = ? AND phase = ? AND failure IS NOT NULL", (run, Phase.TIMED)
         )
         query = "SELECT name FROM notes WHERE run = ? AND substr(name, 1, ?) = ?"
-        phases = [self.document(run, name) or {} for (name,) in self._file.read(query, (run, len(TIMED), TIMED))]
+        phases = [self.raw_document(run, name) or {} for (name,) in self._file.read(query, (run, len(TIMED), TIMED))]
         return bool(failed[0][0]) or any(phase.get("error") for phase in phases)
 
     def _earlier(self, plan_hash: str, version: str, max_age_s: float, *, judged_too: bool) -> str | None:

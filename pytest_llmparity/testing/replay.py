@@ -125,7 +125,7 @@ class Replay(LoopbackServer):
             key = asked if wanted.cached else unmarked
             timed_ones = self._answers.timed(key, concurrency=wanted.concurrency, cached=wanted.cached)
             return timed_ones[wanted.repeat] if wanted.repeat < len(timed_ones) else None
-        answers = self._answers.gathered(wanted, asked)
+        answers = self._answers.asked_as(wanted, asked)
         return answers[self._place((wanted, asked), len(answers))] if answers else None
 
     def _place(self, key: object, of: int) -> int:

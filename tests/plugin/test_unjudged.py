@@ -53,7 +53,7 @@ def test_a_run_keeps_which_tests_failed_without_a_verdict(bench: Bench, words: t
         bench.run(engines=engines)
 
     with Store.open(bench.pytester.path / ".llmparity") as store:
-        document = store.document(store.runs()[-1].id, REPORTED)
+        document = store.raw_document(store.runs()[-1].id, REPORTED)
     assert document is not None
     assert "FAIL" in {verdict["outcome"] for verdict in document["verdicts"]}
     assert len(document["tests"]) == 6

@@ -295,8 +295,8 @@ def test_golden_answers_are_never_loaded_in_turn() -> None:
 
     settings = Settings(engines=(*live, golden), residency="one-at-a-time", timed_changes=6)
 
-    assert settings.turns == (2, 6)
-    assert Settings(engines=(live[0], golden), residency="one-at-a-time").turns is None
+    assert settings.engines_and_changes == (2, 6)
+    assert Settings(engines=(live[0], golden), residency="one-at-a-time").engines_and_changes is None
 
 
 def test_a_check_in_a_body_does_not_compare_what_was_not_timed_in_turn(project: Project) -> None:

@@ -53,7 +53,7 @@ def test_all_but_the_newest_runs_go_with_all_they_hold(store: Store) -> None:
     assert store.prune(2) == runs[:3]
     assert [run.id for run in store.runs()] == runs[3:]
     assert [len(store.get(run, "a")) for run in runs] == [0, 0, 0, 1, 1]
-    assert store.document(runs[0], JUDGED) is None
+    assert store.raw_document(runs[0], JUDGED) is None
     assert store.prune(2) == []
 
 

@@ -199,7 +199,7 @@ def test_an_interrupted_run_goes_on_without_timings_timed_samples_and_failures(s
     assert resumed == RunHandle(id=run, resumed=True)
     assert begin(store, "s2") == resumed
     assert store.get(run, "f16") == [sample("c1")]
-    assert store.document(run, "gathered") is None
+    assert store.raw_document(run, "gathered") is None
 
 
 def test_kept_notes_outlive_a_resumption(store: Store) -> None:
@@ -210,7 +210,7 @@ def test_kept_notes_outlive_a_resumption(store: Store) -> None:
 
     assert begin(store, "s2") == RunHandle(id=run, resumed=True)
     assert store.kept_documents(run, dict[str, object]) == {"one": {"asked": 16, "said": "«VLLM_API_KEY»"}}
-    assert store.document(run, "other") is None
+    assert store.raw_document(run, "other") is None
     assert store.kept_documents("nobody's run", dict[str, object]) == {}
 
 
@@ -351,8 +351,8 @@ def test_a_note_is_replaced_and_masked(store: Store) -> None:
 
     store.put_document(run, "state", {"errors": [f"bad {KEY}"], "n": None})
 
-    assert store.document(run, "state") == {"errors": ["bad «VLLM_API_KEY»"], "n": None}
-    assert store.document(run, "other") is None
+    assert store.raw_document(run, "state") == {"errors": ["bad «VLLM_API_KEY»"], "n": None}
+    assert store.raw_document(run, "other") is None
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
-from pytest_llmparity.core.checks.designs import design_of, turns
+from pytest_llmparity.core.checks.designs import design_of, groups_counted
 from pytest_llmparity.core.checks.missing import Missing, rested
 from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
 from pytest_llmparity.core.compare.answers import parted
@@ -208,7 +208,7 @@ def share_judged(
     judgement = design.share(kept, at_least=at_least, cases=cases)
     done = dataclasses.replace(
         verdict.judged(judgement),
-        remarks=(*turns(judgement, groups, evidence.prompts.groups), *remarks),
+        remarks=(*groups_counted(judgement, groups, evidence.prompts.groups), *remarks),
         reason=judgement.reason or otherwise,
     )
     if not evidence.single:
@@ -239,8 +239,8 @@ def gap_judged(
     groups = len({case.group for case in about})
     design = design_of(evidence, asked=len(about), groups_asked=groups)
     judgement = design.gap(differences, margin=margin, side=side, cases=cases)
-    had_turn = turns(judgement, groups, evidence.prompts.groups)
-    done = dataclasses.replace(verdict.judged(judgement), remarks=(*had_turn, *remarks))
+    of_groups = groups_counted(judgement, groups, evidence.prompts.groups)
+    done = dataclasses.replace(verdict.judged(judgement), remarks=(*of_groups, *remarks))
     if by_tag and not evidence.single:
         values = zip(cases, differences, strict=True)
         done = warned(done, gaps_above(values, margin=margin, alpha=evidence.alpha, side=side))

@@ -397,7 +397,7 @@ def _in_prompts(groups: int | None, cases: int, of_groups: int) -> int | None:
     return None if groups is None else math.ceil(groups * cases / of_groups)
 
 
-def turns(judgement: Judgement, asked: int, groups: int) -> tuple[str, ...]:
+def groups_counted(judgement: Judgement, asked: int, groups: int) -> tuple[str, ...]:
     """Say what a sequential run counts of groups, and whether those that could count have all been asked."""
     if not (judgement.per_group and judgement.sequence):
         return ()

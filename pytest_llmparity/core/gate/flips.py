@@ -84,7 +84,7 @@ def flips(
     """
     whole = [verdict for verdict in verdicts if not verdict.tag]
     pairs = [verdict for verdict in whole if verdict.engine == candidate and verdict.baseline == baseline]
-    before, after, judged = _Turned(), _Turned(), set[tuple[str, str]]()
+    before, after, judged = _Cases(), _Cases(), set[tuple[str, str]]()
     alone = _alone(whole, (baseline, candidate))
     tells = bool(alone) or any(verdict.kind in _ONE_SIDED and verdict.n for verdict in pairs)
     for ours, theirs in alone:
@@ -92,11 +92,11 @@ def flips(
         for verdict, wrong in ((ours, before), (theirs, after)):
             for difference in verdict.differing:
                 if difference.case not in unasked:
-                    wrong.note(verdict, difference)
+                    wrong.count(verdict, difference)
         judged |= {(pair.test, case) for pair in pairs if pair.test == ours.test for case in _cases(pair) - unasked}
     for verdict in pairs:
         for difference in verdict.differing if verdict.kind in _ONE_SIDED else ():
-            (after if difference.what.startswith(_right_on(baseline)) else before).note(verdict, difference)
+            (after if difference.what.startswith(_right_on(baseline)) else before).count(verdict, difference)
     for case in expected:
         tells = True
         judged.add((case.test, case.case))
@@ -105,7 +105,7 @@ def flips(
                 wrong.expect(case)
     judged |= {*before, *after}
     silent = _silent(failures, baseline=baseline, candidate=candidate)
-    changed, right_on_both = _Turned(), set[tuple[str, str]]()
+    changed, right_on_both = _Cases(), set[tuple[str, str]]()
     for verdict in pairs:
         for difference in verdict.differing if verdict.kind not in (*_ONE_SIDED, _ABOUT_PROMPTS) else ():
             key = (verdict.test, difference.case)
@@ -114,7 +114,7 @@ def flips(
             if key in judged:
                 right_on_both |= {key} - {*before, *after}
             elif difference.case not in {flip.case for flip in silent}:
-                changed.note(verdict, difference)
+                changed.count(verdict, difference)
     return Flips(
         regressions=(*silent, *after.in_order(without=before)),
         improvements=tuple(before.in_order(without=after)),
@@ -130,10 +130,10 @@ def _right_on(engine: str) -> tuple[str, ...]:
     return schema.only_on(engine), answers.right_only_on(engine)
 
 
-class _Turned(dict[tuple[str, str], Flip]):
+class _Cases(dict[tuple[str, str], Flip]):
     """Cases that are wrong, or changed, by test and case; what several checks say of one is told once."""
 
-    def note(self, verdict: Verdict, difference: Difference) -> None:
+    def count(self, verdict: Verdict, difference: Difference) -> None:
         key, outcome = (verdict.test, difference.case), SEVERITY.index(verdict.outcome)
         flip = self.get(key) or Flip(
             test=verdict.test, case=difference.case, what=difference.what, counted=difference.counted
@@ -151,8 +151,8 @@ class _Turned(dict[tuple[str, str], Flip]):
     def place(self, key: tuple[str, str], difference: Difference) -> None:
         """Take note of where the texts of a case part, if it is one of these."""
         if key in self and difference.token is not None and self[key].token is None:
-            at = {"token": difference.token, "char": difference.char, "grade": difference.grade}
-            self[key] = replace(self[key], **at)  # type: ignore[arg-type]
+            where = difference
+            self[key] = replace(self[key], token=where.token, char=where.char, grade=where.grade)
 
     def in_order(self, *, without: Collection[tuple[str, str]] = ()) -> list[Flip]:
         return sorted((flip for key, flip in self.items() if key not in without), key=_gravity)

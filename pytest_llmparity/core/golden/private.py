@@ -79,7 +79,7 @@ class Refusal(Protocol):
         """Return it."""
 
 
-class Engine(Protocol):
+class FirstLine(Protocol):
     """What a first line says of an engine, of golden answers or of a recording."""
 
     @property
@@ -103,7 +103,7 @@ class Engine(Protocol):
         """What it can do."""
 
 
-def of_engine(provenance: Engine) -> Iterator[tuple[str, str]]:
+def of_engine(provenance: FirstLine) -> Iterator[tuple[str, str]]:
     """Yield the texts of a first line with their places."""
     yield "engine", provenance.engine
     yield "version", provenance.version or ""

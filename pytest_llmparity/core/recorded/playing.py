@@ -82,7 +82,7 @@ class Answers:
     def __bool__(self) -> bool:
         return bool(self._any)
 
-    def gathered(self, purpose: Purpose, asked: Question) -> Sequence[Exchanged]:
+    def asked_as(self, purpose: Purpose, asked: Question) -> Sequence[Exchanged]:
         """Return what came for a phase and a repeat, in order: attempts, then the answer.
 
         Where it was asked at several concurrencies it is what came at this one.

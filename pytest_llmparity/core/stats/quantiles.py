@@ -65,7 +65,7 @@ class RatioResult(Bounds):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TurnsResult(Bounds):
+class VisitsResult(Bounds):
     """The candidate's quantile over the baseline's, of engines that were loaded in turn, held against a limit.
 
     ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``loads`` are
@@ -250,7 +250,7 @@ def ratio_in_turn(
     quantile: float,
     limit: float,
     alpha: float = 0.05,
-) -> TurnsResult:
+) -> VisitsResult:
     """Judge the ratio of the candidate's quantile (``b``) to the baseline's (``a``), each loaded anew for every turn.
 
     Requests of one load share whatever that load made of the engine, so a load is one piece of evidence however many
@@ -270,7 +270,7 @@ def ratio_in_turn(
     loads = (len(sides[0]), len(sides[1]))
     known = all(0.0 < value < math.inf for side in of_loads for value in side)
     if min(loads) < 2 or min(len(a), len(b)) < min_requests(quantile, alpha / 2) or not known:
-        return TurnsResult(
+        return VisitsResult(
             estimate=math.inf if math.isnan(estimate) else estimate,
             lower=0.0,
             upper=math.inf,
@@ -291,7 +291,7 @@ def ratio_in_turn(
         reach = t_quantile(alpha, freedom) * se
         lower, upper = math.exp(centre - reach), math.exp(centre + reach)
         p_pass, p_fail = t_tails((centre - math.log(limit)) / se, freedom)
-    return TurnsResult(
+    return VisitsResult(
         estimate=estimate,
         lower=lower,
         upper=upper,

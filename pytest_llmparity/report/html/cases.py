@@ -35,7 +35,7 @@ Origin = Callable[[Sample], SampleOrigin | None]
 
 
 @dataclass(slots=True)
-class _Row:
+class _CaseRow:
     """One case of the tests that ask it the same way: its origin, and of every engine the answers and their repeats."""
 
     case: str
@@ -64,7 +64,7 @@ def matrix(record: RunRecord, samples: Sequence[Sample], origin: Origin) -> dict
         for place, name in enumerate(engines)
         if name != baseline
     }
-    _turn(rows, turned)
+    _mark_flips(rows, turned)
     texts: dict[str, int] = {}
     ordered = sorted(rows, key=lambda row: (_natural(row.case), row.origin.tests))
     ranked = [(_rank(row, record.verdicts, baseline), row) for row in ordered]
@@ -81,10 +81,10 @@ def matrix(record: RunRecord, samples: Sequence[Sample], origin: Origin) -> dict
     }
 
 
-def _rows(samples: Iterable[Sample], origin: Origin) -> list[_Row]:
+def _rows(samples: Iterable[Sample], origin: Origin) -> list[_CaseRow]:
     """Gather the answers that are judged into rows, and beside them what the same engine answered when asked again."""
-    rows: dict[tuple[tuple[str, ...], str], _Row] = {}
-    by_request: dict[tuple[str, str, str], list[_Row]] = defaultdict(list)
+    rows: dict[tuple[tuple[str, ...], str], _CaseRow] = {}
+    by_request: dict[tuple[str, str, str], list[_CaseRow]] = defaultdict(list)
     again: list[Sample] = []
     for sample in samples:
         if sample.phase in FLOOR_PHASES:
@@ -93,7 +93,7 @@ def _rows(samples: Iterable[Sample], origin: Origin) -> list[_Row]:
             continue
         asked = origin(sample) or SampleOrigin()
         key = (asked.tests, sample.case)
-        row = rows.setdefault(key, _Row(sample.case, asked))
+        row = rows.setdefault(key, _CaseRow(sample.case, asked))
         row.answers[sample.engine].append(sample)
         of_request = by_request[sample.engine, sample.case, sample.request_sha256]
         if row not in of_request:
@@ -104,7 +104,7 @@ def _rows(samples: Iterable[Sample], origin: Origin) -> list[_Row]:
     return list(rows.values())
 
 
-def _mark(rows: Sequence[_Row], verdicts: Sequence[Verdict]) -> None:
+def _mark(rows: Sequence[_CaseRow], verdicts: Sequence[Verdict]) -> None:
     """Note on every row which verdicts name its case, and what they say of it."""
     places = {(test, row.case): row for row in rows for test in row.origin.tests}
     for number, verdict in enumerate(verdicts):
@@ -122,9 +122,9 @@ def _mark(rows: Sequence[_Row], verdicts: Sequence[Verdict]) -> None:
             row.marks.append(mark)
 
 
-def _turn(rows: Sequence[_Row], turned: Mapping[int, Flips]) -> None:
+def _mark_flips(rows: Sequence[_CaseRow], turned: Mapping[int, Flips]) -> None:
     """Note on every row on which engines, by their places, its case is wrong and was right, or the other way round."""
-    places: dict[tuple[str, str], list[_Row]] = defaultdict(list)
+    places: dict[tuple[str, str], list[_CaseRow]] = defaultdict(list)
     for row in rows:
         for test in ("", *row.origin.tests):  # an answer that failed is of no test
             places[test, row.case].append(row)
@@ -135,7 +135,7 @@ def _turn(rows: Sequence[_Row], turned: Mapping[int, Flips]) -> None:
                     row.turned[str(place)] = way
 
 
-def _rank(row: _Row, verdicts: Sequence[Verdict], baseline: str) -> tuple[float, ...]:
+def _rank(row: _CaseRow, verdicts: Sequence[Verdict], baseline: str) -> tuple[float, ...]:
     """Return what rows are sorted by, the worst being the greatest."""
     counted = [mark for mark in row.marks if "uncounted" not in mark]
     outcome = max((SEVERITY.index(verdicts[mark["v"]].outcome) for mark in counted), default=-1)
@@ -165,7 +165,7 @@ def _verdict(verdict: Verdict, tests: Sequence[str], engines: Sequence[str]) -> 
 
 
 def _case(
-    row: _Row,
+    row: _CaseRow,
     anchor: str,
     engines: Sequence[str],
     baseline: str,
@@ -203,9 +203,9 @@ def _case(
 def _asked(asked: SampleOrigin, texts: dict[str, int]) -> list[list[Any]]:
     """Return role and text of each message; a text that several prompts share is written down once."""
     if asked.messages is None:
-        return [] if asked.prompt is None else [["prompt", _noted(asked.prompt, texts)]]
+        return [] if asked.prompt is None else [["prompt", _index_of(asked.prompt, texts)]]
     return [
-        [str(message.get("role", "")), _noted(_content(message), texts), *_beside(message)]
+        [str(message.get("role", "")), _index_of(_content(message), texts), *_beside(message)]
         for message in asked.messages
     ]
 
@@ -228,7 +228,7 @@ def _beside(message: Mapping[str, Any]) -> list[Any]:
     return [named] if named else []
 
 
-def _noted(text: str, texts: dict[str, int]) -> int:
+def _index_of(text: str, texts: dict[str, int]) -> int:
     if len(text) > LONGEST_PROMPT:
         half = LONGEST_PROMPT // 2
         text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters are not shown …\n{text[-half:]}"

@@ -108,7 +108,7 @@ def _grounds(decision: DecisionRecord, width: int) -> list[str]:
     passed = [ground for ground in decision.verdicts if ground.outcome == _PASSED]
     if names := in_one_line(passed):
         lines += wrapped(printable(f"Passed: {names}"), width, indent="  ")
-        lines += _noted(passed, width)
+        lines += _remarked(passed, width)
     return lines
 
 
@@ -122,7 +122,7 @@ def in_one_line(passed: Sequence[Ground]) -> str:
     return f"{', '.join(shown[:LISTED])}{more}"
 
 
-def _noted(passed: Sequence[Ground], width: int) -> list[str]:
+def _remarked(passed: Sequence[Ground], width: int) -> list[str]:
     """Return what is to be known of verdicts that passed, each sentence once."""
     whose: dict[str, dict[str, None]] = {}
     for ground in passed:

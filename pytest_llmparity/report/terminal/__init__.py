@@ -57,7 +57,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         overview.latency(record.latency, width=width),
         open_questions(record.verdicts, width=width),
         unjudged(record.verdicts, width=width),
-        noted(record.verdicts, width=width),
+        remarked(record.verdicts, width=width),
         _missing(record, width=width),
         [
             line
@@ -251,7 +251,7 @@ def unjudged(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
     return _each_once("skipped:", ((verdict.reason, verdict) for verdict in skipped), width=width)
 
 
-def noted(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
+def remarked(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
     """Return what a reader should know of verdicts whatever they came to, each thing once, with the checks concerned.
 
     What could not be asked of an engine, for one: a PASS does not speak for it.

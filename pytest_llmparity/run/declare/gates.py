@@ -32,7 +32,7 @@ from pytest_llmparity.run.declare.marker import (
     with_thinking,
 )
 from pytest_llmparity.run.declare.prompts import find, load_prompts, place, text_of
-from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, note, partly_asked
+from pytest_llmparity.run.golden.requests import REQUESTS, SPARED, partly_asked, requests_document
 from pytest_llmparity.run.judge.asked import ASKED, asked_by
 from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.plan import Declaration, Plan, make_plan, unit_of
@@ -79,7 +79,7 @@ class Gates:
                 concurrency=settings.concurrency,
                 engines=len(settings.engines),
                 sequential=settings.in_waves,
-                in_turn=settings.turns,
+                in_turn=settings.engines_and_changes,
                 portion=settings.portion,
                 margins=self._lock.require_margins if settings.holds_pairs else None,
                 **called,
@@ -118,14 +118,14 @@ class Gates:
         settings = self._settings
         return self.partly or bool(self._skipped or settings.cases) or settings.shard is not None
 
-    def note(self, store: Store, run: str) -> None:
+    def write_down(self, store: Store, run: str) -> None:
         """Write down what a run asks, for which tests; what a run of the same plan noted stays, if it asked more."""
         if store.has_document(run, REQUESTS) and (self.partly or not partly_asked(store, run)):
             return
         cases = self._settings.cases
         store.put_document(run, ASKED, asked_by(self.declarations(), only=cases))
-        store.put_document(run, REQUESTS, note(self.declarations(), only=cases, partly=self.partly))
-        store.put_document(run, SPARED, note(self.skipped))
+        store.put_document(run, REQUESTS, requests_document(self.declarations(), only=cases, partly=self.partly))
+        store.put_document(run, SPARED, requests_document(self.skipped))
 
     def refuse_unknown(self) -> None:
         """Raise ``UsageError`` for a case or a tag that is asked for and that no test has."""
@@ -165,7 +165,11 @@ class Gates:
 
     def timed_lines(self, declaration: Declaration) -> list[str]:
         """Return what the plan says of relative latency budgets where engines are loaded in turn to be timed."""
-        return power_in_turn(declaration, *self._settings.turns) if self._settings.turns else []
+        return (
+            power_in_turn(declaration, *self._settings.engines_and_changes)
+            if self._settings.engines_and_changes
+            else []
+        )
 
 
 def _refuse_unknown(
@@ -245,14 +249,14 @@ def declare(
     )
     if margins is not None and any(check.needs().accepted or check.needs().ladder for check in checks):
         margins(checks, prompts.name)
-    size: dict[str, Any] = {"cases": len(prompts.cases), "groups": prompts.groups, "engines": engines}
+    cases, groups = len(prompts.cases), prompts.groups
     problems = [
         f"{problem}: {check} at {place(check.where, folders[-1])}"
         for check in checks
         if not (check.pairwise and engines < 2)
         and (
             problem := check.prompt_problem(prompts)
-            or check.problem(**size, sequential=sequential)
+            or check.problem(cases=cases, groups=groups, engines=engines, sequential=sequential)
             or check.tag_problem(prompts, sequential=sequential)
         )
     ]
@@ -265,11 +269,11 @@ def declare(
     ]
     if in_turn is not None:
         loaded, changes = in_turn
-        turns: dict[str, int] = {"engines": loaded, "changes": changes, "concurrency": declaration.concurrency}
         problems += [
             f"{check} ({check.where}): {problem}"
             for check in checks
-            if isinstance(check, LatencyCheck) and (problem := check.problem_in_turn(**turns))
+            if isinstance(check, LatencyCheck)
+            and (problem := check.problem_in_turn(engines=loaded, changes=changes, concurrency=declaration.concurrency))
         ]
     problems += [
         f"{check} ({check.where}): {problem}"
@@ -314,9 +318,10 @@ def refuse_unjudged(declaration: Declaration, engines: Sequence[str]) -> None:
 
 def power_in_turn(declaration: Declaration, engines: int, changes: int) -> list[str]:
     """Return what the plan says of a test's relative latency budgets where engines are loaded in turn to be timed."""
-    turns: dict[str, int] = {"engines": engines, "changes": changes, "concurrency": declaration.concurrency}
     checks = [check for check in declaration.checks if isinstance(check, LatencyCheck)]
-    return [line for check in checks for line in check.power_in_turn(**turns)]
+    at_once = declaration.concurrency
+    lines = (check.power_in_turn(engines=engines, changes=changes, concurrency=at_once) for check in checks)
+    return [line for of_check in lines for line in of_check]
 
 
 def undeclared(check: Check, declaration: Declaration, *, in_turn: bool = False) -> str:

@@ -92,11 +92,11 @@ class Explaining:
         """Return a verdict on prompts with the place at which both engines render the first one that differs apart."""
         name = f"rendered/{self.judging.baseline}|{verdict.engine}/{unit_of(declaration).key}"
         with self.alone():
-            kept = self.store.noted(self.judging.run, name, dict[str, tuple[str, ...]])
+            kept = self.store.document(self.judging.run, name, dict[str, tuple[str, ...]])
             if kept is None and self.settings.mode != "replay":
                 self.store.put_document(self.judging.run, name, self._rendered_apart(declaration, verdict))
                 # Read again: without keys that an engine repeats.
-                kept = self.store.noted(self.judging.run, name, dict[str, tuple[str, ...]])
+                kept = self.store.document(self.judging.run, name, dict[str, tuple[str, ...]])
         known = kept or {}
         details = (*known.get("lines", ()), *verdict.details, *known.get("whole", ()))
         return dataclasses.replace(verdict, details=details)
@@ -155,7 +155,7 @@ class Explaining:
         if self.settings.mode == "replay":
             stored = self._stored(name)
             why = NOT_STORED
-            if self.store.document(self.judging.run, MERGED) is not None:
+            if self.store.raw_document(self.judging.run, MERGED) is not None:
                 names = f"{self.judging.baseline},{candidate}"
                 why = (
                     "shards make no experiments, and this run was put together of them; on one machine, "
@@ -172,7 +172,7 @@ class Explaining:
         return stored
 
     def _stored(self, name: str) -> dict[str, Explanation]:
-        return self.store.noted(self.judging.run, name, dict[str, Explanation]) or {}
+        return self.store.document(self.judging.run, name, dict[str, Explanation]) or {}
 
     def _asked(
         self, declaration: Declaration, checks: Mapping[str, Check], candidate: str, verdicts: Sequence[Verdict]
@@ -214,7 +214,7 @@ class Explaining:
 
     def _spent(self) -> tuple[int, float]:
         """Return how many requests and seconds experiments of this run have taken, on whichever pairs."""
-        sums = self.store.noted(self.judging.run, SPENT, dict[str, float]) or {}
+        sums = self.store.document(self.judging.run, SPENT, dict[str, float]) or {}
         return int(sums.get("requests", 0)), float(sums.get("seconds", 0.0))
 
     def _put_spent(self, spent: int, passed_s: float, allowance: Allowance) -> None:

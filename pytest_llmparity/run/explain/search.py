@@ -80,7 +80,7 @@ class Search:
         self._began = began = self.pair.spent
         causes: tuple[Cause, ...] = ()
         try:
-            note, causes = self._look()
+            note, causes = self._search()
         except Spent as spent:
             note = f"experiments ended before a cause was shown: {spent}"
         except Exception as error:  # noqa: BLE001 - a verdict stands whatever an experiment stumbles over
@@ -90,12 +90,12 @@ class Search:
             experiments=tuple(self._experiments), causes=causes, requests=self.pair.spent - began, note=note
         )
 
-    def _look(self) -> tuple[str, tuple[Cause, ...]]:
+    def _search(self) -> tuple[str, tuple[Cause, ...]]:
         """Return what is to be said beside the causes, and the causes."""
         control = self._drift(())
         if control is None:
             return "the prompts asked again have no answers to compare", ()
-        self._note(AGAIN, None, control, outcome="stays" if control.above else "gone")
+        self._write_down(AGAIN, None, control, outcome="stays" if control.above else "gone")
         if not control.above:
             return "the drift is not there any more when the same prompts are asked again", ()
         self._learn()
@@ -112,7 +112,8 @@ class Search:
         if everything is None:
             return "with everything made equal at once there are no answers to compare", ()
         whole = effect(control, everything)
-        self._note("; ".join(REMOVALS[name] for name in asked), control, everything, outcome=whole.outcome, test=whole)
+        words = "; ".join(REMOVALS[name] for name in asked)
+        self._write_down(words, control, everything, outcome=whole.outcome, test=whole)
         if not whole.gone and not whole.less:
             if not everything.above:
                 groups = explain.count(whole.groups, "group")
@@ -178,9 +179,9 @@ class Search:
         except Spent as spent:  # what is excluded is told all the same
             why = str(spent)
         if measured is None:
-            self._note(words, None, None, outcome="not tried", why=why or "there are no next tokens to compare")
+            self._write_down(words, None, None, outcome="not tried", why=why or "there are no next tokens to compare")
             return remaining
-        self._note(words, None, None, outcome="measured", why=naming.moved(measured), n=measured.prompts)
+        self._write_down(words, None, None, outcome="measured", why=naming.moved(measured), n=measured.prompts)
         return tuple(naming.narrowed(cause, measured) for cause in remaining)
 
     def _by_file(self, naming: Naming, possible: Sequence[str], everything: Drift) -> tuple[tuple[Cause, ...], bool]:
@@ -196,17 +197,17 @@ class Search:
         except Spent as spent:  # what is excluded is told all the same
             answers, why = None, str(spent)
         if answers is None:
-            self._note(SAME_FILE, everything, None, outcome="not tried", why=why)
+            self._write_down(SAME_FILE, everything, None, outcome="not tried", why=why)
             return (), False
         both = self.pair.answers(possible)
         of_weights = self._of({baseline.name: both[baseline.name], candidate.name: answers})
         of_engine = self._of({baseline.name: answers, candidate.name: both[candidate.name]})
         if of_weights is None or of_engine is None:
-            self._note(SAME_FILE, everything, None, outcome="not tried", why="there are no answers to compare")
+            self._write_down(SAME_FILE, everything, None, outcome="not tried", why="there are no answers to compare")
             return (), False
         engine, weights = effect(everything, of_weights), effect(everything, of_engine)
-        self._note(SAME_ENGINE, everything, of_weights, outcome=engine.outcome, test=engine)
-        self._note(SAME_FILE, everything, of_engine, outcome=weights.outcome, test=weights)
+        self._write_down(SAME_ENGINE, everything, of_weights, outcome=engine.outcome, test=engine)
+        self._write_down(SAME_FILE, everything, of_engine, outcome=weights.outcome, test=weights)
         causes, either = [], weights.gone != engine.gone  # where each alone brings it below the margin neither is all
         if weights.gone or weights.less:
             causes.append(naming.of_weights(same, gone=weights.gone and either))
@@ -220,10 +221,10 @@ class Search:
         words = REMOVALS[free.way]
         if free.why or after is None:
             why = free.why or "there are no answers to compare"
-            self._note(words, everything, None, outcome="not tried", why=why)
+            self._write_down(words, everything, None, outcome="not tried", why=why)
             return None
         result = effect(everything, after)
-        self._note(words, everything, after, outcome=result.outcome, test=result)
+        self._write_down(words, everything, after, outcome=result.outcome, test=result)
         return result
 
     def _beside(self, free: Unconstrained) -> list[str]:
@@ -232,7 +233,7 @@ class Search:
         if alone is None or everything is None:
             return []
         result = effect(alone, everything)
-        self._note(BESIDE, alone, everything, outcome=result.outcome, test=result)
+        self._write_down(BESIDE, alone, everything, outcome=result.outcome, test=result)
         if not (result.gone or result.less):
             return []
         causes: list[str] = []
@@ -242,7 +243,7 @@ class Search:
                 continue
             test = effect(without, everything)
             if test.less or (test.p <= ALPHA and without.above):
-                self._note(REMOVALS[name], everything, without, outcome="back", test=test)
+                self._write_down(REMOVALS[name], everything, without, outcome="back", test=test)
                 causes.append(name)
         return causes
 
@@ -253,7 +254,7 @@ class Search:
         if cold is None or warm is None:
             return None
         result = effect(warm, cold)
-        self._note(FIRST, warm, cold, outcome=result.outcome, test=result)
+        self._write_down(FIRST, warm, cold, outcome=result.outcome, test=result)
         return result
 
     def _cache_suspected(self) -> str:
@@ -309,17 +310,17 @@ class Search:
         change = effect(without, everything)  # from "it is back" to "everything is taken away"
         back = change.less or (gone and change.p <= ALPHA and without.above)
         words = "; ".join(words for name, words in REMOVALS.items() if name in group)
-        self._note(words, everything, without, outcome="back" if back else "stays away", test=change)
+        self._write_down(words, everything, without, outcome="back" if back else "stays away", test=change)
         return back
 
     def _tried(self, control: Drift, removed: set[str]) -> Effect:
         after = self._drift(removed)
         words = "; ".join(words for name, words in REMOVALS.items() if name in removed)
         if after is None:
-            self._note(words, control, None, outcome="not tried", why="there are no answers to compare")
+            self._write_down(words, control, None, outcome="not tried", why="there are no answers to compare")
             return Effect(before=None, after=None, n=0, groups=0, p=1.0, gone=False, less=False)
         result = effect(control, after)
-        self._note(words, control, after, outcome=result.outcome, test=result)
+        self._write_down(words, control, after, outcome=result.outcome, test=result)
         return result
 
     def _shown(self, words: str, answers: Answers, others: Collection[str]) -> bool:
@@ -328,7 +329,7 @@ class Search:
         if before is None or after is None:
             return False
         result = effect(before, after)
-        self._note(words, before, after, outcome=result.outcome, test=result)
+        self._write_down(words, before, after, outcome=result.outcome, test=result)
         return result.gone or result.less
 
     def _drift(self, removed: Collection[str]) -> Drift | None:
@@ -338,7 +339,7 @@ class Search:
         evidence = evidence_of(self.evidence, self.pair.candidate.name, self.pair.cases, answers)
         return drift_of(self.check, self.kind, evidence, noise=self.noise)
 
-    def _note(
+    def _write_down(
         self,
         removed: str,
         before: Drift | None,

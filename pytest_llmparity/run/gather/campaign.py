@@ -21,7 +21,7 @@ from pytest_llmparity.run.gather.asking import Asking
 from pytest_llmparity.run.gather.company import selves
 from pytest_llmparity.run.gather.waves import Waves
 from pytest_llmparity.run.golden.entering import Goldens, held_against
-from pytest_llmparity.run.golden.requests import LOCKED, engines_note
+from pytest_llmparity.run.golden.requests import LOCKED, engines_document
 from pytest_llmparity.run.judge.judging import Judging
 from pytest_llmparity.run.ledger import Allowance, Ledger, RunState, unread_fields, unsent_fields, write_state
 from pytest_llmparity.run.locking import Guard
@@ -140,7 +140,7 @@ class Campaign:
             self._progress.end()
         secrets = [name for spec in self._order for name in spec.secret_variables]
         notes += self._asking.differing(self._plan.units)
-        self._store.put_document(run, LOCKED, engines_note({**self._lock.seen, **self._goldens.locked}, secrets))
+        self._store.put_document(run, LOCKED, engines_document({**self._lock.seen, **self._goldens.locked}, secrets))
         notes += self._lock.twins() + selves(self._settings.engines)
         if self._allowance.reason is not None:
             notes.append(f"incomplete: {self._allowance.reason}")

@@ -73,7 +73,7 @@ class Waves:
         whole = whole or not all(self._early(declaration) for declaration in self._of(unit))
         begin, active = 0, list(names)
         if not self._asking.floor(active, unit, self._order(unit)):
-            self._note(unit, cut=True)
+            self._write_down(unit, cut=True)
             return
         for end in waves(unit, self._asking.measured(active, unit)):
             step = step_of(unit, Phase.MAIN, cases_of(unit, self._courses[unit.key], begin, end))
@@ -83,9 +83,9 @@ class Waves:
                 if not active:
                     break
             if not self._asking.ask(active, step):
-                self._note(unit, cut=True)
+                self._write_down(unit, cut=True)
                 return
-            self._note(unit, asked=dict.fromkeys(active, end))
+            self._write_down(unit, asked=dict.fromkeys(active, end))
             begin = end
         self.open = self.open or (not whole and self._left_open(unit))
 
@@ -96,7 +96,7 @@ class Waves:
         """Whether a test has a check that can be settled before every case was asked."""
         return any(check.sequential and not (check.pairwise and self._engines < 2) for check in declaration.checks)
 
-    def _note(self, unit: Unit, *, asked: Mapping[str, int] | None = None, cut: bool = False) -> None:
+    def _write_down(self, unit: Unit, *, asked: Mapping[str, int] | None = None, cut: bool = False) -> None:
         course = self._courses[unit.key]
         course = dataclasses.replace(course, asked={**course.asked, **(asked or {})}, cut=cut)
         self._courses[unit.key] = course

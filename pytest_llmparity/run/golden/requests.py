@@ -48,8 +48,8 @@ class _Unit(msgspec.Struct, frozen=True, kw_only=True):
     cases: Mapping[str, tuple[str, str, str]]
 
 
-class _Noted(msgspec.Struct, frozen=True, kw_only=True):
-    """The document of what was asked; :func:`note` writes it."""
+class _Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """The document of what was asked; :func:`requests_document` writes it."""
 
     units: Mapping[str, _Unit]
     schemas: Mapping[str, Mapping[str, Any]]
@@ -57,13 +57,15 @@ class _Noted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Engines(msgspec.Struct, frozen=True, kw_only=True):
-    """The document of the engines; :func:`engines_note` writes it."""
+    """The document of the engines; :func:`engines_document` writes it."""
 
     engines: Mapping[str, Locked] = {}
     secrets: Sequence[str] = ()
 
 
-def note(declarations: Iterable[Declaration], *, only: Sequence[str] = (), partly: bool = False) -> JsonObject:
+def requests_document(
+    declarations: Iterable[Declaration], *, only: Sequence[str] = (), partly: bool = False
+) -> JsonObject:
     """Return what the tests of a run ask, by the keys of its units; a schema of many cases stands there once.
 
     ``partly`` says that there are other tests, which were not selected.
@@ -92,8 +94,8 @@ def note(declarations: Iterable[Declaration], *, only: Sequence[str] = (), partl
 
 def partly_asked(store: Store, run: str) -> bool:
     """Whether a run noted that not all of its tests were selected."""
-    noted = store.noted(run, REQUESTS, _Noted)
-    return noted is not None and noted.partly
+    asked = store.document(run, REQUESTS, _Requests)
+    return asked is not None and asked.partly
 
 
 def asked_in(store: Store, run: str, *, what: str = REQUESTS) -> dict[str, Asked] | None:
@@ -101,8 +103,8 @@ def asked_in(store: Store, run: str, *, what: str = REQUESTS) -> dict[str, Asked
 
     ``what`` is :data:`SPARED` for what its skipped tests would have asked.
     """
-    noted = store.noted(run, what, _Noted)
-    if noted is None:
+    asked = store.document(run, what, _Requests)
+    if asked is None:
         return None
     with readable(run, what):
         return {
@@ -112,21 +114,21 @@ def asked_in(store: Store, run: str, *, what: str = REQUESTS) -> dict[str, Asked
                 concurrency=unit.concurrency,
                 sampling=unit.sampling,
                 cases={case: Wanted(prompt=p, sampling=s) for case, (p, s, _) in unit.cases.items()},
-                schemas={case: noted.schemas[number] for case, (_, _, number) in unit.cases.items() if number},
+                schemas={case: asked.schemas[number] for case, (_, _, number) in unit.cases.items() if number},
             )
-            for key, unit in noted.units.items()
+            for key, unit in asked.units.items()
         }
 
 
-def engines_note(engines: Mapping[str, Locked], secrets: Iterable[str]) -> JsonObject:
+def engines_document(engines: Mapping[str, Locked], secrets: Iterable[str]) -> JsonObject:
     """Return the engines of a run as the lock would keep them, and the names of its secrets."""
     return {"engines": {name: to_json(locked) for name, locked in engines.items()}, "secrets": list(secrets)}
 
 
 def engines_in(store: Store, run: str) -> tuple[dict[str, Locked], list[str]]:
     """Return the engines of a run as the lock would keep them, and the names of the secrets it masked."""
-    noted = store.noted(run, LOCKED, _Engines) or _Engines()
-    return dict(noted.engines), list(noted.secrets)
+    written = store.document(run, LOCKED, _Engines) or _Engines()
+    return dict(written.engines), list(written.secrets)
 
 
 def _schema(case: Case) -> Mapping[str, JsonValue] | None:

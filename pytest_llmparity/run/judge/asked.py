@@ -76,7 +76,7 @@ def tests_of(store: Store, run: str) -> list[str]:
 
 def units_of(store: Store, run: str) -> Mapping[str, AskedUnit]:
     """Return what a run asked by the keys of its units; nothing where nobody noted it (an older version stored it)."""
-    return store.noted(run, ASKED, dict[str, AskedUnit]) or {}
+    return store.document(run, ASKED, dict[str, AskedUnit]) or {}
 
 
 def origins(
@@ -88,7 +88,7 @@ def origins(
     timed: dict[str, list[tuple[range, str]]] = {}
     for engine in engines:
         for key in units:
-            for case, sha in (store.noted(run, wires_name(engine, key), dict[str, str]) or {}).items():
+            for case, sha in (store.document(run, wires_name(engine, key), dict[str, str]) or {}).items():
                 sent.setdefault((engine, case, sha), []).append(key)
             span = span_of(store, run, engine, key)
             if span is not None:

@@ -102,7 +102,7 @@ def changed_between(store: Store, before: str, after: str, engine: str) -> list[
 
 def _refuse_other_limits(store: Store, run: str, policy: Policy) -> None:
     """Raise ``OtherLimits`` for a run that was judged by other limits than a policy has."""
-    noted = store.noted(run, DECISIONS, Ruling) or Ruling()
+    noted = store.document(run, DECISIONS, Ruling) or Ruling()
     if policy.sha256 == noted.sha256 or policy.limits_sha256 == (noted.limits if noted.sha256 else ""):
         return
     again = f"pytest --parity-mode replay={run} --parity-policy"

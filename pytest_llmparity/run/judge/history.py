@@ -21,7 +21,7 @@ HISTORY: Final = "history"
 """Name of a run's document that has what a history keeps of it."""
 
 
-def note(store: Store, entry: Entry) -> None:
+def write_down(store: Store, entry: Entry) -> None:
     """Write down what a run came to, so that its history is read without its answers."""
     store.put_document(entry.run, HISTORY, to_json(entry))
 
@@ -44,9 +44,9 @@ def of_store(store: Store) -> tuple[list[Entry], list[str]]:
 
 def _entry(store: Store, info: RunInfo) -> Entry | None:
     """Return what one run came to, ``None`` where it was not judged to its end."""
-    if (noted := store.noted(info.id, HISTORY, Entry)) is not None:
-        return noted
-    state, told = read_state(store, info.id), store.noted(info.id, REPORTED, Reported)
+    if (entry := store.document(info.id, HISTORY, Entry)) is not None:
+        return entry
+    state, told = read_state(store, info.id), store.document(info.id, REPORTED, Reported)
     if state is None or told is None or state.shard or state.portion:
         return None
     record = RunRecord(

@@ -120,7 +120,7 @@ class Judging:
             only=settings.cases,
             required=settings.required,
             courses=courses(store, run),
-            agreed=store.noted(run, AGREED, Agreed) or Agreed(),
+            agreed=store.document(run, AGREED, Agreed) or Agreed(),
             portion=state.portion,
         )
 
@@ -300,7 +300,7 @@ class Judging:
         at, name = _looked_at(declaration, course), f"{LOOKED}{declaration.test}\n{check}"
         pairs: list[Pair] = [(engine, None) for engine in self.records]
         pairs += [(engine, self.baseline) for engine in self.records if engine != self.baseline]
-        kept = self.store.noted(self.run, name, _Looked)
+        kept = self.store.document(self.run, name, _Looked)
         earlier = dict(kept.earlier) if kept is not None and kept.at == at else {}
         asked = {pair: question_of(self._engines(*pair)) for pair in pairs}
         unknown = {question: pair for pair, question in asked.items() if question not in earlier}
@@ -358,7 +358,7 @@ class Judging:
         """Return the sha256 of the requests whose samples belong to this unit, by case."""
         key = (name, unit.key)
         if key not in self._wires:
-            self._wires[key] = self.store.noted(self.run, wires_name(name, unit.key), dict[str, str]) or {}
+            self._wires[key] = self.store.document(self.run, wires_name(name, unit.key), dict[str, str]) or {}
         return self._wires[key]
 
     def _relative(self, where: str) -> str:

@@ -39,7 +39,7 @@ DECISIONS: Final = "decisions"
 
 def forget_decisions(store: Store, run: str) -> None:
     """Take away what a policy decided about a run that is judged without one now: its verdicts are others."""
-    if store.document(run, DECISIONS):
+    if store.raw_document(run, DECISIONS):
         store.put_document(run, DECISIONS, {})
 
 
@@ -145,7 +145,7 @@ def newest_judged(store: Store) -> str:
 def stored(store: Store, run: str, *, root: Path) -> Told:
     """Return a run as its session reported it; ``StoreError`` where it was not judged to its end, or is not there."""
     info = store.info(run)
-    state, told = read_state(store, run), store.noted(run, REPORTED, Reported)
+    state, told = read_state(store, run), store.document(run, REPORTED, Reported)
     if state is not None and state.shard:
         raise StoreError(f"run {run} is {state.shard}; llmparity merge puts the shards together and judges them")
     if state is None or told is None:
@@ -157,7 +157,7 @@ def stored(store: Store, run: str, *, root: Path) -> Told:
     verdicts, tests = told.verdicts, told.tests
     with readable(run):
         record = record_of_run(run, info.version, judging, state, verdicts, reproduce=told.reproduce, tests=tests)
-    decided = store.noted(run, DECISIONS, Ruling) or Ruling()
+    decided = store.document(run, DECISIONS, Ruling) or Ruling()
     record = dataclasses.replace(record, decisions=decided.decisions)
     samples = [sample for ours in judging.samples.values() for sample in ours]
     asked = origins(store, run, judging.records, verdicts)

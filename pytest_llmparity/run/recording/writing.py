@@ -147,7 +147,7 @@ def _of_engine(
         unanswered: list[str] = []
         ways: list[Way] = []
         for key, unit in units:
-            wires = store.noted(run, wires_name(record.name, key), dict[str, str]) or {}
+            wires = store.document(run, wires_name(record.name, key), dict[str, str]) or {}
             fresh = _folded(unit, samples, wires)
             unanswered += [case for case in unit.cases if case not in fresh]
             if fresh:

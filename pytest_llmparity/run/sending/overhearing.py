@@ -26,7 +26,7 @@ def overhear(engine: Engine, job: Job, exchange: Exchange) -> None:
     """Note an answer where its engine is recorded; of a timed request what was asked without its number."""
     recorder = engine.spec.recorder if isinstance(engine, Adapter) else None
     if recorder is not None:
-        note(recorder, exchanged(engine, job, exchange))
+        write_down(recorder, exchanged(engine, job, exchange))
 
 
 def exchanged(engine: Engine, job: Job, exchange: Exchange) -> Exchanged:
@@ -53,14 +53,14 @@ def exchanged(engine: Engine, job: Job, exchange: Exchange) -> Exchanged:
     )
 
 
-def note(file: Path, line: Exchanged) -> None:
+def write_down(file: Path, line: Exchanged) -> None:
     """Add a line to a file in one write."""
     with file.open("ab", buffering=0) as notes:
         notes.write(msgspec.json.encode(line) + b"\n")
 
 
-def noted(file: Path) -> list[Exchanged]:
-    """Return the lines of a file that :func:`note` wrote."""
+def overheard(file: Path) -> list[Exchanged]:
+    """Return the lines of a file that :func:`write_down` wrote."""
     if not file.exists():
         return []
     return [msgspec.json.decode(line, type=Exchanged) for line in file.read_bytes().splitlines()]

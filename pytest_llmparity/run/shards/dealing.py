@@ -35,7 +35,7 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
     held: tuple[tuple[float, int], ...]
 
 
-class Note(msgspec.Struct, frozen=True, kw_only=True):
+class ShardDocument(msgspec.Struct, frozen=True, kw_only=True):
     """What a shard says of itself.
 
     ``plan`` is the hash of what all shards ask together, ``own`` has the shard's cases by the key of their unit,
@@ -91,7 +91,7 @@ def part_lines(plan: Plan, whole: Unit) -> list[str]:
     return lines
 
 
-def note_of(plan: Plan) -> JsonObject:
+def document_of(plan: Plan) -> JsonObject:
     """Return what is written down of a shard's plan."""
     assert plan.shard is not None
     floors = {
@@ -107,8 +107,8 @@ def note_of(plan: Plan) -> JsonObject:
         if unit.needs.floor
     }
     whole = dataclasses.replace(plan, units=plan.whole, shard=None, whole=())
-    note: JsonObject = to_json(
-        Note(
+    document: JsonObject = to_json(
+        ShardDocument(
             index=plan.shard.index,
             of=plan.shard.of,
             plan=whole.digest([]),
@@ -116,7 +116,7 @@ def note_of(plan: Plan) -> JsonObject:
             floors=floors,
         )
     )
-    return note
+    return document
 
 
 def _sizes(plan: Plan) -> Counter[str]:

@@ -29,7 +29,7 @@ from pytest_llmparity.run.judge.judging import AGREED, select
 from pytest_llmparity.run.ledger import MERGED, RunState, read_state, write_state
 from pytest_llmparity.run.plan import wires_name
 from pytest_llmparity.run.shards.apart import Side, apart
-from pytest_llmparity.run.shards.dealing import SHARD, Floor, Note
+from pytest_llmparity.run.shards.dealing import SHARD, Floor, ShardDocument
 from pytest_llmparity.run.timed.phase import span_of, timed_name
 from pytest_llmparity.store.database import DAMAGED
 from pytest_llmparity.store.runs import FILE_NAME, RunInfo, Store
@@ -43,14 +43,14 @@ HOURS_APART: Final = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class ShardRun:
     """One shard: where it lies, and what it says of itself; ``named`` by its run, not found as the newest."""
 
     store: Store
     run: str
     place: str
     version: str
-    note: Note
+    claim: ShardDocument
     state: RunState
     locked: Mapping[str, Locked] = field(default_factory=dict)
     secrets: Sequence[str] = ()
@@ -58,7 +58,7 @@ class Gathered:
     named: bool = False
 
     def __str__(self) -> str:
-        return f"{self.note.shard} (run {self.run}{f' in {self.place}' if self.place else ''})"
+        return f"{self.claim.shard} (run {self.run}{f' in {self.place}' if self.place else ''})"
 
 
 def is_shard(store: Store, run: str) -> bool:
@@ -78,14 +78,14 @@ def merge(store: Store, places: Sequence[str], *, cwd: Path) -> str:
         parts = [part for place in places or [""] for part in _parts_at(store, place, cwd, opened)]
         _refuse_others(parts)
         _refuse_apart([part for part in parts if not part.named])
-        parts.sort(key=lambda part: part.note.index)
+        parts.sort(key=lambda part: part.claim.index)
         return _join(store, parts)
     finally:
         for other in opened:
             other.close()
 
 
-def _parts_at(store: Store, place: str, cwd: Path, opened: list[Store]) -> list[Gathered]:
+def _parts_at(store: Store, place: str, cwd: Path, opened: list[Store]) -> list[ShardRun]:
     """Return the shards that a word on the command line names."""
     known = {info.id: info for info in store.runs()}
     if place in known:
@@ -103,7 +103,7 @@ def _parts_at(store: Store, place: str, cwd: Path, opened: list[Store]) -> list[
     return _newest(other, place)
 
 
-def _refuse_apart(parts: Sequence[Gathered]) -> None:
+def _refuse_apart(parts: Sequence[ShardRun]) -> None:
     """Refuse shards that were picked as the newest and belong to different days of an engine that may have changed."""
     if not parts:
         return
@@ -116,16 +116,16 @@ def _refuse_apart(parts: Sequence[Gathered]) -> None:
         )
 
 
-def _newest(store: Store, place: str) -> list[Gathered]:
+def _newest(store: Store, place: str) -> list[ShardRun]:
     """Return of every shard of the newest sharded run in a store the newest one."""
-    newest: dict[int, Gathered] = {}
+    newest: dict[int, ShardRun] = {}
     plan = None
     for info in reversed(store.runs()):
-        if (note := _note_if_shard(store, info.id, place)) is None:
+        if (claim := _if_shard(store, info.id, place)) is None:
             continue
-        plan = plan or (note.plan, note.of)
-        if plan == (note.plan, note.of) and note.index not in newest:
-            newest[note.index] = _read(store, info, place)
+        plan = plan or (claim.plan, claim.of)
+        if plan == (claim.plan, claim.of) and claim.index not in newest:
+            newest[claim.index] = _read(store, info, place)
     if not newest:
         raise ShardError(
             f"{place or store.path.parent} holds no shard; gather them first: pytest --engines A,B --parity-shard 1/2"
@@ -133,22 +133,22 @@ def _newest(store: Store, place: str) -> list[Gathered]:
     return list(newest.values())
 
 
-def _note(store: Store, run: str, place: str) -> Note:
+def _document(store: Store, run: str, place: str) -> ShardDocument:
     """Read which share of what a run is; ``ShardError`` where it is none."""
-    note = _note_if_shard(store, run, place)
-    if note is None:
+    claim = _if_shard(store, run, place)
+    if claim is None:
         raise ShardError(f"run {run} is no shard; a whole run is judged already, or by --parity-mode replay={run}")
-    return note
+    return claim
 
 
-def _note_if_shard(store: Store, run: str, place: str) -> Note | None:
+def _if_shard(store: Store, run: str, place: str) -> ShardDocument | None:
     """Read which share of what a run is; it may come from anywhere, so nothing of it is taken on trust."""
-    note = _from_store(place, lambda: store.noted(run, SHARD, Note))
-    if note is None:
+    claim = _from_store(place, lambda: store.document(run, SHARD, ShardDocument))
+    if claim is None:
         return None
-    if not 1 <= note.index <= note.of <= MOST:
-        raise ShardError(f"run {run} calls itself {note.shard}")
-    return note
+    if not 1 <= claim.index <= claim.of <= MOST:
+        raise ShardError(f"run {run} calls itself {claim.shard}")
+    return claim
 
 
 def _from_store(place: str, read: Callable[[], T]) -> T:
@@ -159,24 +159,24 @@ def _from_store(place: str, read: Callable[[], T]) -> T:
         raise ShardError(f"{error}{f'; it is in {place}' if place else ''}") from error
 
 
-def _read(store: Store, info: RunInfo, place: str) -> Gathered:
+def _read(store: Store, info: RunInfo, place: str) -> ShardRun:
     """Read what a shard says of itself."""
     run = info.id
-    note = _note(store, run, place)
+    claim = _document(store, run, place)
     state = _from_store(place, lambda: read_state(store, run))
     locked, secrets = _from_store(place, lambda: engines_in(store, run))
     if state is None:
         raise ShardError(
-            f"{note.shard} (run {run}{f' in {place}' if place else ''}) was interrupted while gathering; run it again "
+            f"{claim.shard} (run {run}{f' in {place}' if place else ''}) was interrupted while gathering; run it again "
             "on its machine, where it goes on"
         )
-    return Gathered(
+    return ShardRun(
         store=store,
         run=run,
         place=place,
         version=info.version,
         began=info.started,
-        note=note,
+        claim=claim,
         state=state,
         locked=locked,
         secrets=secrets,
@@ -186,30 +186,30 @@ def _read(store: Store, info: RunInfo, place: str) -> Gathered:
 # are they the shards of one run? -------------------------------------------------------------------------------------
 
 
-def _refuse_others(parts: Sequence[Gathered]) -> None:
+def _refuse_others(parts: Sequence[ShardRun]) -> None:
     """Raise ``ShardError`` unless these are all shards of one run, each once, of the same engines."""
-    first, by_index = parts[0], dict[int, Gathered]()
+    first, by_index = parts[0], dict[int, ShardRun]()
     for part in parts:
-        if part.note.of != first.note.of:
+        if part.claim.of != first.claim.of:
             raise ShardError(f"these are shards of two divisions: {first} and {part}")
-        if part.note.index in by_index:
+        if part.claim.index in by_index:
             raise ShardError(
-                f"a shard is there twice: {by_index[part.note.index]} and {part}; name the one that counts"
+                f"a shard is there twice: {by_index[part.claim.index]} and {part}; name the one that counts"
             )
-        by_index[part.note.index] = part
+        by_index[part.claim.index] = part
     for part in parts[1:]:
         _refuse_other(first, part)
-    if missing := [str(index) for index in range(1, first.note.of + 1) if index not in by_index]:
+    if missing := [str(index) for index in range(1, first.claim.of + 1) if index not in by_index]:
         raise ShardError(
-            f"of {first.note.of} shards {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; there "
+            f"of {first.claim.of} shards {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; there "
             f"{'is' if len(by_index) == 1 else 'are'} {', '.join(map(str, sorted(by_index)))}"
         )
 
 
-def _refuse_other(first: Gathered, part: Gathered) -> None:
+def _refuse_other(first: ShardRun, part: ShardRun) -> None:
     """Raise ``ShardError`` where a shard asked another thing than the first one, or others."""
     both = f"{first} and {part}"
-    if part.note.plan != first.note.plan:
+    if part.claim.plan != first.claim.plan:
         raise ShardError(
             f"{both} asked other prompts, or in another way{_apart(first, part)}; gather all of one commit"
         )
@@ -226,16 +226,16 @@ def _refuse_other(first: Gathered, part: Gathered) -> None:
         _refuse_other_engine(name, first, part)
 
 
-def _apart(first: Gathered, part: Gathered) -> str:
+def _apart(first: ShardRun, part: ShardRun) -> str:
     """Say in what two shards asked otherwise, where that can be read."""
     try:
-        sides = [Side(str(each.note.shard), asked_in(each.store, each.run) or {}) for each in (first, part)]
+        sides = [Side(str(each.claim.shard), asked_in(each.store, each.run) or {}) for each in (first, part)]
         return apart(*sides)
     except StoreError:
         return ""
 
 
-def _refuse_other_engine(name: str, first: Gathered, part: Gathered) -> None:
+def _refuse_other_engine(name: str, first: ShardRun, part: ShardRun) -> None:
     """Raise ``ShardError`` where a name is another engine in one shard than in the other, or not there in one."""
     ours, theirs = first.state.engines[name], part.state.engines[name]
     for each, record, other in ((first, ours, theirs), (part, theirs, ours)):
@@ -246,8 +246,8 @@ def _refuse_other_engine(name: str, first: Gathered, part: Gathered) -> None:
         return
     if apart := _other(before, now):
         raise ShardError(
-            f"{name} is another engine in {first.note.shard} than in {part.note.shard} ({'; '.join(map(str, apart))}), "
-            f"so their answers are none of one engine: {first} and {part}"
+            f"{name} is another engine in {first.claim.shard} than in {part.claim.shard} "
+            f"({'; '.join(map(str, apart))}), so their answers are none of one engine: {first} and {part}"
         )
 
 
@@ -260,7 +260,7 @@ def _other(before: Locked, now: Locked) -> list[Difference]:
 # one run of all ------------------------------------------------------------------------------------------------------
 
 
-def _join(store: Store, parts: Sequence[Gathered]) -> str:
+def _join(store: Store, parts: Sequence[ShardRun]) -> str:
     """Write what the shards gathered as one run."""
     first = parts[0]
     try:
@@ -268,7 +268,7 @@ def _join(store: Store, parts: Sequence[Gathered]) -> str:
         wires = {(name, key): _wires(name, key, parts) for name in first.state.engines for key in _keys(parts)}
         samples = {name: _within_floor(name, samples[name], wires, parts) for name in samples}
         documents: dict[str, Mapping[str, Any]] = {
-            name: content for name in _SAME if (content := first.store.document(first.run, name)) is not None
+            name: content for name in _SAME if (content := first.store.raw_document(first.run, name)) is not None
         }
         documents |= {wires_name(name, key): by_case for (name, key), by_case in wires.items() if by_case}
         documents |= timed
@@ -281,13 +281,13 @@ def _join(store: Store, parts: Sequence[Gathered]) -> str:
     except (StoreError, *DAMAGED) as error:
         raise ShardError(f"the answers of a shard cannot be read ({error}); gather it again") from error
     begun = store.begin(
-        plan_hash=f"merged {first.note.plan}", session=uuid.uuid4().hex, version=first.version, resume="fresh"
+        plan_hash=f"merged {first.claim.plan}", session=uuid.uuid4().hex, version=first.version, resume="fresh"
     )
     for name, record in state.engines.items():
         store.put_engine(begun.id, name, record.spec_hash, record.identity)
         store.put(begun.id, samples[name])
-    for document, noted in documents.items():
-        store.put_document(begun.id, document, noted)
+    for document, fields in documents.items():
+        store.put_document(begun.id, document, fields)
     store.put_document(begun.id, MERGED, {"shards": [str(part) for part in parts]})
     write_state(store, begun.id, state)
     if state.incomplete is None:
@@ -296,24 +296,24 @@ def _join(store: Store, parts: Sequence[Gathered]) -> str:
     return begun.id
 
 
-def _keys(parts: Sequence[Gathered]) -> list[str]:
+def _keys(parts: Sequence[ShardRun]) -> list[str]:
     """Return the keys of all units."""
     return list(_units(parts[0]))
 
 
-def _units(part: Gathered) -> Mapping[str, AskedUnit]:
+def _units(part: ShardRun) -> Mapping[str, AskedUnit]:
     """Return by their keys the units that a shard asked its share of."""
     return units_of(part.store, part.run)
 
 
-def _samples(name: str, parts: Sequence[Gathered]) -> list[list[Sample]]:
+def _samples(name: str, parts: Sequence[ShardRun]) -> list[list[Sample]]:
     """Return what an engine answered, shard by shard; golden answers are the same in each."""
     golden = parts[0].state.engines[name].golden is not None
     return [part.store.get(part.run, name) for part in (parts[:1] if golden else parts)]
 
 
 def _timed_apart(
-    samples: Mapping[str, Sequence[Sequence[Sample]]], parts: Sequence[Gathered]
+    samples: Mapping[str, Sequence[Sequence[Sample]]], parts: Sequence[ShardRun]
 ) -> tuple[dict[str, list[Sample]], dict[str, dict[str, Any]]]:
     """Return all samples by engine, and the documents that say which of them were timed for a unit.
 
@@ -339,13 +339,13 @@ def _timed_apart(
     return joined, documents
 
 
-def _wires(name: str, key: str, parts: Sequence[Gathered]) -> dict[str, str]:
+def _wires(name: str, key: str, parts: Sequence[ShardRun]) -> dict[str, str]:
     """Return the requests of an engine by case; each shard tells those of its own cases, the first golden ones too."""
     wires: dict[str, str] = {}
     golden = parts[0].state.engines[name].golden is not None
     for part in parts:
-        told = part.store.noted(part.run, wires_name(name, key), dict[str, str]) or {}
-        if not golden and (strange := sorted(told.keys() - set(part.note.own.get(key, ())))):
+        told = part.store.document(part.run, wires_name(name, key), dict[str, str]) or {}
+        if not golden and (strange := sorted(told.keys() - set(part.claim.own.get(key, ())))):
             names = explain.first_names(strange)
             raise ShardError(f"{part} says that it asked {name} cases of other shards ({names}); gather it again")
         wires |= told
@@ -353,12 +353,12 @@ def _wires(name: str, key: str, parts: Sequence[Gathered]) -> dict[str, str]:
 
 
 def _within_floor(
-    name: str, samples: Sequence[Sample], wires: Mapping[tuple[str, str], Mapping[str, str]], parts: Sequence[Gathered]
+    name: str, samples: Sequence[Sample], wires: Mapping[tuple[str, str], Mapping[str, str]], parts: Sequence[ShardRun]
 ) -> list[Sample]:
     """Return the samples without answers that repeat more of the noise floor than a run unsharded would have asked."""
     if parts[0].state.engines[name].golden is not None:
         return list(samples)
-    floors = {key: floor for part in parts for key, floor in part.note.floors.items()}
+    floors = {key: floor for part in parts for key, floor in part.claim.floors.items()}
     needed: set[tuple[str, str, int]] = set()
     for key, floor in floors.items():
         sent = wires.get((name, key), {})
@@ -392,10 +392,10 @@ def floor_cases(
     return [case.id for case in order[:asked]]
 
 
-def _state(parts: Sequence[Gathered]) -> RunState:
+def _state(parts: Sequence[ShardRun]) -> RunState:
     """Return what there is to say of the whole."""
     first = parts[0].state
-    stopped = [f"{part.note.shard}: {part.state.incomplete}" for part in parts if part.state.incomplete]
+    stopped = [f"{part.claim.shard}: {part.state.incomplete}" for part in parts if part.state.incomplete]
     merged = f"put together of {explain.count(len(parts), 'shard')}: {', '.join(part.run for part in parts)}"
     return RunState(
         engines={name: _record(name, parts) for name in first.engines},
@@ -410,16 +410,16 @@ def _state(parts: Sequence[Gathered]) -> RunState:
     )
 
 
-def _notes(parts: Sequence[Gathered]) -> list[str]:
+def _notes(parts: Sequence[ShardRun]) -> list[str]:
     """Return what the shards have to say: once what all of them say, of the rest who says it."""
     of_all = set.intersection(*(set(part.state.notes) for part in parts))
     return [
         *dict.fromkeys(note for note in parts[0].state.notes if note in of_all),
-        *(f"{part.note.shard}: {note}" for part in parts for note in part.state.notes if note not in of_all),
+        *(f"{part.claim.shard}: {note}" for part in parts for note in part.state.notes if note not in of_all),
     ]
 
 
-def _machines(parts: Sequence[Gathered]) -> list[str]:
+def _machines(parts: Sequence[ShardRun]) -> list[str]:
     """Say where an engine ran on machines of several kinds, which adds floating point otherwise."""
     sentences = []
     for name in parts[0].state.engines:
@@ -431,11 +431,11 @@ def _machines(parts: Sequence[Gathered]) -> list[str]:
     return sentences
 
 
-def _identity(part: Gathered, name: str) -> Identity:
+def _identity(part: ShardRun, name: str) -> Identity:
     return part.state.engines[name].identity
 
 
-def _record(name: str, parts: Sequence[Gathered]) -> EngineRecord:
+def _record(name: str, parts: Sequence[ShardRun]) -> EngineRecord:
     """Return what is known of one engine; what only some shards could not ask is left out case by case."""
     records = [part.state.engines[name] for part in parts]
     first = records[0]
@@ -445,7 +445,7 @@ def _record(name: str, parts: Sequence[Gathered]) -> EngineRecord:
     refused: dict[str, str] = {}
     unasked: dict[str, dict[str, str]] = {}
     for key in dict.fromkeys(key for record in records for key in (*record.left_out, *record.refused)):
-        holders = [(part, record) for part, record in zip(parts, records, strict=True) if key in part.note.own]
+        holders = [(part, record) for part, record in zip(parts, records, strict=True) if key in part.claim.own]
         whys = [record.left_out.get(key) or record.refused.get(key) for _, record in holders]
         if all(whys):
             refusals = [record.refused[key] for _, record in holders if key in record.refused]
@@ -454,7 +454,7 @@ def _record(name: str, parts: Sequence[Gathered]) -> EngineRecord:
             continue
         for (part, _), why in zip(holders, whys, strict=True):
             if why:
-                unasked.setdefault(key, {}).update(dict.fromkeys(part.note.own[key], why))
+                unasked.setdefault(key, {}).update(dict.fromkeys(part.claim.own[key], why))
     for record in records:
         for key, by_case in record.unasked.items():
             unasked.setdefault(key, {}).update(by_case)

@@ -21,7 +21,7 @@ from math import ceil
 
 from pytest_llmparity.core.errors import EngineError, LLMParityError
 from pytest_llmparity.core.sample import Failure, WireRequest
-from pytest_llmparity.core.turns import block_sizes, order
+from pytest_llmparity.core.visits import block_sizes, order
 from pytest_llmparity.run.timed.measure import (
     BOOT,
     Calibration,
@@ -88,10 +88,10 @@ async def load(schedule: Schedule, clients: Sequence[Client]) -> tuple[list[Reco
         target, client = schedule.targets[engine], clients[engine]
         start = sum(sizes[:number])
         asked = list(islice(cycle(target.requests), start, start + sizes[number]))
-        before = await look(client, target)
+        before = await ask_around(client, target)
         records += await block(client, target.name, number, asked, schedule.concurrency, deadline_s)
         if target.watch is not None:
-            after = await look(client, target)
+            after = await ask_around(client, target)
             watched.append(Watched(engine=target.name, block=number, before=before, after=after))
     return records, watched, len(records) < schedule.per_engine * len(schedule.targets)
 
@@ -104,7 +104,7 @@ async def warm_up(client: Client, target: Target, concurrency: int) -> None:
         await client.send(wire.method, wire.path, wire.body, most_bytes=wire.answer_bytes)
 
 
-async def look(client: Client, target: Target) -> Exchange | None:
+async def ask_around(client: Client, target: Target) -> Exchange | None:
     """Return the answer to what is asked around a block, ``None`` where nothing is, or none came."""
     if target.watch is None:
         return None

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from pytest_llmparity.core import turns
+from pytest_llmparity.core import visits
 from pytest_llmparity.core.errors import EngineDied, EngineError, LLMParityError, Unreachable
 from pytest_llmparity.core.prompts import Case, unseen
 from pytest_llmparity.core.recorded.playing import Purpose
@@ -56,21 +56,21 @@ def sittings(unit: Unit, names: Sequence[str], *, changes: int | None) -> list[S
     With ``changes`` engines are loaded in turn, the first of them first, and the engine in memory changes at most so
     often; without, all of them are measured in one sitting.
     """
-    n, blocks = unit.needs.timed, turns.most_blocks(unit.needs.timed, unit.concurrency)
+    n, blocks = unit.needs.timed, visits.most_blocks(unit.needs.timed, unit.concurrency)
     if changes is None:
         return [Sitting(names=tuple(names), span=range(n), blocks=blocks)]
-    visits = blocks if len(names) == 1 else min(blocks, turns.blocks_within(len(names), changes))
-    ends = [0, *accumulate(turns.block_sizes(n, visits))]
+    each_visited = blocks if len(names) == 1 else min(blocks, visits.blocks_within(len(names), changes))
+    ends = [0, *accumulate(visits.block_sizes(n, each_visited))]
     loads = Counter[int]()
     in_order = []
-    for engine, of_turn in turns.turns(len(names), visits):
-        span, each = range(ends[of_turn.start], ends[of_turn.stop]), blocks // visits
+    for engine, of_visit in visits.visits(len(names), each_visited):
+        span, each = range(ends[of_visit.start], ends[of_visit.stop]), blocks // each_visited
         in_order.append(
             Sitting(
                 names=(names[engine],),
                 span=span,
-                blocks=max(1, min(each * len(of_turn), len(span) // unit.concurrency)),
-                first=each * of_turn.start,
+                blocks=max(1, min(each * len(of_visit), len(span) // unit.concurrency)),
+                first=each * of_visit.start,
                 load=loads[engine],
             )
         )
@@ -189,7 +189,7 @@ class TimedPhase:
     ) -> list[Sample]:
         """Return the samples of a sitting; ``counts`` has how many of each engine there are so far."""
         loading = {(w.engine, w.block) for w in result.watched if met_load(there[w.engine], w)}
-        sizes = turns.block_sizes(len(sitting.span), sitting.blocks)
+        sizes = visits.block_sizes(len(sitting.span), sitting.blocks)
         samples = []
         for record in result.records:
             name, place = record.engine, sitting.span.start + sum(sizes[: record.block]) + record.index
@@ -296,7 +296,7 @@ def timed_of(store: Store, run: str, engine: str, unit: Unit) -> Timed:
 
 def span_of(store: Store, run: str, engine: str, key: str) -> Span | None:
     """Return which timed answers of an engine are those of a unit, ``None`` where nobody tried."""
-    return store.noted(run, timed_name(engine, key), Span)
+    return store.document(run, timed_name(engine, key), Span)
 
 
 def met_load(adapter: Adapter, watched: measure.Watched) -> bool:

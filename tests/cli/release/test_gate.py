@@ -20,7 +20,7 @@ from pytest_llmparity.core.identity.lock import Locked
 from pytest_llmparity.core.prompts.portion import Portion
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.core.verdict import Outcome
-from pytest_llmparity.run.golden.requests import LOCKED, engines_note
+from pytest_llmparity.run.golden.requests import LOCKED, engines_document
 from pytest_llmparity.run.ledger import RunState, read_state, write_state
 from pytest_llmparity.store.decisions import FILE_NAME
 from pytest_llmparity.store.runs import Store
@@ -87,7 +87,7 @@ def test_a_template_arguments_and_a_context_that_differ_are_named_and_nothing_el
     run = store_run(shell, [v for v in varied().record.verdicts if v.engine == "dev"])
     engines = {name: locked(place, *planted) for place, name in enumerate(("prod", "dev"))}
     with Store.open(shell.path / ".llmparity") as store:
-        store.put_document(run, LOCKED, engines_note(engines, ()))
+        store.put_document(run, LOCKED, engines_document(engines, ()))
 
     told = shell.run("gate", "--run", run, "--candidate", "dev", "--json", "d.json")
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.checks.latency.in_turn import Turns
+from pytest_llmparity.core.checks.latency.in_turn import Visits
 from pytest_llmparity.core.evidence import EngineEvidence
 from pytest_llmparity.core.sample import Failure, Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -131,18 +131,18 @@ def test_too_few_answers_of_engines_in_turn_are_said_to_be(make: Factory) -> Non
 
 
 def test_a_plan_for_many_engines_says_how_often_each_is_loaded() -> None:
-    turns = Turns(engines=4, n=128, concurrency=4, changes=30)
+    turns = Visits(engines=4, n=128, concurrency=4, changes=30)
 
     assert (turns.blocks, turns.problem()) == (10, None)
     assert turns.settles("e2e_p50", 1.25).startswith("with 30 changes of the engine in memory an engine as fast as ")
-    never = Turns(engines=2, n=4000, concurrency=4, changes=4).settles("e2e_p50", 1.001)
+    never = Visits(engines=2, n=4000, concurrency=4, changes=4).settles("e2e_p50", 1.001)
     assert never.endswith("16 changes, the most there are, would not settle 3 % either: widen the limit")
 
 
 def test_a_plan_promises_no_more_changes_than_are_made() -> None:
-    many = Turns(engines=2, n=512, concurrency=4, changes=40)
+    many = Visits(engines=2, n=512, concurrency=4, changes=40)
     line = many.settles("e2e_p50", 1.25)
 
     assert ";" not in line, "nothing more can be had"
     assert line.startswith("with 16 changes of the engine in memory ")
-    assert line == Turns(engines=2, n=512, concurrency=4, changes=16).settles("e2e_p50", 1.25)
+    assert line == Visits(engines=2, n=512, concurrency=4, changes=16).settles("e2e_p50", 1.25)

@@ -37,9 +37,9 @@ def test_what_was_gathered_is_for_its_phase_and_its_repeat() -> None:
     first, second = exchanged(repeat=0), exchanged(repeat=1)
     answers = Answers([first, second])
 
-    assert answers.gathered(Purpose(phase=Phase.MAIN, concurrency=4, repeat=1), ASKED) == [second]
-    assert answers.gathered(Purpose(phase=Phase.MAIN, concurrency=4, repeat=2), ASKED) == []
-    assert answers.gathered(Purpose(phase=Phase.COLD, concurrency=4), ASKED) == []
+    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=4, repeat=1), ASKED) == [second]
+    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=4, repeat=2), ASKED) == []
+    assert answers.asked_as(Purpose(phase=Phase.COLD, concurrency=4), ASKED) == []
     assert answers.timed(ASKED, concurrency=4, cached=False) == []
 
 
@@ -47,8 +47,8 @@ def test_what_was_asked_at_two_concurrencies_is_that_of_the_one_that_is_asked() 
     four, one = exchanged(), exchanged(concurrency=1)
     answers = Answers([four, one])
 
-    assert answers.gathered(Purpose(phase=Phase.MAIN, concurrency=1), ASKED) == [one]
-    assert answers.gathered(Purpose(phase=Phase.MAIN, concurrency=2), ASKED) == [four, one]
+    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=1), ASKED) == [one]
+    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=2), ASKED) == [four, one]
 
 
 def test_what_was_timed_is_for_its_concurrency_and_its_cache() -> None:
@@ -58,4 +58,4 @@ def test_what_was_timed_is_for_its_concurrency_and_its_cache() -> None:
     assert answers.timed(ASKED, concurrency=4, cached=False) == [timed]
     assert answers.timed(ASKED, concurrency=4, cached=True) == [cached]
     assert answers.timed(ASKED, concurrency=1, cached=False) == []
-    assert answers.gathered(Purpose(phase=Phase.MAIN, concurrency=4), ASKED) == []
+    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=4), ASKED) == []

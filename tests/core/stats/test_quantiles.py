@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.stats.quantiles import (
     RatioResult,
     ShareResult,
-    TurnsResult,
+    VisitsResult,
     describe,
     late_together,
     min_requests,
@@ -24,7 +24,7 @@ from pytest_llmparity.core.stats.quantiles import (
     spread_settled,
     together_in_blocks,
 )
-from pytest_llmparity.core.turns import requests_of_loads
+from pytest_llmparity.core.visits import requests_of_loads
 
 
 @pytest.mark.parametrize(("quantile", "needed"), [(0.5, 5), (0.9, 29), (0.95, 59), (0.99, 299)])
@@ -241,7 +241,7 @@ def test_ratio_size_at_the_limit() -> None:
     assert passed / 120 <= 0.05 + 0.015 + 3 * math.sqrt(0.05 * 0.95 / 120)
 
 
-def in_turn(a: list[list[float]], b: list[list[float]], *, quantile: float = 0.5, limit: float = 1.25) -> TurnsResult:
+def in_turn(a: list[list[float]], b: list[list[float]], *, quantile: float = 0.5, limit: float = 1.25) -> VisitsResult:
     """Return what is said of two engines by the latencies of each of their loads."""
     ours, theirs = ([value for load in loads for value in load] for loads in (a, b))
     our_loads, their_loads = ([place for place, load in enumerate(loads) for _ in load] for loads in (a, b))
@@ -302,7 +302,7 @@ def test_bounds_and_p_values_of_engines_in_turn_agree(a: list[list[float]], b: l
 
 def drawn_in_turn(
     rng: np.random.Generator, spreads: tuple[float, float], ratio: float, changes: int, quantile: float
-) -> TurnsResult:
+) -> VisitsResult:
     """128 requests of each engine whose loads differ by ``spreads``, requests of one load by 0.2."""
     sides = [
         [list(rng.lognormal(rng.normal(math.log(of), spread), 0.2, count)) for count in counts]
@@ -337,7 +337,7 @@ def test_a_plan_tells_the_power_of_engines_in_turn(changes: int) -> None:
     spread = spread_settled(loads, math.log(1.25), alpha=0.05)
     rng = np.random.default_rng(11)
 
-    def equal() -> TurnsResult:
+    def equal() -> VisitsResult:
         drawn = [[[float(np.exp(rng.normal(0, spread)))] * (count // 100) for count in side] for side in loads]
         return in_turn(*drawn)
 

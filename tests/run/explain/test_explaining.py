@@ -632,7 +632,7 @@ def test_that_an_engine_does_not_tell_how_it_renders_is_said_and_nothing_asked(p
 
     assert verdict.details[0] == "how b renders c0 is not known (llama.cpp and vLLM tell it)"
     assert session._judging is not None
-    assert session.store().document(session._judging.run, SPENT) is None
+    assert session.store().raw_document(session._judging.run, SPENT) is None
 
 
 @pytest.mark.parametrize(("left", "asked"), [(None, 2), (2, 2), (1, 0)])
@@ -655,7 +655,7 @@ def test_renderings_that_are_shown_count_among_the_requests_of_the_run(
     (verdict,) = session.settle("t", session.parity_run("t", reproduce=""))
 
     assert session._judging is not None
-    assert (session.store().document(session._judging.run, SPENT) or {}).get("requests", 0) == asked
+    assert (session.store().raw_document(session._judging.run, SPENT) or {}).get("requests", 0) == asked
     assert any("rendered prompts of c0 part" in line for line in verdict.details) == bool(asked)
 
 

@@ -28,7 +28,7 @@ class OfFile(Search):
     def _of(self, answers: Any) -> Any:
         return answers
 
-    def _note(self, *_: Any, **__: Any) -> None:
+    def _write_down(self, *_: Any, **__: Any) -> None:
         return None
 
 

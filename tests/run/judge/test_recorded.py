@@ -20,9 +20,9 @@ def test_what_a_policy_decided_is_forgotten_and_nothing_else(tmp_path: Path) -> 
 
         forget_decisions(store, run)
 
-        assert store.document(run, DECISIONS) == {}
-        assert store.document(run, REPORTED) == {"verdicts": []}
-        assert store.document(other, DECISIONS) == {"policy": "release.toml", "decisions": [{"outcome": "SHIP"}]}
+        assert store.raw_document(run, DECISIONS) == {}
+        assert store.raw_document(run, REPORTED) == {"verdicts": []}
+        assert store.raw_document(other, DECISIONS) == {"policy": "release.toml", "decisions": [{"outcome": "SHIP"}]}
 
 
 def test_a_run_about_which_nothing_was_decided_gets_no_document(tmp_path: Path) -> None:
@@ -31,4 +31,4 @@ def test_a_run_about_which_nothing_was_decided_gets_no_document(tmp_path: Path) 
 
         forget_decisions(store, run)
 
-        assert store.document(run, DECISIONS) is None
+        assert store.raw_document(run, DECISIONS) is None

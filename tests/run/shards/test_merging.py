@@ -22,7 +22,7 @@ from pytest_llmparity.run.judge.recorded import stored
 from pytest_llmparity.run.ledger import RunState, read_state, write_state
 from pytest_llmparity.run.recording.writing import recordings
 from pytest_llmparity.run.session import Session
-from pytest_llmparity.run.shards.dealing import SHARD, Note
+from pytest_llmparity.run.shards.dealing import SHARD, ShardDocument
 from pytest_llmparity.run.shards.merging import merge
 from pytest_llmparity.store.runs import Store
 
@@ -188,7 +188,7 @@ def made(
 ) -> str:
     """Put a shard that gathered nothing into a store."""
     begun = store.begin(plan_hash=f"{index}", session=f"{index} {len(store.runs())}", version=version, resume="fresh")
-    note = Note(index=index, of=of, plan=plan, own=own or {}, floors={})
+    note = ShardDocument(index=index, of=of, plan=plan, own=own or {}, floors={})
     store.put_document(begun.id, SHARD, to_json(note))
     write_state(store, begun.id, RunState(shard=str(note.shard), **state))
     return begun.id
@@ -223,7 +223,7 @@ def test_what_is_no_shard_is_named(tmp_path: Path) -> None:
     with Store.open(tmp_path / "own") as store:
         whole = store.begin(plan_hash="p", session="s", version="1").id
         cut = store.begin(plan_hash="q", session="t", version="1").id
-        store.put_document(cut, SHARD, to_json(Note(index=1, of=2, plan="p", own={}, floors={})))
+        store.put_document(cut, SHARD, to_json(ShardDocument(index=1, of=2, plan="p", own={}, floors={})))
         damaged = store.begin(plan_hash="r", session="u", version="1").id
         store.put_document(damaged, SHARD, {"index": "1", "of": [2]})
 
@@ -241,14 +241,14 @@ def test_the_newest_shards_of_a_store_count(tmp_path: Path) -> None:
     with Store.open(tmp_path / "other" / ".llmparity") as other:
         made(other, 1, 2, plan="of yesterday")
         cut = other.begin(plan_hash="1", session="cut off", version="1", resume="fresh").id
-        other.put_document(cut, SHARD, to_json(Note(index=1, of=2, plan="p", own={}, floors={})))
+        other.put_document(cut, SHARD, to_json(ShardDocument(index=1, of=2, plan="p", own={}, floors={})))
         made(other, 1, 2)
         made(other, 2, 2)
         made(other, 1, 2, notes=("again",))
     with Store.open(tmp_path / "own") as store:
         run = merge(store, ["other"], cwd=tmp_path)
 
-        assert any("again" in note for note in (store.document(run, "gathered") or {})["notes"])
+        assert any("again" in note for note in (store.raw_document(run, "gathered") or {})["notes"])
 
 
 def test_the_store_of_a_stranger_writes_nothing_but_answers(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.checks.latency.in_turn import Turns
+from pytest_llmparity.core.checks.latency.in_turn import Visits
 from pytest_llmparity.core.evidence import Needs
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.core.turns import changes_for
+from pytest_llmparity.core.visits import changes_for
 from pytest_llmparity.run.plan import Unit
 from pytest_llmparity.run.timed.phase import sittings
 
@@ -21,7 +21,7 @@ from pytest_llmparity.run.timed.phase import sittings
     changes=st.integers(1, 100),
 )
 def test_the_engine_in_memory_changes_as_often_as_planned(engines: int, n: int, concurrency: int, changes: int) -> None:
-    planned = Turns(engines=engines, n=n, concurrency=concurrency, changes=changes)
+    planned = Visits(engines=engines, n=n, concurrency=concurrency, changes=changes)
     unit = Unit(
         prompts=PromptSet(name="set", cases=()),
         sampling=Sampling(),

@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
-from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, of_groups, turns
+from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, groups_counted, of_groups
 from pytest_llmparity.core.checks.drift import ladders
 from pytest_llmparity.core.checks.drift.floor import unrecorded
 from pytest_llmparity.core.checks.drift.unchanged import own_shift
@@ -150,7 +150,7 @@ class LogprobsCheck(BaseCheck):
             return _beside_floor(judgement, design.shift(shifts, margin=max(margin, floor or 0.0)), floor, evidence)
 
         judgement = held(shifts)
-        had_turn = turns(judgement, pairing.groups_asked, evidence.prompts.groups)
+        had_turn = groups_counted(judgement, pairing.groups_asked, evidence.prompts.groups)
         lines = _lines(shifts, missing)
         if judgement.estimate is not None and (about := ladders.about(evidence, judgement.estimate)):
             lines.insert(0, about)

@@ -10,7 +10,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.base import BaseCheck, sampled
-from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Fixed, Forks, turns
+from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Fixed, Forks, groups_counted
 from pytest_llmparity.core.checks.drift.compared import (
     Comparison,
     Ties,
@@ -330,7 +330,7 @@ class TextCheck(BaseCheck):
             if shifted := line_of(shown, evidence):
                 details.append(shifted)
                 verdict = dataclasses.replace(verdict, shape=shape_of((ours, theirs) for _, ours, theirs in shown))
-        remarks = turns(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
+        remarks = groups_counted(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
         if not verdict.tag:
             remarks = (*remarks, *unrecorded(evidence.engines[evidence.baseline], own))
         if comparison.ties is not None and comparison.ties.ignored:

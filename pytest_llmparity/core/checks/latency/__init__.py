@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 from pytest_llmparity.core.checks.arguments import REQUESTS
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import Fixed, judgement_of
-from pytest_llmparity.core.checks.latency.in_turn import Turns, of_loads
+from pytest_llmparity.core.checks.latency.in_turn import Visits, of_loads
 from pytest_llmparity.core.checks.latency.unbounded import Side, unbounded
 from pytest_llmparity.core.checks.missing import Missing, describe, rested
 from pytest_llmparity.core.errors import DesignError
@@ -22,7 +22,7 @@ from pytest_llmparity.core.sample import Phase, Sample, Timing
 from pytest_llmparity.core.stats import quantiles
 from pytest_llmparity.core.stats.quantiles import (
     RatioResult,
-    TurnsResult,
+    VisitsResult,
     min_requests,
     quantile_ratio,
     ratio_in_turn,
@@ -177,8 +177,8 @@ class LatencyCheck(BaseCheck):
             if budget.relative and budget.limit > 1.0
         ]
 
-    def _in_turn(self, engines: int, changes: int, concurrency: int) -> Turns:
-        return Turns(engines=engines, n=self.n, concurrency=concurrency, changes=changes)
+    def _in_turn(self, engines: int, changes: int, concurrency: int) -> Visits:
+        return Visits(engines=engines, n=self.n, concurrency=concurrency, changes=changes)
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return a verdict per budget and engine (absolute) or candidate (relative); of ``success_rate`` per engine."""
@@ -246,7 +246,7 @@ class LatencyCheck(BaseCheck):
         in_turn = any(of_side is not None for of_side in loads)
         our_parts, their_parts = loads[0] or our_blocks, loads[1] or their_blocks
         remarks: list[str] = []
-        result: RatioResult | TurnsResult
+        result: RatioResult | VisitsResult
         if in_turn:
             result = ratio_in_turn(
                 ours,

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_llmparity.core import turns
-from pytest_llmparity.core.stats.quantiles import SETTLED, TurnsResult, spread_settled
+from pytest_llmparity.core import visits
+from pytest_llmparity.core.stats.quantiles import SETTLED, VisitsResult, spread_settled
 from pytest_llmparity.core.words import explain
 
 STEADY: Final = 0.03
@@ -21,7 +21,7 @@ _RUNS: Final = f"{10 * SETTLED:.0f} of 10 runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turns:
+class Visits:
     """How so many ``engines`` take turns: ``n`` timed requests of each, ``concurrency`` of them under way.
 
     The engine in memory changes at most ``changes`` times.
@@ -35,22 +35,22 @@ class Turns:
     @property
     def blocks(self) -> int:
         """Blocks per engine, as the timed phase makes them."""
-        return min(turns.blocks_within(self.engines, self.changes), turns.most_blocks(self.n, self.concurrency))
+        return min(visits.blocks_within(self.engines, self.changes), visits.most_blocks(self.n, self.concurrency))
 
     def problem(self) -> str | None:
         """Say why nothing relative can be settled, ``None`` where something can."""
-        least = turns.changes_for(self.engines, turns.LEAST_BLOCKS)
+        least = visits.changes_for(self.engines, visits.LEAST_BLOCKS)
         if self.changes < least:
             return (
                 "engines that are in memory one at a time have to be loaded twice each for a ratio of their latencies, "
                 f"which takes {least} changes of the engine in memory, and timed_changes is {self.changes}; set "
                 f'timed_changes = {least} or more, or give an absolute limit such as check.latency(ttft_p50="1s")'
             )
-        if self.blocks < turns.LEAST_BLOCKS:
+        if self.blocks < visits.LEAST_BLOCKS:
             return (
                 f"{self.n} timed requests per engine cannot keep concurrency={self.concurrency} busy in "
-                f"{turns.LEAST_BLOCKS} blocks, which engines that are in memory one at a time take; give "
-                f"n={turns.LEAST_BLOCKS * self.concurrency} or more, or a lower concurrency"
+                f"{visits.LEAST_BLOCKS} blocks, which engines that are in memory one at a time take; give "
+                f"n={visits.LEAST_BLOCKS * self.concurrency} or more, or a lower concurrency"
             )
         return None
 
@@ -59,11 +59,11 @@ class Turns:
 
         ``name`` is that of the quantile.
         """
-        most = turns.most_blocks(self.n, self.concurrency)
+        most = visits.most_blocks(self.n, self.concurrency)
         spread = self._spread(self.blocks, limit)
         most_apart = explain.percent(round(spread, 3))
         where = f"in {_RUNS} where {name} differs by up to {most_apart} from one load of an engine to its next"
-        changes = explain.count(turns.changes_for(self.engines, self.blocks), "change")
+        changes = explain.count(visits.changes_for(self.engines, self.blocks), "change")
         if spread >= STEADY:
             twice = min(2 * self.blocks, most)
             more = f"with {self._setting(twice)} also by up to {explain.percent(round(self._spread(twice, limit), 3))}"
@@ -73,10 +73,10 @@ class Turns:
         steady = explain.percent(STEADY)
         if enough is not None:
             remedy = f"{self._setting(enough)} would settle {steady}"
-        elif most < turns.MOST_BLOCKS:
+        elif most < visits.MOST_BLOCKS:
             remedy = f"no number of changes settles {steady} with n={self.n}: raise n, or widen the limit"
         else:
-            most_changes = explain.count(turns.changes_for(self.engines, most), "change")
+            most_changes = explain.count(visits.changes_for(self.engines, most), "change")
             remedy = f"{most_changes}, the most there are, would not settle {steady} either: widen the limit"
         return f"with {changes} of the engine in memory it is settled {where}; {remedy}"
 
@@ -84,11 +84,11 @@ class Turns:
         return _spread(self.engines, blocks, self.n, abs(math.log(limit)), alpha=0.05)
 
     def _setting(self, blocks: int) -> str:
-        return f"timed_changes = {turns.changes_for(self.engines, blocks)}"
+        return f"timed_changes = {visits.changes_for(self.engines, blocks)}"
 
 
 def of_loads(
-    result: TurnsResult, *, names: Sequence[str], limit: float, engines: int, n: int, concurrency: int, alpha: float
+    result: VisitsResult, *, names: Sequence[str], limit: float, engines: int, n: int, concurrency: int, alpha: float
 ) -> list[str]:
     """Return how many loads a ratio rests on and how they differed; where it is open, what would settle one like it.
 
@@ -101,14 +101,14 @@ def of_loads(
     if result.upper < limit or result.lower > limit or result.estimate == limit:
         return [of]
     distance = abs(math.log(limit / result.estimate))
-    most = turns.most_blocks(n, concurrency)
-    for blocks in range(turns.LEAST_BLOCKS, most + 1):
+    most = visits.most_blocks(n, concurrency)
+    for blocks in range(visits.LEAST_BLOCKS, most + 1):
         if _spread(engines, blocks, n, distance, alpha=alpha) >= result.spread:
-            changes = turns.changes_for(engines, blocks)
+            changes = visits.changes_for(engines, blocks)
             return [f"{of}: timed_changes = {changes} settles a ratio like this in {_RUNS}"]
-    if most < turns.MOST_BLOCKS:
+    if most < visits.MOST_BLOCKS:
         return [f"{of}: no number of changes settles a ratio this close to the limit with n={n}: raise n"]
-    most_changes = explain.count(turns.changes_for(engines, most), "change")
+    most_changes = explain.count(visits.changes_for(engines, most), "change")
     return [
         f"{of}: {most_changes} of the engine in memory, the most there are, settle no ratio this close to the limit"
     ]
@@ -116,5 +116,5 @@ def of_loads(
 
 def _spread(engines: int, blocks: int, n: int, distance: float, *, alpha: float) -> float:
     """Return by how much loads may differ, of the two engines that are loaded most and least often."""
-    loads = sorted(turns.requests_of_loads(engines, blocks, n), key=len)
+    loads = sorted(visits.requests_of_loads(engines, blocks, n), key=len)
     return spread_settled([loads[0], loads[-1]], distance, alpha=alpha)

@@ -13,7 +13,7 @@ from pytest_llmparity.core.errors import PromptSetError
 from pytest_llmparity.core.prompts.reading import prompts_of
 from pytest_llmparity.core.words import explain
 
-Row: TypeAlias = dict[str, Any]
+PromptRow: TypeAlias = dict[str, Any]
 MAX_ID: Final = 200
 
 
@@ -21,12 +21,12 @@ MAX_ID: Final = 200
 class Imported:
     """Rows, and what could not be said in them: ``lost`` counts by what it is, ``left_out`` names rows and why."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[PromptRow] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     _ids: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: PromptRow) -> None:
         """Add a row, or leave it out where it cannot be a case; an id that is taken, or is none, becomes its own."""
         name = row.get("id") or len(self.rows) + 1
         row["id"] = self._own(str(name))
@@ -95,14 +95,14 @@ def listed(value: object) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
-def messages(turns: object, imported: Imported | None = None) -> list[Row] | None:
+def messages(turns: object, imported: Imported | None = None) -> list[PromptRow] | None:
     """Return turns in OpenAI's shape, also those of ShareGPT (``from``, ``value``); ``None`` where they are none.
 
     What else a turn has (``reasoning_content``, ``cache_control``, …) is counted in ``imported`` as lost.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         return None
-    shaped: list[Row] = []
+    shaped: list[PromptRow] = []
     for turn in turns:
         if not isinstance(turn, Mapping):
             return None
@@ -122,7 +122,7 @@ def messages(turns: object, imported: Imported | None = None) -> list[Row] | Non
 _OF_A_TURN: Final = ("name", "tool_calls", "tool_call_id")
 
 
-def user(text: str) -> list[Row]:
+def user(text: str) -> list[PromptRow]:
     """Return a conversation of one question."""
     return [{"role": "user", "content": text}]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pytest_llmparity.core.errors import PromptSetError
 from pytest_llmparity.core.prompts import NO_TOOL
 from pytest_llmparity.core.prompts.entries import NEWER_LIMIT, SamplingEntry
-from pytest_llmparity.core.prompts.foreign import Fields, Imported, Row, listed, messages, objects, user
+from pytest_llmparity.core.prompts.foreign import Fields, Imported, PromptRow, listed, messages, objects, user
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.problems import nearest
 
@@ -34,7 +34,7 @@ def openai_batch(text: str, source: str) -> Imported:
         if not isinstance(body, Mapping):
             imported.leave(name, "it has no body")
             continue
-        row: Row = {"id": name}
+        row: PromptRow = {"id": name}
         if isinstance(body.get("prompt"), str):
             row["prompt"] = body["prompt"]
         elif (turns := messages(body.get("messages"), imported)) is not None:
@@ -86,7 +86,7 @@ def bfcl(text: str, source: str, answers: str = "") -> Imported:
         if shaped is None or not functions or not all(isinstance(function, Mapping) for function in functions):
             imported.leave(name, "it has no question or no function")
             continue
-        case: Row = {
+        case: PromptRow = {
             "id": name,
             "tags": [re.sub(r"_\d.*\Z", "", name)],
             "messages": shaped,
@@ -109,7 +109,7 @@ def bfcl(text: str, source: str, answers: str = "") -> Imported:
     return imported
 
 
-def _tool(function: Mapping[str, Any]) -> Row:
+def _tool(function: Mapping[str, Any]) -> PromptRow:
     kept = {key: function[key] for key in ("description",) if key in function}
     parameters = _schema(function.get("parameters") or {"type": "object", "properties": {}})
     return {"type": "function", "function": {"name": _name(function.get("name")), **kept, "parameters": parameters}}
@@ -221,7 +221,7 @@ def data_set(text: str, source: str, fields: Fields) -> Imported:
         if len(turns) > 1 and turns[-1]["role"] == "assistant":
             imported.lost["the assistant's last turn"] += 1
             turns = turns[:-1]
-        case: Row = {"id": name, "messages": turns}
+        case: PromptRow = {"id": name, "messages": turns}
         if at["prompt"] == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
             turns[0]["content"] += f"\n\n{row['input']}"
             at["input"] = "input"

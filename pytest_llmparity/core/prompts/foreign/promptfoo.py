@@ -11,7 +11,7 @@ import yaml
 
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.errors import PromptSetError
-from pytest_llmparity.core.prompts.foreign import Imported, Row, listed, messages, user
+from pytest_llmparity.core.prompts.foreign import Imported, PromptRow, listed, messages, user
 
 _FILE: Final = "file://"
 _FIELD: Final = re.compile(r"\{\{-?\s*(?P<name>[A-Za-z_][\w.]*)\s*-?\}\}")
@@ -88,7 +88,7 @@ def _test(
         if problem:
             imported.leave(own, problem)
             continue
-        row: Row = {"id": own, "messages": turns}
+        row: PromptRow = {"id": own, "messages": turns}
         row |= {"group": name} if len(prompts) > 1 else {}
         imported.add(row | ({"expect": dict(expect)} if expect else {}))
 
@@ -120,7 +120,7 @@ def _value(value: object, beside: Callable[[str], str]) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)[: _LONGEST + 1]
 
 
-def _turns(prompt: str, values: Mapping[str, str], imported: Imported) -> tuple[list[Row], str]:
+def _turns(prompt: str, values: Mapping[str, str], imported: Imported) -> tuple[list[PromptRow], str]:
     """Return a prompt as messages, variables filled in, or why it cannot be: a chat written as data, or text."""
     missing = [match["name"] for match in _FIELD.finditer(prompt) if match["name"] not in values]
     if missing:
@@ -177,8 +177,8 @@ def _typed(value: Any) -> Any:
     return parsed.value if parsed is not None and parsed.error is None else value
 
 
-def _expect(assertions: Sequence[object], imported: Imported) -> Row:
-    expect: Row = {}
+def _expect(assertions: Sequence[object], imported: Imported) -> PromptRow:
+    expect: PromptRow = {}
     for assertion in assertions:
         kind = str(assertion.get("type")) if isinstance(assertion, Mapping) else "?"
         value = assertion.get("value") if isinstance(assertion, Mapping) else None

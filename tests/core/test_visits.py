@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.turns import (
+from pytest_llmparity.core.visits import (
     LEAST_BLOCKS,
     block_sizes,
     blocks_within,
     changes_for,
     order,
     requests_of_loads,
-    turns,
+    visits,
 )
 
 
@@ -39,7 +39,7 @@ def test_blocks_differ_by_one_at_most(total: int, blocks: int, sizes: Sequence[i
 
 
 def test_an_engine_stays_for_blocks_that_follow_one_another() -> None:
-    shown = " ".join(f"{'AB'[engine]}{''.join(map(str, blocks))}" for engine, blocks in turns(2, 4))
+    shown = " ".join(f"{'AB'[engine]}{''.join(map(str, blocks))}" for engine, blocks in visits(2, 4))
 
     assert shown == "A0 B01 A12 B23 A3"
     assert requests_of_loads(2, 4, 128) == [[32, 64, 32], [64, 64]]
@@ -47,7 +47,7 @@ def test_an_engine_stays_for_blocks_that_follow_one_another() -> None:
 
 @given(engines=st.integers(1, 5), blocks=st.integers(1, 20), more=st.integers(0, 40))
 def test_every_block_of_every_engine_has_its_turn(engines: int, blocks: int, more: int) -> None:
-    visited = [(engine, block) for engine, of_turn in turns(engines, blocks) for block in of_turn]
+    visited = [(engine, block) for engine, of_visit in visits(engines, blocks) for block in of_visit]
 
     assert visited == order(engines, blocks)
     assert changes_for(engines, blocks) == blocks * (engines - 1)

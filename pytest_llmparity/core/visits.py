@@ -1,4 +1,4 @@
-"""Whose turn it is in a timed phase: blocks in the order A B B A, and how often each engine is loaded for them."""
+"""Which engine is visited when in a timed phase: blocks in the order A B B A, and how often each is loaded for them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def order(engines: int, blocks: int) -> list[tuple[int, int]]:
     >>> order(2, 2)
     [(0, 0), (1, 0), (1, 1), (0, 1)]
     """
-    turns = [range(engines) if block % 2 == 0 else reversed(range(engines)) for block in range(blocks)]
-    return [(engine, block) for block, turn in enumerate(turns) for engine in turn]
+    orders = [range(engines) if block % 2 == 0 else reversed(range(engines)) for block in range(blocks)]
+    return [(engine, block) for block, in_order in enumerate(orders) for engine in in_order]
 
 
 def block_sizes(per_engine: int, blocks: int) -> list[int]:
@@ -41,15 +41,15 @@ def most_blocks(per_engine: int, concurrency: int) -> int:
     return max(1, min(MOST_BLOCKS, per_engine // concurrency))
 
 
-def turns(engines: int, blocks: int) -> list[tuple[int, range]]:
-    """Return (engine index, its blocks) of every turn: an engine stays for blocks that follow one another.
+def visits(engines: int, blocks: int) -> list[tuple[int, range]]:
+    """Return (engine index, its blocks) of every visit: an engine stays for blocks that follow one another.
 
-    >>> turns(2, 2)
+    >>> visits(2, 2)
     [(0, range(0, 1)), (1, range(0, 2)), (0, range(1, 2))]
     """
-    by_turn = groupby(order(engines, blocks), key=lambda place: place[0])
-    numbers = [(engine, [block for _, block in places]) for engine, places in by_turn]
-    return [(engine, range(of_turn[0], of_turn[-1] + 1)) for engine, of_turn in numbers]
+    by_visit = groupby(order(engines, blocks), key=lambda place: place[0])
+    numbers = [(engine, [block for _, block in places]) for engine, places in by_visit]
+    return [(engine, range(of_visit[0], of_visit[-1] + 1)) for engine, of_visit in numbers]
 
 
 def blocks_within(engines: int, changes: int) -> int:
@@ -67,7 +67,7 @@ def changes_for(engines: int, blocks: int) -> int:
     >>> changes_for(2, 4), changes_for(3, LEAST_BLOCKS)
     (4, 6)
     """
-    return len(turns(engines, blocks)) - 1
+    return len(visits(engines, blocks)) - 1
 
 
 def requests_of_loads(engines: int, blocks: int, per_engine: int) -> list[list[int]]:
@@ -78,6 +78,6 @@ def requests_of_loads(engines: int, blocks: int, per_engine: int) -> list[list[i
     """
     sizes: Sequence[int] = block_sizes(per_engine, blocks)
     loads: list[list[int]] = [[] for _ in range(engines)]
-    for engine, of_turn in turns(engines, blocks):
-        loads[engine].append(sum(sizes[block] for block in of_turn))
+    for engine, of_visit in visits(engines, blocks):
+        loads[engine].append(sum(sizes[block] for block in of_visit))
     return loads
