@@ -94,7 +94,7 @@ podman_ready() {
   podman_starts >>"$cache/podman-install.log" 2>&1
 }
 
-# podman_starts : start `true` in a container, in a store of its own, as tests/real_podman.py starts engines.
+# podman_starts : start `true` in a container, in a store of its own, as tests/real_runtimes.py starts engines.
 podman_starts() {
   local store file
   store="$(mktemp -d /tmp/lp-podman-XXXXXX)" || return 1

@@ -2,8 +2,8 @@
 
     python -m benchmarks.containers [--starts 10] [--kills 5]
 
-The real llama-server (or xllamacpp) of tests/real_podman.py with the tiny model, as root, in a podman store of its own
-(`vfs`: every container copies its image). A start is from asking for the engine to its identity, warm-up included,
+The real llama-server (or xllamacpp) of tests/real_runtimes.py with the tiny model, as root, in a podman store of its
+own (`vfs`: every container copies its image). A start is from asking for the engine to its identity, warm-up included,
 container and process in turn. A kill is of a whole pytest with one engine in a container that was up: seconds until no
 container, no conmon and no process of that run is there.
 """
@@ -28,7 +28,7 @@ import psutil
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.real_podman import IMAGE, RUN, Podman, llama_server
+from tests.real_runtimes import IMAGE, RUN, Podman, llama_server
 
 MODEL: Final = Path(__file__).resolve().parent.parent / "fixtures/models/tiny/tiny-F16.gguf"
 STAYS: Final = """

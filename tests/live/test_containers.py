@@ -1,4 +1,4 @@
-"""Real containers: llama.cpp in podman, judged, locked, killed, and removed whatever happens."""
+"""Real containers: llama.cpp in podman and in Docker, judged, locked, killed, and removed whatever happens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.started import launching
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.real_podman import IMAGE, RUN, Podman, real_podman
+from tests.real_runtimes import IMAGE, RUN, RealRuntime, real_runtime
 
 if TYPE_CHECKING:
     from tests.live.conftest import LiveRun
@@ -40,12 +40,12 @@ from pytest_llmparity import check
 def test_in_nats(): ...
 """
 
-__all__ = ["real_podman"]
+__all__ = ["real_runtime"]
 
 
 @pytest.fixture(scope="module")
-def config(real_podman: Podman, models: Path, gguf: Callable[..., str]) -> str:
-    return real_podman.table("c16", models / "tiny-F16.gguf") + gguf("q4", "Q4_0")
+def config(real_runtime: RealRuntime, models: Path, gguf: Callable[..., str]) -> str:
+    return real_runtime.table("c16", models / "tiny-F16.gguf") + gguf("q4", "Q4_0")
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +58,16 @@ def run(
     run.close()
 
 
-def test_4_bits_in_a_process_are_no_16_bits_in_a_container(run: LiveRun, real_podman: Podman) -> None:
+def test_4_bits_in_a_process_are_no_16_bits_in_a_container(run: LiveRun, real_runtime: RealRuntime) -> None:
     verdict = run.verdicts()["test_in_nats", "logprobs", "q4"]
 
     assert verdict["outcome"] == "FAIL", verdict
     assert verdict["estimate"] > 0.15
 
 
-def test_a_container_is_labelled_and_listens_on_loopback_alone(run: LiveRun, real_podman: Podman) -> None:
-    (name,) = real_podman("ps", "--filter", "label=pytest-llmparity.engine=c16", "--format", "{{.Names}}").split()
-    pid = int(real_podman("inspect", "--format", "{{.State.Pid}}", name))
+def test_a_container_is_labelled_and_listens_on_loopback_alone(run: LiveRun, real_runtime: RealRuntime) -> None:
+    (name,) = real_runtime("ps", "--filter", "label=pytest-llmparity.engine=c16", "--format", "{{.Names}}").split()
+    pid = int(real_runtime("inspect", "--format", "{{.State.Pid}}", name))
 
     listens = [address.laddr.ip for address in psutil.Process(pid).net_connections("tcp") if address.status == "LISTEN"]
 
@@ -76,31 +76,31 @@ def test_a_container_is_labelled_and_listens_on_loopback_alone(run: LiveRun, rea
 
 
 def test_kill_9_of_pytest_leaves_no_container_but_those_of_others(
-    run: LiveRun, real_podman: Podman, models: Path
+    run: LiveRun, real_runtime: RealRuntime, models: Path
 ) -> None:
-    with somebody_elses(real_podman, models):
-        before = real_podman.containers()
+    with somebody_elses(real_runtime, models):
+        before = real_runtime.containers()
 
         run.process.kill()
         run.process.wait()
-        took = until(lambda: real_podman.containers() == ["somebody-elses"])
+        took = until(lambda: real_runtime.containers() == ["somebody-elses"])
 
         assert len(before) == 2
         assert took < GONE_S
 
 
 def test_an_image_imported_anew_under_its_tag_is_not_the_one_in_the_lock(
-    real_podman: Podman, models: Path, tmp_path: Path, lock: Callable[..., subprocess.CompletedProcess[str]]
+    real_runtime: RealRuntime, models: Path, tmp_path: Path, lock: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     image = "localhost/llmparity-anew:test"
-    real_podman.load(image)
-    (tmp_path / "llmparity.toml").write_text(real_podman.table("c16", models / "tiny-F16.gguf", image=image))
+    real_runtime.load(image)
+    (tmp_path / "llmparity.toml").write_text(real_runtime.table("c16", models / "tiny-F16.gguf", image=image))
     (tmp_path / "test_anew.py").write_text("def test_up(engine):\n    assert engine.model\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
 
     locked = lock(tmp_path, "c16")
     before = frozen(tmp_path)
-    real_podman.load(image)
+    real_runtime.load(image)
     after = frozen(tmp_path)
 
     assert locked.returncode == 0, locked.stderr
@@ -125,13 +125,13 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
     keeper.close()
 
 
-def spec_of(podman: Podman, models: Path, *more: str, **keys: Any) -> EngineSpec:
+def spec_of(runtime: RealRuntime, models: Path, *more: str, **keys: Any) -> EngineSpec:
     model = models / "tiny-F16.gguf"
     spec = EngineSpec(
         **{
             **{"name": "boxed", "kind": "llamacpp", "launch": "container", "model": model.name, "model_path": model},
-            **{"image": IMAGE, "runtime": "podman", "runtime_args": podman.args, "run_args": (*RUN, *more)},
-            **{"volumes": podman.volumes, "context_length": 128, "slots": 1},
+            **{"image": IMAGE, "runtime": runtime.name, "runtime_args": runtime.args, "run_args": (*RUN, *more)},
+            **{"volumes": runtime.volumes, "context_length": 128, "slots": 1},
             **keys,
         }
     )
@@ -143,11 +143,11 @@ def fleet_of(keeper: Keeper, tmp_path: Path, *specs: EngineSpec, **more: Any) ->
 
 
 def test_the_digest_of_the_image_can_be_pinned(
-    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    digest = real_podman("image", "inspect", "--format", "{{.Digest}}", IMAGE).strip()
+    digest = real_runtime.digest()
     pins = {"right": digest, "short": digest[: len("sha256:") + SHORTEST_DIGEST], "wrong": "sha256:" + 64 * "0"}
-    specs = [spec_of(real_podman, models, name=name, pin={"image_digest": pin}) for name, pin in pins.items()]
+    specs = [spec_of(real_runtime, models, name=name, pin={"image_digest": pin}) for name, pin in pins.items()]
     fleet = fleet_of(keeper, tmp_path, *specs)
 
     fleet.engage_all()
@@ -159,21 +159,21 @@ def test_the_digest_of_the_image_can_be_pinned(
 
 
 def test_a_container_that_ends_at_its_start_is_told_at_once_with_its_last_words(
-    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
     began = time.monotonic()
 
-    record = fleet_of(keeper, tmp_path, spec_of(real_podman, models, args=("--no-such-flag",))).engage("boxed").record
+    record = fleet_of(keeper, tmp_path, spec_of(real_runtime, models, args=("--no-such-flag",))).engage("boxed").record
 
     assert record.error is not None
     assert "ended with exit code" in record.error
     assert "no-such-flag" in record.error
     assert time.monotonic() - began < 30.0  # the limit of a start is 60
-    until(lambda: not real_podman.containers())
+    until(lambda: not real_runtime.containers())
 
 
 def test_a_port_that_is_taken_is_given_up_for_another(
-    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -181,16 +181,16 @@ def test_a_port_that_is_taken_is_given_up_for_another(
         ports = iter([taken.getsockname()[1]])
         monkeypatch.setattr(launching, "free_port", lambda: next(ports, None) or free_port())
 
-        engaged = fleet_of(keeper, tmp_path, spec_of(real_podman, models)).engage("boxed")
+        engaged = fleet_of(keeper, tmp_path, spec_of(real_runtime, models)).engage("boxed")
 
         assert engaged.record.error is None
         assert not engaged.record.address.endswith(f":{taken.getsockname()[1]}")
 
 
 def test_a_container_out_of_memory_is_named_as_such(
-    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    spec = spec_of(real_podman, models, "--memory", "60m", context_length=120_000)
+    spec = spec_of(real_runtime, models, "--memory", "60m", context_length=120_000)
 
     record = fleet_of(keeper, tmp_path, spec).engage("boxed").record
 
@@ -200,23 +200,23 @@ def test_a_container_out_of_memory_is_named_as_such(
 
 
 def test_a_client_that_is_killed_leaves_no_container(
-    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    fleet = fleet_of(keeper, tmp_path, spec_of(real_podman, models))
+    fleet = fleet_of(keeper, tmp_path, spec_of(real_runtime, models))
     assert fleet.engage("boxed").record.error is None
 
     os.kill(keeper.state("boxed").pid or 0, signal.SIGKILL)
     until(lambda: fleet.gone("boxed") is not None)
-    until(lambda: not real_podman.containers())
+    until(lambda: not real_runtime.containers())
 
     assert "signal 9" in (fleet.gone("boxed") or "")
     until(lambda: not keeper.members("boxed"))
 
 
 def test_a_keeper_that_is_killed_has_its_containers_cleared_away(
-    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    assert fleet_of(keeper, tmp_path, spec_of(real_podman, models)).engage("boxed").record.error is None
+    assert fleet_of(keeper, tmp_path, spec_of(real_runtime, models)).engage("boxed").record.error is None
     (spawned,) = [
         child for child in psutil.Process().children() if "pytest_llmparity.keeper" in " ".join(child.cmdline())
     ]
@@ -224,30 +224,30 @@ def test_a_keeper_that_is_killed_has_its_containers_cleared_away(
     spawned.kill()
     keeper.close()
 
-    assert real_podman.containers() == []
+    assert real_runtime.containers() == []
 
 
 def test_one_at_a_time_waits_until_a_container_is_gone(
-    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    specs = [spec_of(real_podman, models, name=name) for name in ("first", "second")]
+    specs = [spec_of(real_runtime, models, name=name) for name in ("first", "second")]
     fleet = fleet_of(keeper, tmp_path, *specs, one_at_a_time=True)
 
     seen = []
     for name in ("first", "second", "first"):
         assert fleet.engage(name).record.error is None
-        seen += [[container.split("-")[1] for container in real_podman.containers()]]
+        seen += [[container.split("-")[1] for container in real_runtime.containers()]]
 
     assert seen == [["first"], ["second"], ["first"]]
 
 
 def test_a_server_that_listens_elsewhere_in_its_container_is_told_where(
-    real_podman: Podman, models: Path, keeper: Keeper, tmp_path: Path
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         elsewhere = other.getsockname()[1]
-    spec = spec_of(real_podman, models, args=("--port", str(elsewhere)), start_timeout_s=4.0)
+    spec = spec_of(real_runtime, models, args=("--port", str(elsewhere)), start_timeout_s=4.0)
 
     record = fleet_of(keeper, tmp_path, spec).engage("boxed").record
 
@@ -255,16 +255,16 @@ def test_a_server_that_listens_elsewhere_in_its_container_is_told_where(
 
 
 @contextlib.contextmanager
-def somebody_elses(podman: Podman, models: Path) -> Iterator[None]:
+def somebody_elses(runtime: RealRuntime, models: Path) -> Iterator[None]:
     """Start a container that is none of ours."""
     mount = f"type=bind,source={models / 'tiny-F16.gguf'},target=/model.gguf,readonly"
     words = ("--model", "/model.gguf", "--host", "127.0.0.1", "--port", str(free_port()))
-    volumes = [part for volume in podman.volumes for part in ("--volume", volume)]
-    podman("run", "--detach", "--name", "somebody-elses", *RUN, "--mount", mount, *volumes, IMAGE, *words)
+    volumes = [part for volume in runtime.volumes for part in ("--volume", volume)]
+    runtime("run", "--detach", "--name", "somebody-elses", *RUN, "--mount", mount, *volumes, IMAGE, *words)
     try:
         yield
     finally:
-        podman("rm", "--force", "somebody-elses")
+        runtime("rm", "--force", "somebody-elses")
 
 
 def until(done: Callable[[], bool], limit_s: float = 60.0) -> float:
