@@ -7,7 +7,9 @@ no containers, and fails there when ``LLMPARITY_REQUIRE_LIVE`` names it. ``regis
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import hashlib
 import json
 import os
 import re
@@ -19,14 +21,16 @@ import sysconfig
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from pytest_llmparity.engines.kinds import llamacpp
 from pytest_llmparity.engines.start.readiness import free_port
+from pytest_llmparity.settings.specification import EngineSpec
 from tests.unavailable import unavailable
 
 IMAGE: Final = "localhost/llmparity-llama:test"
@@ -39,6 +43,7 @@ DAEMON: Final = (
 RUN: Final = ("--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM")
 """Lets a program be told to end when this process does, however that comes."""
+MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 LIBRARY: Final = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x[0-9a-f]+\)")
 LIMIT_S: Final = 120.0
 UP_S: Final = 30.0
@@ -67,13 +72,19 @@ class RealRuntime:
         assert ended.returncode == 0, f"{self.name} {' '.join(words)}: {ended.stderr.decode('utf-8', 'replace')}"
         return ended.stdout.decode()
 
-    def load(self, image: str = IMAGE, *, tree: Path | None = None, changes: Sequence[str] = ()) -> None:
-        """Import llama.cpp as an image, or another ``tree``: each time another one."""
+    def load(
+        self, image: str = IMAGE, *options: str, flags: Sequence[str] = (), env: str = "", tree: Path | None = None
+    ) -> None:
+        """Import llama.cpp as an image: each time another one.
+
+        ``options`` are the import's, ``flags`` stand in its entry point behind the program, ``env`` is a variable of
+        it, ``tree`` is what it has in place of llama.cpp.
+        """
         archive = self.folder / "image.tar"
         with tarfile.open(archive, "w") as tar:
             tar.add(self.tree if tree is None else tree, arcname=".")
-        asked = [part for change in (f"ENTRYPOINT {json.dumps(self.entry)}", *changes) for part in ("--change", change)]
-        self("import", *asked, str(archive), image)
+        changes = [f"ENTRYPOINT {json.dumps([*self.entry, *flags])}", *([f"ENV {env}"] if env else [])]
+        self("import", *options, *(part for change in changes for part in ("--change", change)), str(archive), image)
         archive.unlink()
 
     def containers(self) -> list[str]:
@@ -100,6 +111,19 @@ class RealRuntime:
             **keys,
         }
         return f"[engines.{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+    def spec(self, models: Path, *more: str, **keys: Any) -> EngineSpec:
+        """Return an engine that runs here, with ``more`` arguments of ``run``."""
+        model = models / "tiny-F16.gguf"
+        spec = EngineSpec(
+            **{
+                **{"name": "boxed", "kind": "llamacpp", "launch": "container", "model": model.name},
+                **{"model_path": model, "image": IMAGE, "volumes": self.volumes, "context_length": 128, "slots": 1},
+                **{"runtime": self.name, "runtime_args": self.args, "run_args": (*RUN, *more)},
+                **keys,
+            }
+        )
+        return dataclasses.replace(spec, args=("--threads", "1", *spec.args))
 
     def clear(self) -> None:
         """Remove every container and the store."""
@@ -187,12 +211,40 @@ class Registry:
         wait_for_port(self.address, self._process)
 
     def push(self, runtime: RealRuntime, repository: str, *, image: str = IMAGE) -> str:
-        """Push an image under another name, which is returned, and remove it from the runtime's own store."""
+        """Push an image under another name, which is returned; only :data:`IMAGE` stays in the runtime's own store."""
         name = f"{self.address}/{repository}"
         runtime("tag", image, name)
         runtime("push", name)
-        runtime("rmi", name)
+        runtime("rmi", name, *([] if image == IMAGE else [image]))
         return name
+
+    def digest(self, name: str) -> str:
+        """Return the digest that the registry itself has of an image that was pushed."""
+        repository, tag = name.removeprefix(f"{self.address}/").split(":")
+        return self._ask("GET", f"/v2/{repository}/manifests/{tag}")[1]["Docker-Content-Digest"]
+
+    def for_arm64(self, name: str, tag: str) -> str:
+        """Put an image that was pushed under another tag as one for other processors; return its name."""
+        repository, old = name.removeprefix(f"{self.address}/").split(":")
+        text, about = self._ask("GET", f"/v2/{repository}/manifests/{old}")
+        manifest = json.loads(text)
+        config = json.loads(self._ask("GET", f"/v2/{repository}/blobs/{manifest['config']['digest']}")[0])
+        blob = json.dumps({**config, "architecture": "arm64"}).encode()
+        digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
+        place = self._ask("POST", f"/v2/{repository}/blobs/uploads/")[1]["Location"]
+        self._ask("PUT", f"{place}&digest={digest}", blob, "application/octet-stream")
+        manifest["config"] |= {"digest": digest, "size": len(blob)}
+        self._ask("PUT", f"/v2/{repository}/manifests/{tag}", json.dumps(manifest).encode(), about["Content-Type"])
+        return f"{self.address}/{repository}:{tag}"
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, kind: str = ""
+    ) -> tuple[bytes, Mapping[str, str]]:
+        url = path if path.startswith("http") else f"http://{self.address}{path}"
+        headers = {"Accept": MANIFEST, **({"Content-Type": kind} if kind else {})}
+        asked = urllib.request.Request(url, data=body, headers=headers, method=method)
+        with urllib.request.urlopen(asked, timeout=UP_S) as answer:
+            return answer.read(), dict(answer.headers)
 
     def close(self) -> None:
         """End it."""

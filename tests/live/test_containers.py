@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +24,7 @@ from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.started import launching
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.real_runtimes import IMAGE, RUN, RealRuntime, real_runtime
+from tests.unavailable import unavailable
 
 if TYPE_CHECKING:
     from tests.live.conftest import LiveRun
@@ -125,19 +126,6 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
     keeper.close()
 
 
-def spec_of(runtime: RealRuntime, models: Path, *more: str, **keys: Any) -> EngineSpec:
-    model = models / "tiny-F16.gguf"
-    spec = EngineSpec(
-        **{
-            **{"name": "boxed", "kind": "llamacpp", "launch": "container", "model": model.name, "model_path": model},
-            **{"image": IMAGE, "runtime": runtime.name, "runtime_args": runtime.args, "run_args": (*RUN, *more)},
-            **{"volumes": runtime.volumes, "context_length": 128, "slots": 1},
-            **keys,
-        }
-    )
-    return dataclasses.replace(spec, args=("--threads", "1", *spec.args))
-
-
 def fleet_of(keeper: Keeper, tmp_path: Path, *specs: EngineSpec, **more: Any) -> Fleet:
     return Fleet({spec.name: spec for spec in specs}, keeper=lambda: keeper, workdir=tmp_path / ".llmparity", **more)
 
@@ -147,7 +135,7 @@ def test_the_digest_of_the_image_can_be_pinned(
 ) -> None:
     digest = real_runtime.digest()
     pins = {"right": digest, "short": digest[: len("sha256:") + SHORTEST_DIGEST], "wrong": "sha256:" + 64 * "0"}
-    specs = [spec_of(real_runtime, models, name=name, pin={"image_digest": pin}) for name, pin in pins.items()]
+    specs = [real_runtime.spec(models, name=name, pin={"image_digest": pin}) for name, pin in pins.items()]
     fleet = fleet_of(keeper, tmp_path, *specs)
 
     fleet.engage_all()
@@ -163,7 +151,7 @@ def test_a_container_that_ends_at_its_start_is_told_at_once_with_its_last_words(
 ) -> None:
     began = time.monotonic()
 
-    record = fleet_of(keeper, tmp_path, spec_of(real_runtime, models, args=("--no-such-flag",))).engage("boxed").record
+    record = fleet_of(keeper, tmp_path, real_runtime.spec(models, args=("--no-such-flag",))).engage("boxed").record
 
     assert record.error is not None
     assert "ended with exit code" in record.error
@@ -181,7 +169,7 @@ def test_a_port_that_is_taken_is_given_up_for_another(
         ports = iter([taken.getsockname()[1]])
         monkeypatch.setattr(launching, "free_port", lambda: next(ports, None) or free_port())
 
-        engaged = fleet_of(keeper, tmp_path, spec_of(real_runtime, models)).engage("boxed")
+        engaged = fleet_of(keeper, tmp_path, real_runtime.spec(models)).engage("boxed")
 
         assert engaged.record.error is None
         assert not engaged.record.address.endswith(f":{taken.getsockname()[1]}")
@@ -190,19 +178,44 @@ def test_a_port_that_is_taken_is_given_up_for_another(
 def test_a_container_out_of_memory_is_named_as_such(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    spec = spec_of(real_runtime, models, "--memory", "60m", context_length=120_000)
+    spec = real_runtime.spec(models, "--memory", "60m", context_length=120_000)
 
     record = fleet_of(keeper, tmp_path, spec).engage("boxed").record
 
-    assert record.error is not None
-    assert "memory" in record.error
-    assert "--memory 60 MiB" in record.error
+    told = {
+        "docker": "its container ran out of memory (--memory 60 MiB)",
+        "podman": "its process was killed in a container with a limit of memory (--memory 60 MiB)",
+    }
+    assert told[real_runtime.name] in (record.error or "")
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a GPU")
+def test_a_gpu_that_is_not_there_is_told_as_such(
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    record = fleet_of(keeper, tmp_path, real_runtime.spec(models, gpus="all")).engage("boxed").record
+
+    assert "gpus = 'all' asks for a GPU, and the runtime has none to give" in (record.error or "")
+
+
+def test_a_daemon_that_does_not_run_is_told_in_its_words(models: Path, keeper: Keeper, tmp_path: Path) -> None:
+    if shutil.which("docker") is None:
+        unavailable("docker", "there is no docker")
+    nowhere = ("--host", f"unix://{tmp_path}/none.sock")
+    spec = EngineSpec(
+        name="boxed", kind="llamacpp", launch="container", image=IMAGE, runtime="docker", runtime_args=nowhere
+    )
+
+    record = fleet_of(keeper, tmp_path, spec).engage("boxed").record
+
+    assert "docker does not answer: " in (record.error or "")
+    assert "none.sock" in (record.error or "")
 
 
 def test_a_client_that_is_killed_leaves_no_container(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    fleet = fleet_of(keeper, tmp_path, spec_of(real_runtime, models))
+    fleet = fleet_of(keeper, tmp_path, real_runtime.spec(models))
     assert fleet.engage("boxed").record.error is None
 
     os.kill(keeper.state("boxed").pid or 0, signal.SIGKILL)
@@ -216,7 +229,7 @@ def test_a_client_that_is_killed_leaves_no_container(
 def test_a_keeper_that_is_killed_has_its_containers_cleared_away(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    assert fleet_of(keeper, tmp_path, spec_of(real_runtime, models)).engage("boxed").record.error is None
+    assert fleet_of(keeper, tmp_path, real_runtime.spec(models)).engage("boxed").record.error is None
     (spawned,) = [
         child for child in psutil.Process().children() if "pytest_llmparity.keeper" in " ".join(child.cmdline())
     ]
@@ -230,7 +243,7 @@ def test_a_keeper_that_is_killed_has_its_containers_cleared_away(
 def test_one_at_a_time_waits_until_a_container_is_gone(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
-    specs = [spec_of(real_runtime, models, name=name) for name in ("first", "second")]
+    specs = [real_runtime.spec(models, name=name) for name in ("first", "second")]
     fleet = fleet_of(keeper, tmp_path, *specs, one_at_a_time=True)
 
     seen = []
@@ -247,7 +260,7 @@ def test_a_server_that_listens_elsewhere_in_its_container_is_told_where(
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         elsewhere = other.getsockname()[1]
-    spec = spec_of(real_runtime, models, args=("--port", str(elsewhere)), start_timeout_s=4.0)
+    spec = real_runtime.spec(models, args=("--port", str(elsewhere)), start_timeout_s=4.0)
 
     record = fleet_of(keeper, tmp_path, spec).engage("boxed").record
 
