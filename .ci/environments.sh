@@ -96,18 +96,75 @@ podman_ready() {
 
 # podman_starts : start `true` in a container, in a store of its own, as tests/real_runtimes.py starts engines.
 podman_starts() {
-  local store file
+  local store
   store="$(mktemp -d /tmp/lp-podman-XXXXXX)" || return 1
-  mkdir "$store/tree"
-  for file in /bin/true $(ldd /bin/true | grep -o '/[^ ]*'); do
-    mkdir -p "$store/tree$(dirname "$file")" && cp -L "$file" "$store/tree$file"
-  done
-  set -- podman --root "$store/root" --runroot "$store/run" --runtime runc --cgroup-manager cgroupfs --storage-driver vfs
-  tar -C "$store/tree" -c . | "$@" import - localhost/llmparity-ready &&
-    "$@" run --rm --network host --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 localhost/llmparity-ready /bin/true
+  container_starts podman --root "$store/root" --runroot "$store/run" --runtime runc --cgroup-manager cgroupfs \
+    --storage-driver vfs
   set -- $?
   rm -rf "$store"
   return "$1"
+}
+
+# container_starts RUNTIME... : import an image that holds `true`, and start it in a container.
+container_starts() {
+  local tree file
+  tree="$(mktemp -d /tmp/lp-tree-XXXXXX)" || return 1
+  for file in /bin/true $(ldd /bin/true | grep -o '/[^ ]*'); do
+    mkdir -p "$tree$(dirname "$file")" && cp -L "$file" "$tree$file"
+  done
+  tar -C "$tree" -c . | "$@" import - localhost/llmparity-ready &&
+    "$@" run --rm --network host --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 localhost/llmparity-ready /bin/true
+  set -- $?
+  rm -rf "$tree"
+  return "$1"
+}
+
+# docker_ready : succeed where a Docker daemon of our own starts containers as root; Debian's docker.io is installed where
+# we are root of a Debian. Its log: $cache/docker-install.log.
+docker_ready() {
+  [ "$(id -u)" = 0 ] || return 1
+  if ! { command -v docker && command -v dockerd && command -v containerd; } >/dev/null; then
+    command -v apt-get >/dev/null || return 1
+    {
+      timeout 120 apt-get update &&
+        DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends docker.io &&
+        { command -v docker || # a package of its own since Debian 13
+          DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends docker-cli; }
+    } >"$cache/docker-install.log" 2>&1 || return 1
+  fi
+  docker_starts >>"$cache/docker-install.log" 2>&1
+}
+
+# docker_starts : the same as podman_starts, with a daemon that ends with it.
+docker_starts() {
+  local store daemon
+  store="$(mktemp -d /tmp/lp-docker-XXXXXX)" || return 1
+  dockerd --bridge none --iptables=false --ip6tables=false --storage-driver vfs --data-root "$store/data" \
+    --exec-opt native.cgroupdriver=cgroupfs --exec-root "$store/exec" --pidfile "$store/pid" \
+    --host "unix://$store/docker.sock" &
+  daemon=$!
+  for _ in $(seq 60); do
+    docker --host "unix://$store/docker.sock" version >/dev/null 2>&1 && break
+    kill -0 "$daemon" 2>/dev/null || break
+    sleep 0.5
+  done
+  container_starts docker --host "unix://$store/docker.sock"
+  set -- $?
+  kill "$daemon" 2>/dev/null && wait "$daemon"
+  umount "$store/exec/netns/default" # the daemon leaves the network of the machine there
+  rm -rf "$store"
+  return "$1"
+}
+
+# registry_ready : succeed where there is docker-registry, installed where we are root of a Debian.
+# Its log: $cache/registry-install.log.
+registry_ready() {
+  command -v docker-registry >/dev/null && return
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  {
+    timeout 120 apt-get update &&
+      DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends docker-registry
+  } >"$cache/registry-install.log" 2>&1
 }
 
 # ollama_program BESIDE... : print the absolute path of an ollama: LLMPARITY_OLLAMA, the one in PATH, else the first

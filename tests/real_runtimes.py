@@ -180,6 +180,8 @@ class Docker(RealRuntime):
             self.daemon.wait(UP_S)
         except subprocess.TimeoutExpired:
             self.daemon.kill()
+        # The daemon leaves the network of the machine mounted there, which keeps the folder.
+        subprocess.run(["umount", str(self.folder / "exec/netns/default")], capture_output=True, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

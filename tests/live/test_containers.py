@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from pytest_llmparity.cli import main
 from pytest_llmparity.core.identity.pins import SHORTEST_DIGEST
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.keeper.client import Keeper
@@ -114,6 +115,25 @@ def frozen(folder: Path) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--engines=c16", "--parity-frozen"]
     return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_doctor_shows_image_digest_and_runtime(
+    real_runtime: RealRuntime,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "llmparity.toml").write_text(real_runtime.table("c16", models / "tiny-F16.gguf"))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLMPARITY_ENGINES", raising=False)
+
+    code = main(["doctor", "c16"])
+    shown = "".join(capsys.readouterr().out.split())  # long values are broken over lines
+
+    assert code == 0, shown
+    assert f"image_digest{real_runtime.digest()}({IMAGE},{real_runtime.name}" in shown
 
 
 # one engine at a time, in this process --------------------------------------------------------------------------------

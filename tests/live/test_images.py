@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,13 @@ PACE = 8_000_000
 SUITE = """
 def test_up(engine):
     assert engine.model
+"""
+GATE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("{prompts}", check.text(margin=0.05), max_tokens=16)
+def test_same(): ...
 """
 
 
@@ -111,6 +118,35 @@ def test_an_image_for_other_processors_is_refused_once_it_is_there(
     record = engaged(registry.for_arm64(pushed, "arm"), download=True)
 
     assert "is for arm64 and this machine is amd64" in (record.error or "")
+
+
+def test_the_first_of_three_images_that_answers_otherwise_is_found(
+    real_runtime: RealRuntime, registry: Registry, models: Path, some: Callable[..., Path], tmp_path: Path
+) -> None:
+    for tag, flags in {"v1": (), "v2": (), "v3": ("--chat-template", "vicuna")}.items():
+        real_runtime.load("localhost/version:v0", flags=flags)
+        image = registry.push(real_runtime, f"{real_runtime.name}/version:{tag}", image="localhost/version:v0")
+    config = real_runtime.table("dev", models / "tiny-F16.gguf", image=image, download=True)
+    (tmp_path / "llmparity.toml").write_text(config)
+    (tmp_path / "test_same.py").write_text(GATE.format(prompts=some("mixed", 32)))
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
+    argv = [sys.executable, "-m", "pytest_llmparity", "bisect", "--engine", "dev", "--images", "v1,v2,v3"]
+
+    done = subprocess.run(
+        [*argv, "--suite", "test_same.py"],
+        cwd=tmp_path,
+        env=own_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    told = " ".join(done.stdout.split())
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "v3 is the first version of dev that no longer passes; v2, before it, does." in told
+    assert f"image_digest: {registry.digest(image.replace('v3', 'v2'))[:19]}" in told
+    assert f"-> {registry.digest(image)[:19]}" in told
 
 
 def test_a_terminal_shows_a_bar_of_the_bytes_of_an_image_that_is_fetched(
