@@ -370,12 +370,16 @@ def distribution(*, repeats: int = REPEATS, gate: bool = False) -> DistributionC
     permutation test within prompts. Two engines whose weights differ at all differ here given enough answers, and few
     answers see little: 500 of 50 tokens see a 4-bit copy in one run of five. So it is SKIPPED, with its p-value, and
     with ``gate`` FAIL where a difference is shown, else INCONCLUSIVE; it never passes. Gate on what sampled answers are
-    for instead (:func:`schema`). Raises ``DesignError`` for fewer than 2 repeats.
+    for instead (:func:`schema`). Each choice of a prompt with ``n`` is a draw; where every prompt has it, ``repeats``
+    may be 1. Raises ``DesignError`` for fewer.
     """
     from pytest_llmparity.core.checks.distribution import DistributionCheck
 
-    if not whole(repeats) or repeats < 2:
-        raise DesignError(f"distribution(repeats={repeats!r}): repeats is a whole number of answers from 2 up")
+    if not whole(repeats) or repeats < 1:
+        raise DesignError(
+            f"distribution(repeats={repeats!r}): repeats is a whole number of answers from 2 up, or 1 where every "
+            "prompt asks for several choices (n)"
+        )
     return DistributionCheck(repeats=repeats, gate=gate, where=caller())
 
 

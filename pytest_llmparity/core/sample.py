@@ -76,7 +76,7 @@ class Request:
     engine has its own words for. ``streamed`` says whether the answer comes as a stream, ``None`` that it may come as
     whoever asks likes. With ``tool_results`` it begins a conversation (``core.prompts.script``), in which the engine
     gives at most ``max_turns`` answers. ``attached`` are bytes that ``messages`` have the sha256
-    of (``core.prompts.parts``).
+    of (``core.prompts.parts``). ``n`` is how many choices it asks for in one answer, 0 and 1: one.
     """
 
     case: str
@@ -93,6 +93,7 @@ class Request:
     tool_results: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int = 0
     attached: Mapping[str, bytes] = field(default_factory=dict)
+    n: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +206,10 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
     In a conversation with scripted tools it is the last answer: ``turns`` are those before it, in their order, each
     with the ``results`` that its calls were given, and ``stopped`` says why there are no words, if there are none.
+
+    Where a server gave several choices it is the first one: ``choices`` are the others in the order of their index,
+    without token records. What a server then counts may be the first choice or all of them, so that number is
+    ``counted``, and ``completion_tokens`` are those of this choice where its token records tell them.
     """
 
     text: str
@@ -226,6 +231,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[Completion, ...] = ()
     results: tuple[str, ...] = ()
     stopped: Stopped | None = None
+    choices: tuple[Completion, ...] = ()
+    counted: int | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Completion):

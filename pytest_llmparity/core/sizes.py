@@ -31,7 +31,8 @@ def wire_bytes(request: Request, *, sent: int) -> int:
     each = WIRE_BYTES_PER_TOKEN
     if request.top_logprobs is not None:
         each += (1 + request.top_logprobs) * WIRE_BYTES_PER_LOGPROB
-    return min(MOST_WIRE_BYTES, WIRE_BYTES_BESIDES + ECHOES * sent + request.sampling.max_tokens * each)
+    tokens = request.sampling.max_tokens * max(1, request.n)
+    return min(MOST_WIRE_BYTES, WIRE_BYTES_BESIDES + ECHOES * sent + tokens * each)
 
 
 def beyond(completion: Completion, max_tokens: int) -> str | None:
@@ -41,14 +42,15 @@ def beyond(completion: Completion, max_tokens: int) -> str | None:
     '2000 bytes of text, and max_tokens = 3 can hold 1536 at most (512 bytes a token)'
     """
     most = TEXT_BYTES_PER_TOKEN * max_tokens
-    calls = "".join(call.name + call.arguments for call in completion.tool_calls)
-    for what, text in (("text", completion.text), ("tool calls", calls)):
-        size = _size(text)
-        if size > most:
-            return (
-                f"{size} bytes of {what}, and max_tokens = {max_tokens} can hold {most} at most "
-                f"({TEXT_BYTES_PER_TOKEN} bytes a token)"
-            )
+    for choice in (completion, *completion.choices):
+        calls = "".join(call.name + call.arguments for call in choice.tool_calls)
+        for what, text in (("text", choice.text), ("tool calls", calls)):
+            size = _size(text)
+            if size > most:
+                return (
+                    f"{size} bytes of {what}, and max_tokens = {max_tokens} can hold {most} at most "
+                    f"({TEXT_BYTES_PER_TOKEN} bytes a token)"
+                )
     return None
 
 

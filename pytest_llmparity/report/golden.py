@@ -66,6 +66,8 @@ def whole(line: Line, *, engine: str, prompt_set: str) -> Iterator[str]:
         for number, turn in enumerate(answer.turns, start=1):
             given = f"{turn.text}{_calls(turn)}".strip()
             yield printable(f"    turn {number} | {given} -> {', '.join(turn.results)}")
+        for number, choice in enumerate(answer.choices, start=1):
+            yield printable(f"    choice {number} | {choice.text}{_calls(choice)}")
         if answer.stopped is not None:
             yield printable(f"    no answer ({answer.stopped.kind}): {answer.stopped.words}")
         if answer.reasoning:

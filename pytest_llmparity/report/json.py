@@ -90,6 +90,7 @@ def sample_to_json(
         "tool_calls": answer and [samples_module.to_json(call) for call in answer.tool_calls],
         "turns": answer and [_turn(turn) for turn in answer.turns],
         "stopped": answer and answer.stopped and samples_module.to_json(answer.stopped),
+        "choices": answer and [_choice(choice) for choice in answer.choices],
         "finish_reason": answer and answer.finish_reason,
         "cut": answer and answer.cut,
         "normalised": answer and list(answer.normalised),
@@ -105,7 +106,7 @@ def sample_to_json(
 def _usage(answer: Completion) -> dict[str, int | None]:
     return {
         "prompt_tokens": answer.prompt_tokens,
-        "completion_tokens": answer.completion_tokens,
+        "completion_tokens": answer.counted if answer.choices else answer.completion_tokens,
         "reasoning_tokens": answer.reasoning_tokens,
         "cached_tokens": answer.cached_tokens,
     }
@@ -120,6 +121,17 @@ def _turn(answer: Completion) -> dict[str, Any]:
         "results": list(answer.results),
         "finish_reason": answer.finish_reason,
         "usage": _usage(answer),
+    }
+
+
+def _choice(answer: Completion) -> dict[str, Any]:
+    """Return a choice behind the first one of an answer."""
+    return {
+        "text": answer.text,
+        "reasoning": answer.reasoning,
+        "tool_calls": [samples_module.to_json(call) for call in answer.tool_calls],
+        "finish_reason": answer.finish_reason,
+        "cut": answer.cut,
     }
 
 

@@ -89,6 +89,12 @@ class Row:
         return self.completion.turns
 
     @property
+    def choices(self) -> tuple[Completion, ...]:
+        """All choices where the case asks for several (``n``), this one first; of any other case this one alone."""
+        __tracebackhide__ = True
+        return (self.completion, *self.completion.choices)
+
+    @property
     def reasoning(self) -> str:
         """What the model thought before it answered, empty where the engine sent none."""
         __tracebackhide__ = True
@@ -105,7 +111,8 @@ class Row:
         """The server's token counts."""
         __tracebackhide__ = True
         answer = self.completion
-        return Usage(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
+        made = answer.counted if answer.choices else answer.completion_tokens
+        return Usage(answer.prompt_tokens, made, answer.cached_tokens)
 
     def __repr__(self) -> str:
         """Show whose answer to which case it is, how it begins and how it ended; of a missing one, why."""

@@ -162,7 +162,10 @@ class Plan:
     def tokens(self) -> int:
         """Upper limit of generated tokens per engine: the most requests times ``max_tokens``."""
         asked = [unit for unit in self.units if unit.application is None]  # what applications ask is their own affair
-        return sum(requests_of_unit(unit)[1] * unit.sampling.max_tokens for unit in asked)
+        return sum(
+            requests_of_unit(unit)[1] * unit.sampling.max_tokens * max(1, *(case.n for case in unit.prompts.cases))
+            for unit in asked
+        )
 
     @property
     def timed(self) -> tuple[Unit, ...]:
@@ -425,9 +428,9 @@ def requests_of(adapter: Adapter, unit: Unit) -> dict[str, WireRequest]:
 def request_of(adapter: Adapter, unit: Unit, case: Case, *, prefix: str) -> WireRequest | None:
     """Return one of the unit's requests, streamed, with a prefix before its first text; ``None`` if it has none.
 
-    Of a conversation it is the first one: what is timed is one answer.
+    Of a conversation it is the first one, and of several choices it asks for one: what is timed is one answer.
     """
-    first = dataclasses.replace(_request(adapter, unit, case), tool_results={}, max_turns=0)
+    first = dataclasses.replace(_request(adapter, unit, case), tool_results={}, max_turns=0, n=0)
     request = unseen.behind(prefix, first)
     return None if request is None else wire_of(adapter, request)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_llmparity.testing.script import Fault, Reply, babble, drifted, prompt_of, split_tokens
 from pytest_llmparity.testing.server import Call, Hangup, LoopbackServer
-from pytest_llmparity.testing.speech import ResponsesSpeech, Speech, as_chat, dump, error_body
+from pytest_llmparity.testing.speech import ResponsesSpeech, Several, Speech, as_chat, dump, error_body
 
 CHAT, RAW, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 
@@ -37,12 +37,13 @@ class LoopbackEngine(LoopbackServer):
 
     ``answer`` is what it says: a text, a :class:`Reply`, a :class:`Fault`, or a function from the decoded request to
     one of these; ``None`` babbles, a deterministic text that depends on the prompt (and, where it samples, on the
-    request's seed). ``drift`` is the probability per token of another word, decided by ``seed``: the same request
-    always drifts the same way. ``noise`` is the same, decided anew for each request, so the engine does not repeat
-    itself. A prompt longer than ``context_length`` words is refused. With ``api_key`` other keys get 401. Delays are
-    seconds. Tokens are words; a streamed one is one event, and events without delays leave in one write. ``requests``
-    holds what was asked, ``peak`` the most at once. ``script`` (the answer) and ``accepting`` may be changed while it
-    runs.
+    request's seed). To a request with ``n`` it gives so many choices, at most :attr:`most_choices`, and a function is
+    called for each, with the number of the choice from 0 as ``"choice"`` in the request. ``drift`` is the probability
+    per token of another word, decided by ``seed``: the same request always drifts the same way. ``noise`` is the same,
+    decided anew for each request, so the engine does not repeat itself. A prompt longer than ``context_length`` words
+    is refused. With ``api_key`` other keys get 401. Delays are seconds. Tokens are words; a streamed one is one event,
+    and events without delays leave in one write. ``requests`` holds what was asked, ``peak`` the most at once.
+    ``script`` (the answer) and ``accepting`` may be changed while it runs.
     """
 
     def __init__(
@@ -110,6 +111,8 @@ class LoopbackEngine(LoopbackServer):
     """Paths that generate."""
     keyless: Sequence[str] = ("/health",)
     """Control routes that answer without a key."""
+    most_choices: int = 128
+    """How many choices an answer has at most, whatever ``n`` asks for; many servers give one."""
 
     def routes(self) -> Mapping[str, object]:
         """Return the answers to GET by path: JSON, bytes, or the number of a status that refuses."""
@@ -211,10 +214,19 @@ class LoopbackEngine(LoopbackServer):
             self._refuse(call, *refusal)
             return
         request = self.seen(request)
-        script = self.script(request) if callable(self.script) else self.script
-        if isinstance(script, Fault):
-            self._fault(call, request, path, script, earlier)
-            return
+        several = 1 if path == RESPONSES else min(int(request.get("n") or 1), self.most_choices)
+        said: list[Speech] = []
+        for choice in range(several):
+            asked = {**request, "choice": choice} if several > 1 else request
+            script = self.script(asked) if callable(self.script) else self.script
+            if isinstance(script, Fault):
+                self._fault(call, request, path, script, earlier)
+                return
+            said.append(self._choice(asked, path, script, number))
+        self._say(call, said[0] if several == 1 else Several(said))
+
+    def _choice(self, request: Mapping[str, Any], path: str, script: str | Reply | None, number: int) -> Speech:
+        """Return one choice of an answer."""
         forced = self.forced(request)
         if forced is not None:
             tokens, reply = split_tokens(forced), Reply()
@@ -223,21 +235,22 @@ class LoopbackEngine(LoopbackServer):
             reply = Reply(first_delay_s=self.first_delay_s, token_delay_s=self.token_delay_s)
         else:
             tokens, reply = self._tokens(request, script.text, number), script
-        self._say(call, self.speech(request, path, reply, tokens))
+        return self.speech(request, path, reply, tokens)
 
     def _tokens(self, request: Mapping[str, Any], text: str | None, number: int) -> list[str]:
         prompt = prompt_of(request)
         seed = self.seed
         if text is None:
             if request.get("temperature"):
-                prompt = f"{prompt} sampled with {request.get('seed')}"
+                which = f" {request['choice']}" if request.get("choice") else ""
+                prompt = f"{prompt} sampled with {request.get('seed')}{which}"
             length = 24 + sum(prompt.encode("utf-8", "replace")) % 24
             tokens = babble(prompt, length=length, drift=self.drift, seed=seed)
         else:
             tokens = drifted(split_tokens(text), prompt, drift=self.drift, seed=seed)
         return drifted(tokens, prompt, drift=self.noise, seed=f"{seed}/{number}")
 
-    def _say(self, call: Call, speech: Speech) -> None:
+    def _say(self, call: Call, speech: Speech | Several) -> None:
         call.wait(speech.reply.first_delay_s)
         if not speech.streamed:
             call.wait(speech.reply.token_delay_s * len(speech.tokens))

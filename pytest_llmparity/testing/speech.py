@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,6 +75,7 @@ class Speech:
             kept, cut = split_tokens(text[: min(text.index(stop) for stop in stops)]), False
         self.request = request
         self.reply = reply
+        self.index = 0
         self.tokens = kept
         self.model = model
         self.chat = chat
@@ -97,7 +99,11 @@ class Speech:
     def document(self) -> dict[str, object]:
         """Return the unstreamed answer."""
         text = "".join(self.tokens)
-        choice: dict[str, object] = {"index": 0, "finish_reason": self.finish, "logprobs": self._logprobs(self.tokens)}
+        choice: dict[str, object] = {
+            "index": self.index,
+            "finish_reason": self.finish,
+            "logprobs": self._logprobs(self.tokens),
+        }
         if self.chat:
             message: dict[str, object] = {"role": "assistant", "content": text}
             if self.reply.reasoning:
@@ -111,6 +117,16 @@ class Speech:
 
     def events(self) -> Iterator[bytes]:
         """Yield the stream's events up to the end, one per token."""
+        yield from self.said()
+        if self.ends_with_usage():
+            yield self.counting(self.usage())
+
+    def counting(self, usage: Mapping[str, object]) -> bytes:
+        """Return the event that counts tokens."""
+        return self._data({**self._frame([]), "usage": usage})
+
+    def said(self) -> Iterator[bytes]:
+        """Yield the events of its choice."""
         if self.chat:
             yield self._event({"role": "assistant", "content": ""})
         if self.reply.reasoning:
@@ -121,8 +137,6 @@ class Speech:
         for call in self._tool_calls():
             yield self._event({"tool_calls": [call]})
         yield self._event({}, finish=self.finish, more=self.beside_choices())
-        if self.ends_with_usage():
-            yield self._data({**self._frame([]), "usage": self.usage()})
 
     def error(self, message: str) -> bytes:
         """Return an error as an event of the stream."""
@@ -163,7 +177,7 @@ class Speech:
         finish: str | None = None,
         more: Mapping[str, object] | None = None,
     ) -> bytes:
-        choice: dict[str, object] = {"index": 0, "finish_reason": finish}
+        choice: dict[str, object] = {"index": self.index, "finish_reason": finish}
         choice |= {"delta": delta} if self.chat else {"text": delta.get("content", "")}
         if token is not None:
             choice["logprobs"] = self._logprobs([token])
@@ -205,6 +219,44 @@ class Speech:
 
     def _data(self, value: object) -> bytes:
         return b"data: " + self._dump(value) + b"\n\n"
+
+
+class Several:
+    """Several choices of one answer: whole, or as events that come in turn, as vLLM's do."""
+
+    def __init__(self, choices: Sequence[Speech]) -> None:
+        self._choices = choices
+        self._first = choices[0]
+        self.reply, self.streamed = self._first.reply, self._first.streamed
+        self.stream_type, self.end = self._first.stream_type, self._first.end
+        self.tokens = [token for choice in choices for token in choice.tokens]
+        for index, choice in enumerate(choices):
+            choice.index = index
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers an unstreamed answer has beside its type."""
+        return self._first.headers()
+
+    def document(self) -> dict[str, object]:
+        """Return the unstreamed answer."""
+        whole: list[dict[str, Any]] = [choice.document() for choice in self._choices]
+        return {**whole[0], "choices": [entry for each in whole for entry in each["choices"]], "usage": self._usage()}
+
+    def events(self) -> Iterator[bytes]:
+        """Yield the stream's events up to the end: one of each choice, the last choice first, and so on."""
+        for row in itertools.zip_longest(*(choice.said() for choice in reversed(self._choices))):
+            yield from (event for event in row if event is not None)
+        if self._first.ends_with_usage():
+            yield self._first.counting(self._usage())
+
+    def _usage(self) -> dict[str, object]:
+        """Return the prompt's tokens once, and those of all choices."""
+        each: list[Mapping[str, Any]] = [choice.usage() for choice in self._choices]
+        if not each[0]:
+            return {}
+        made = sum(usage["completion_tokens"] for usage in each)
+        asked = each[0]["prompt_tokens"]
+        return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
 
 
 class ResponsesSpeech(Speech):

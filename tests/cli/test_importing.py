@@ -51,9 +51,9 @@ def test_requests_of_a_batch(shell: Shell) -> None:
     assert (case.id, case.messages) == ("a", ({"role": "user", "content": "é?"},))
     assert case.sampling == {"max_tokens": 9, "temperature": 0.5, "seed": 3}
     assert case.extra_body == {"reasoning_effort": "low"}
+    assert (case.n, raw.n) == (2, 0)
     assert raw.prompt == "Once"
     assert ended.out.splitlines() == [
-        "not expressed: n: give the marker repeats= (1 times)",
         "left out: c: it asks /v1/embeddings and has neither messages nor one prompt",
         "left out: d: it has no body",
         "made.jsonl: 2 cases in 2 groups",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ def asked(max_tokens: int, top_logprobs: int | None = None) -> Request:
 def test_the_limit_of_an_answer_grows_with_what_was_asked() -> None:
     assert wire_bytes(asked(64), sent=1000) == 2**20 + 16_000 + 64 * 2048
     assert wire_bytes(asked(64, 5), sent=0) == 2**20 + 64 * (2048 + 6 * 512)
+    assert wire_bytes(dataclasses.replace(asked(64), n=4), sent=0) == 2**20 + 4 * 64 * 2048
     assert wire_bytes(asked(10**6), sent=0) == MOST_WIRE_BYTES < 40_000_000
 
 
@@ -40,6 +43,7 @@ def test_what_tokens_can_hold_is_an_answer(completion: Completion) -> None:
         (Completion(text="x" * (64 * 512 + 1)), "32769 bytes of text"),
         (Completion(text="\N{ROCKET}" * (64 * 128 + 1)), "32772 bytes of text"),
         (Completion(text="", tool_calls=(ToolCall(name="f", arguments="x" * 40_000),)), "40001 bytes of tool calls"),
+        (Completion(text="ok", choices=(Completion(text="x" * 40_000),)), "40000 bytes of text"),
     ],
 )
 def test_what_they_cannot_hold_is_none(completion: Completion, what: str) -> None:

@@ -238,6 +238,24 @@ def test_seed_repeats_what_was_sampled(served: Served, ask: Ask) -> None:
     assert len(set(texts)) > 1, "nothing was sampled"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_several_choices_are_drawn_each_for_itself_or_not_asked_for(stream: bool, served: Served, ask: Ask) -> None:
+    asked = {"messages": STORY, "sampling": Sampling(max_tokens=24, temperature=1.5, seed=3), "n": 2}
+    if "n" in served.adapter.ignores:
+        with pytest.raises(errors.ParameterNotHonoured, match="which asks for n = 2"):
+            ask(stream, **asked)
+        return
+    if "top_k" not in served.adapter.fields:
+        pytest.skip("it has no field to switch top_k off, so nothing is sampled over it")
+
+    found = ask(stream, **asked)
+
+    (other,) = found.choices
+    assert found.text
+    assert other.text not in ("", found.text)
+    assert found.counted
+
+
 def test_length_is_said(served: Served, ask: Ask) -> None:
     found = ask(stream=False, messages=CAPITAL, sampling=Sampling(max_tokens=3))
 

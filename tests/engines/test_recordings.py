@@ -74,6 +74,10 @@ def test_recorded_answer(
         expected.get("prompt_tokens"),
         expected.get("completion_tokens"),
     )
+    assert (found.counted, [said(choice) for choice in found.choices]) == (
+        expected.get("counted"),
+        expected.get("choices", []),
+    )
     assert len(found.logprobs) == expected.get("logprobs", 0)
     assert len(adapter.read(exchange, case="c").token_ends) == expected.get("events", 0)
     assert found.reasoning == expected.get("reasoning", "")

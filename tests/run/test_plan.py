@@ -255,3 +255,13 @@ def test_streams_without_token_counts_are_asked_for_only_where_they_are_timed(
 
     assert json.loads(wire.body).get("stream", False) is streamed
     assert wire.max_tokens == json.loads(wire.body)["max_tokens"] == Sampling().max_tokens
+
+
+def test_tokens_are_counted_for_every_choice_that_is_asked_for() -> None:
+    def tokens(n: int) -> int:
+        prompts = PromptSet(name="p", cases=(Case(id="a", prompt="?", n=n), Case(id="b", prompt="?")))
+        sampling = Sampling(max_tokens=10, temperature=1.0)
+        declared = Declaration(test="t", prompts=prompts, checks=(), sampling=sampling, concurrency=1)
+        return make_plan([declared]).tokens
+
+    assert (tokens(0), tokens(4)) == (20, 80)

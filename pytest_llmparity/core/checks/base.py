@@ -33,6 +33,8 @@ class BaseCheck:
     sequential: ClassVar[bool] = True
     reads_last: ClassVar[bool] = False
     """Whether it judges the last answer of a conversation, whatever was called before it."""
+    reads_choices: ClassVar[bool] = False
+    """Whether it reads every choice of an answer; others judge the first one and say so."""
     where: str = field(default="", compare=False)
 
     @property
@@ -66,7 +68,7 @@ class BaseCheck:
 
     def judge(self, evidence: Evidence) -> list[Verdict]:
         """Return a verdict per engine (absolute limits) or per candidate (pairwise limits), each with its headline."""
-        verdicts = self.verdicts(evidence)
+        verdicts = (with_choices(verdict, evidence, all_read=self.reads_choices) for verdict in self.verdicts(evidence))
         return [worded(with_conversations(verdict, evidence) if self.reads_last else verdict) for verdict in verdicts]
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
@@ -172,6 +174,30 @@ def with_conversations(verdict: Verdict, evidence: Evidence) -> Verdict:
             remarks.append(
                 f"{len(before)} of {explain.count(len(both), 'conversation')} part before their last answers, which so "
                 f"answer other words; first: {explain.plain(before[0], 40)} in turn {places[before[0]]}"
+            )
+    return dataclasses.replace(verdict, remarks=(*verdict.remarks, *remarks)) if remarks else verdict
+
+
+def with_choices(verdict: Verdict, evidence: Evidence, *, all_read: bool) -> Verdict:
+    """Return a verdict with what it has to say of prompts that ask for several choices: which of them it rests on.
+
+    Who gave fewer than it was asked for is named. ``all_read``: it rests on all there are.
+    """
+    asked = {case.id: case.n for case in evidence.prompts.cases if case.n > 1}
+    if not asked:
+        return verdict
+    remarks = []
+    if not all_read:
+        several = explain.count(len(asked), "prompt")
+        remarks.append(f"{several} of {len(evidence.prompts.cases)} with n: of several choices the first is judged")
+    for name in (verdict.baseline, verdict.engine):
+        answers = evidence.engines[name].answers() if name is not None and name in evidence.engines else {}
+        fewer = [case for case, n in asked.items() if case in answers and 1 + len(answers[case].choices) < n]
+        if fewer:
+            gave = 1 + len(answers[fewer[0]].choices)
+            remarks.append(
+                f"{name} gave fewer choices than n asks for to {explain.count(len(fewer), 'prompt')}; first: "
+                f"{explain.plain(fewer[0], 40)}: {gave} of {asked[fewer[0]]}"
             )
     return dataclasses.replace(verdict, remarks=(*verdict.remarks, *remarks)) if remarks else verdict
 

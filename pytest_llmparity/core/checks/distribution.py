@@ -13,6 +13,7 @@ from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.compare.answers import in_words
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.permutation import DRAWS, Difference, difference
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -23,13 +24,15 @@ from pytest_llmparity.core.words import explain
 class DistributionCheck(BaseCheck):
     """Tests whether ``repeats`` sampled answers to each prompt could come from either engine.
 
-    Made by ``check.distribution()``. It never passes: that nothing is seen does not show that nothing is there. Without
+    Where a prompt asks for several choices (``n``) each of them is a draw, so that one answer may be enough. Made by
+    ``check.distribution()``. It never passes: that nothing is seen does not show that nothing is there. Without
     ``gate`` it is advice, SKIPPED with what was seen; with it a difference that is shown is FAIL, anything else
     INCONCLUSIVE.
     """
 
     kind: ClassVar[str] = "distribution"
     reads_last: ClassVar[bool] = True
+    reads_choices: ClassVar[bool] = True
     sequential: ClassVar[bool] = False
     repeats: int = REPEATS
     gate: bool = False
@@ -46,9 +49,20 @@ class DistributionCheck(BaseCheck):
         """Return nothing: it never settles that engines are alike, whatever the number of prompts."""
         return None
 
+    def prompt_problem(self, prompts: PromptSet) -> str | None:
+        """Refuse one answer to a prompt that does not ask for several choices: one draw is compared with none."""
+        alone = [case.id for case in prompts.cases if case.n < 2]
+        if self.repeats > 1 or not alone:
+            return None
+        return (
+            f"prompt {explain.plain(alone[0], 40)} would be drawn once, and draws are compared with one another: give "
+            "repeats=2 or more, or n = 2 or more in every prompt"
+        )
+
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """Return one line for the plan: how much is drawn, and that an 8-bit copy is beyond it."""
         drawn = explain.count(cases * self.repeats, "answer")
+        drawn += "" if self.repeats > 1 else ", each of several choices,"
         return f"{self}: {drawn} of each engine; sees a 4-bit copy seldom and an 8-bit one hardly ever"
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
@@ -62,7 +76,9 @@ class DistributionCheck(BaseCheck):
         sides = (evidence.engines[evidence.baseline], candidate)
         drawn = [tuple(_answers(engine, pair.case.id) for engine in sides) for pair in pairing.pairs]
         usable = [(ours, theirs) for ours, theirs in drawn if min(len(ours), len(theirs)) > 1]
-        missing = pairing.missing(evidence, used=len(usable))
+        once = len(drawn) - len(usable)
+        also = [f"{explain.count(once, 'prompt')} drawn only once on an engine"] if once else []
+        missing = pairing.missing(evidence, used=len(usable), also=also)
         verdict = dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE if self.gate else Outcome.SKIPPED)
         if not missing.enough:
             return dataclasses.replace(verdict, reason=f"too few answers to compare: {missing.reason}")
@@ -97,9 +113,10 @@ class DistributionCheck(BaseCheck):
 
 
 def _answers(engine: EngineEvidence, case: str) -> list[str]:
-    """Return what an engine answered to a case each time, calls written out."""
+    """Return what an engine answered to a case each time, every choice of it, calls written out."""
     samples = engine.samples.get(Phase.MAIN, {}).get(case, ())
-    return [in_words(sample.completion) for sample in samples if sample.completion is not None]
+    answers = [sample.completion for sample in samples if sample.completion is not None]
+    return [in_words(choice) for answer in answers for choice in (answer, *answer.choices)]
 
 
 def _shared(seen: Difference) -> str:

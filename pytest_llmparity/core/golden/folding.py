@@ -136,6 +136,8 @@ def _answer(completion: Completion, valid: Callable[[Completion], bool] | None, 
         turns=tuple(_answer(turn, None, first=turn) for turn in completion.turns),
         results=completion.results,
         stopped=completion.stopped,
+        choices=tuple(_answer(choice, None, first=choice) for choice in completion.choices),
+        counted=completion.counted,
     )
 
 
@@ -153,4 +155,6 @@ def _completion(answer: Answer, max_tokens: int) -> Completion:
         turns=tuple(_completion(turn, max_tokens) for turn in answer.turns),
         results=answer.results,
         stopped=answer.stopped,
+        choices=tuple(_completion(choice, max_tokens) for choice in answer.choices),
+        counted=answer.counted,
     )

@@ -122,7 +122,7 @@ def _asked(provenance: Provenance) -> Iterator[tuple[str, str]]:
 def _of_case(line: Line, logprobs: LogprobsLine | None) -> Iterator[tuple[str, str]]:
     case = f"case {explain.plain(line.id, 40)}:"
     yield f"{case} its id", line.id
-    for answer in (turn for last in line.answers for turn in (*last.turns, last)):
+    for answer in (part for last in line.answers for part in (*last.turns, last, *last.choices)):
         yield f"{case} its text", answer.text
         yield f"{case} its reasoning", answer.reasoning
         yield f"{case} its finish reason", answer.finish

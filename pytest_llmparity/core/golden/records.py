@@ -89,7 +89,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``valid`` says whether it fits the schema that the case asks for or expects; left out where there is none. ``limit``
     is the most tokens it might have where that was fewer than the case's. Of a conversation it is the last answer:
-    ``turns`` are those before it, each with the ``results`` that its calls were given and no counts of its own.
+    ``turns`` are those before it, each with the ``results`` that its calls were given and no counts of its own. Of
+    several choices it is the first: ``choices`` are the others, ``counted`` what the server counted for them.
     """
 
     main: Often = 0
@@ -109,12 +110,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     turns: tuple[Answer, ...] = ()
     results: tuple[str, ...] = ()
     stopped: Stopped | None = None
+    choices: tuple[Answer, ...] = ()
+    counted: Count | None = None
 
     @property
     def words(self) -> tuple[object, ...]:
         """What an application gets of it: two answers with the same are one answer."""
         words = (self.text, self.reasoning, self.tool_calls, self.finish)
-        return (*words, tuple(turn.words for turn in self.turns)) if self.turns else words
+        others = self.turns or self.choices  # no answer has both
+        return (*words, tuple(other.words for other in others)) if others else words
 
     @property
     def digest(self) -> str:
@@ -202,6 +206,7 @@ def wanted(request: Request) -> Wanted:
     content += [request.extra_body] if request.extra_body else []
     content += [request.thinking] if request.thinking else []
     content += [request.tool_results, request.max_turns] if request.tool_results else []
+    content += [{"n": request.n}] if request.n > 1 else []
     return Wanted(prompt=short(to_json(content)), sampling=short(to_json(request.sampling)))
 
 

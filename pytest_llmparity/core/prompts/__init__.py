@@ -48,7 +48,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     ``tool_results`` says as the entry does what its tools return (``core.prompts.script``), ``max_turns`` how many
     answers an engine then gives at most, 0 where no tool returns anything.
     ``attached`` are the bytes of images and sound by their sha256, which stands in their place in ``messages``
-    (``core.prompts.parts``).
+    (``core.prompts.parts``). ``n`` is how many choices it asks for in one answer, 0 and 1: one.
     """
 
     id: str
@@ -68,6 +68,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tool_results: Mapping[str, Any] = msgspec.field(default_factory=dict)
     max_turns: int = 0
     attached: Mapping[str, bytes] = msgspec.field(default_factory=dict)
+    n: int = 0
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -90,6 +91,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             tool_results=self.tool_results,
             max_turns=self.max_turns,
             attached=self.attached,
+            n=self.n,
         )
 
 
@@ -154,7 +156,7 @@ def digest(cases: Sequence[Case]) -> str:
 _NAMES: Final = tuple(name for name in Case.__struct_fields__ if name not in ("line", "attached"))
 _LABELS: Final = tuple(f'"{name}": ' for name in _NAMES)
 _CONTENT: Final = operator.attrgetter(*_NAMES)
-_LATER: Final = ("extra_body", "arm", "thinking", "tool_results", "max_turns")
+_LATER: Final = ("extra_body", "arm", "thinking", "tool_results", "max_turns", "n")
 """Fields that there were not always: cases without them are written as they were."""
 _TEXT: Final = json.encoder.encode_basestring_ascii
 

@@ -319,6 +319,8 @@ class MessageEntry(Entry):
 
 
 NEWER_LIMIT: Final = "max_completion_tokens"
+MOST_CHOICES: Final = 128
+"""The most choices that OpenAI's API gives in one answer."""
 
 
 class OpenAISampling(Entry):
@@ -356,9 +358,10 @@ _SAMPLING: Final = frozenset(SamplingEntry.model_fields) - {NEWER_LIMIT}
 _OURS: Final = {
     **dict.fromkeys(_SAMPLING, "write it under sampling"),
     **dict.fromkeys(("max_completion_tokens", "repeat_penalty"), "write max_tokens or repetition_penalty instead"),
-    **dict.fromkeys(("messages", "prompt", "tools", "tool_choice", "response_format"), "write it in the case itself"),
+    **dict.fromkeys(
+        ("messages", "prompt", "tools", "tool_choice", "response_format", "n"), "write it in the case itself"
+    ),
     "model": "the engine's configuration names it",
-    "n": "give the marker repeats=",
     **dict.fromkeys(("stream", "stream_options", "logprobs", "top_logprobs"), "checks decide on it"),
 }
 """Fields of a body that are never passed through, each with what to do instead."""
@@ -412,6 +415,7 @@ class PromptEntry(OpenAISampling):
     tool_results: Results | None = None
     max_turns: int | None = Field(default=None, ge=2, le=MOST_TURNS)
     response_format: dict[str, Any] | None = None
+    n: int | None = Field(default=None, ge=1, le=MOST_CHOICES)
     parallel_tool_calls: bool | None = None
     logit_bias: dict[str, float] | None = Field(default=None, min_length=1)
     extra_body: Annotated[dict[str, Any], AfterValidator(passed_through)] | None = Field(default=None, min_length=1)
@@ -427,6 +431,8 @@ class PromptEntry(OpenAISampling):
             return self
         if not self.tools:
             raise ValueError("has tool_results without tools; offer the tools that return them")
+        if self.n is not None and self.n > 1:
+            raise ValueError(f"has tool_results and n = {self.n}; a conversation goes on from one answer: leave n out")
         if self.prompt is not None:
             raise ValueError("has tool_results beside a raw prompt, in which nothing calls; use messages")
         functions = [tool.get("function") for tool in self.tools]

@@ -242,7 +242,6 @@ def _input(value: object, line: int, problems: list[tuple[int, str]], *, fit: bo
 
 HINTS = {
     "expected": "what a right answer looks like is expect = {schema, answer, tool, contains}",
-    "n": "several answers to a case are asked for by repeats= in the marker",
     "top_k": 'what OpenAI has no name for belongs under sampling: {"top_k": …}',
     "min_p": 'what OpenAI has no name for belongs under sampling: {"min_p": …}',
     "repetition_penalty": 'what OpenAI has no name for belongs under sampling: {"repetition_penalty": …}',
@@ -325,6 +324,7 @@ def _filled(entry: PromptEntry, line: int, unfilled: list[str], read: parts.Read
         tool_results=entry.tool_results or {},
         max_turns=entry.max_turns or MAX_TURNS if entry.tool_results else 0,
         attached=attached,
+        n=entry.n if entry.n is not None and entry.n > 1 else 0,
     )
 
 

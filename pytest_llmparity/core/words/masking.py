@@ -33,8 +33,11 @@ class Mask(TextMask):
             tokens = self._tokens(completion.logprobs, cut=cut)
             completion = msgspec.structs.replace(from_json(Completion, plain), logprobs=tokens)
             completion = self._uncut(completion) if cut else completion
-            turns = tuple(self._uncut(turn) if turn.cut else turn for turn in completion.turns)
-            completion = msgspec.structs.replace(completion, turns=turns)
+            turns, choices = (
+                tuple(self._uncut(part) if part.cut else part for part in parts)
+                for parts in (completion.turns, completion.choices)
+            )
+            completion = msgspec.structs.replace(completion, turns=turns, choices=choices)
             calls = [
                 msgspec.structs.replace(call, request=self._kept(call.request), answer=self._kept(call.answer))
                 for call in completion.calls or ()

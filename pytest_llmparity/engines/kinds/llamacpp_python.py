@@ -78,6 +78,7 @@ class LlamaCppPythonAdapter(GgufServer):
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
     counts_in_streams: ClassVar[bool] = False
     health_path: ClassVar[str] = "/v1/models"
+    ignores: ClassVar[Mapping[str, str]] = {"n": "it is among what llama_cpp/server/types.py calls ignored"}
     # llama_cpp/server/settings.py
     serving_flags: ClassVar[Mapping[str, serving.Flag]] = {
         "adapters": serving.Flag(options=("--lora_path",), default=serving.NONE, read=serving.paths),

@@ -67,6 +67,7 @@ class MlxAdapter(Adapter):
     ignores: ClassVar[Mapping[str, str]] = {
         "response_format": "mlx_lm.server has no structured output (mlx-lm issue 1007)",
         "tool_choice": "mlx_lm.server does not read it (mlx_lm/server.py)",
+        "n": "mlx_lm.server does not read it (mlx_lm/server.py)",
     }
     meanings: ClassVar[tuple[Meaning, ...]] = (
         Meaning(404, re.compile(r"\Ageneration thread died\Z"), EngineDied, _LOG),

@@ -73,6 +73,7 @@ class TgiAdapter(Adapter):
     fields: ClassVar[Mapping[str, str]] = {
         name: word for name, word in build.EVERY_SERVER.items() if name != "presence_penalty"
     }
+    ignores: ClassVar[Mapping[str, str]] = {"n": "TGI takes it and does not use it (router/src/lib.rs)"}
     most_logprobs: ClassVar[int | None] = 5  # --max-top-n-tokens; more is refused
     declares: ClassVar[Capabilities] = Capabilities(
         logprobs=True,

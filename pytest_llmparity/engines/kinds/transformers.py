@@ -58,7 +58,7 @@ class TransformersAdapter(Adapter):
     }
     on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {"responses": {"logprobs": False, "json_schema": False}}
     ignores: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("response_format", "tool_choice", "reasoning_effort"), _DROPPED
+        ("response_format", "tool_choice", "reasoning_effort", "n"), _DROPPED
     )
     meanings: ClassVar[tuple[Meaning, ...]] = (
         Meaning(400, re.compile(r"\AServer is pinned to"), ModelMissing, "Give the pinned name as model."),

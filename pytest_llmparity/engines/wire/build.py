@@ -255,6 +255,7 @@ class RequestBuilder:
             body |= self._chat_fields(request)
         body |= self._thinking_fields(request)
         body |= sampling
+        body |= self._choice_fields(request)
         body |= self.constants
         if self.gives_logprobs:
             body |= self._logprob_fields(request)
@@ -275,6 +276,8 @@ class RequestBuilder:
                 engine=self.name,
                 case=request.case,
             )
+        if request.n > 1:
+            raise self._one_choice(request, "route 'responses' gives one answer to a request (OpenAI's reference)")
         sampling, omitted = self._responses_sampling(request)
         chat = self._chat_fields(request) | self._thinking_fields(request)
         body: JsonObject = {"model": self.model, **responses.body_of(chat, engine=self.name, case=request.case)}
@@ -309,6 +312,20 @@ class RequestBuilder:
         ``reasoning_effort`` is OpenAI's name, ``chat_template_kwargs`` that of servers of open weights.
         """
         return refuse_ignored(dict(request.thinking), self.ignores, engine=self.name, case=request.case)
+
+    def _choice_fields(self, request: Request) -> JsonObject:
+        """Return what asks for several choices; ``ParameterNotHonoured`` of a kind that gives one whatever is asked."""
+        if request.n > 1 and "n" in self.ignores:
+            raise self._one_choice(request, self.ignores["n"])
+        return {"n": request.n} if request.n > 1 else {}
+
+    def _one_choice(self, request: Request, why: str) -> ParameterNotHonoured:
+        return ParameterNotHonoured(
+            f"{self.name} would give one answer to case {request.case!r}, which asks for n = {request.n}: {why}. Leave "
+            f"n out and give the marker repeats={request.n}, or compare engines that give several.",
+            engine=self.name,
+            case=request.case,
+        )
 
     def _logprob_fields(self, request: Request) -> JsonObject:
         """Return the fields that ask for logprobs, none when the request wants none."""

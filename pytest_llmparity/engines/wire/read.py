@@ -74,6 +74,8 @@ class Draft:
     remarks: list[str] = field(default_factory=list)
     ends: list[tuple[int, bool]] = field(default_factory=list)
     """Where in the body events with generated tokens end, and whether these are of the text."""
+    further: dict[int, Draft] = field(default_factory=dict)
+    """The choices behind the first one, by their index: pieces of streamed ones come in any order."""
 
     @property
     def cut_call(self) -> bool:
@@ -97,7 +99,7 @@ def parse_answer(answer: Answer, *, engine: str, case: str | None) -> Completion
             whole |= chunk is None
             if chunk is not None:
                 take(draft, chunk, streamed=True, end=reader.end)
-        if not (draft.finish or (whole and not reader.stray)):
+        if not ((whole and not reader.stray) or all(part.finish for part in (draft, *draft.further.values()))):
             wanted = "a finish reason" if whole else "a finish reason or [DONE]"
             raise reader.unfinished(f"the stream ended after {len(answer.body)} bytes without {wanted}")
     else:
@@ -316,7 +318,9 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False, end:
     """Add what one chunk (or a whole answer) in OpenAI's shape holds; ``end`` is where its event ends in the body."""
     draft.model = string(chunk.get("model")) or draft.model
     draft.fingerprint = string(chunk.get("system_fingerprint")) or draft.fingerprint
-    choice = _choice(chunk)
+    choice, further = _choices(chunk)
+    for index, other in further:
+        take(draft.further.setdefault(index, Draft()), {"choices": [{**other, "index": 0}]}, streamed=streamed)
     if not (_MORE_THAN_TEXT.isdisjoint(chunk) and _MORE_THAN_TEXT.isdisjoint(choice)):
         draft.counts |= tokens.counts(chunk, choice)
         _take_timings(draft, chunk, choice)
@@ -360,7 +364,32 @@ def _take_timings(draft: Draft, chunk: Mapping[str, Any], choice: Mapping[str, A
 
 
 def finished(draft: Draft, reader: Reader) -> Completion:
-    """Return the whole answer, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it."""
+    """Return the whole answer, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it.
+
+    With several choices it is the first one, and what is empty may be any but that.
+    """
+    first = _finished(draft, reader)
+    if not draft.further:
+        return first
+    choices = tuple(_further(draft.further[index], reader) for index in sorted(draft.further))
+    own = len(first.logprobs) or None
+    return msgspec.structs.replace(
+        first, completion_tokens=own, reasoning_tokens=None, counted=first.completion_tokens, choices=choices
+    )
+
+
+def _further(draft: Draft, reader: Reader) -> Completion:
+    """Return a choice behind the first one, without token records: how many there were is its count."""
+    try:
+        choice = _finished(draft, reader)
+    except errors.EmptyAnswer as error:
+        return Completion(text="", finish_reason=error.finish, completion_tokens=error.tokens)
+    tokens = choice.completion_tokens if choice.completion_tokens is not None else len(choice.logprobs) or None
+    return msgspec.structs.replace(choice, completion_tokens=tokens, logprobs=(), token_ends=())
+
+
+def _finished(draft: Draft, reader: Reader) -> Completion:
+    """Return one choice, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it."""
     spoken, thought = join_text(draft.text, draft.closing), join_text(draft.reasoning, draft.closing_reasoning)
     split = thinking.split(spoken.text)
     text, reasoning = valid(split.text), valid(_both(thought.text, split.reasoning))
@@ -412,11 +441,25 @@ def _replaced(*texts: str) -> bool:
     return any(valid(text).count("\ufffd") > text.count("\ufffd") for text in texts)
 
 
-def _choice(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
-    for choice in sequence(chunk.get("choices")):
-        if isinstance(choice, dict) and not choice.get("index"):
-            return choice
-    return {}
+def _choices(chunk: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[tuple[int, Mapping[str, Any]]]]:
+    """Return the first choice, empty where a chunk has nothing of it, and the others with their index.
+
+    One without an index has that of its place in the list.
+    """
+    listed = sequence(chunk.get("choices"))
+    if len(listed) == 1 and isinstance(listed[0], dict) and not listed[0].get("index"):
+        return listed[0], ()  # nearly every chunk
+    first: Mapping[str, Any] = {}
+    further: list[tuple[int, Mapping[str, Any]]] = []
+    for place, choice in enumerate(listed):
+        if not isinstance(choice, dict):
+            continue
+        index = place if choice.get("index") is None else count(choice["index"])
+        if index:
+            further.append((index, choice))
+        elif index == 0 and not first:
+            first = choice
+    return first, further
 
 
 def _content(part: Mapping[str, Any]) -> str:

@@ -265,7 +265,7 @@ def _shown(samples: Sequence[Sample], repeats: Sequence[Sample], *, same: bool) 
         content["end"] = answer.finish_reason
     if answer.completion_tokens is not None:
         content["tokens"] = answer.completion_tokens
-    answered = [sample.completion for sample in samples if sample.completion is not None]
+    answered = [choice for s in samples if s.completion is not None for choice in (s.completion, *s.completion.choices)]
     if len(answered) > 1:
         content["of"] = [len({other.text for other in answered}), len(answered)]
     again = [sample for sample in repeats if sample.completion is not None]

@@ -280,6 +280,7 @@ def declare(
         for check in checks
         if check.needs().sampled and (problem := _not_drawn(declaration))
     ]
+    problems += [why] if (why := _copies(declaration)) else []
     if len({check.needs().timed_cached for check in checks if check.needs().timed}) > 1:
         problems.append("latency(cached=True) beside a latency check without it: give them a test each")
     problems += [f"{check} ({check.where}): {problem}" for check in checks if (problem := _beside_arms(check, checks))]
@@ -360,6 +361,19 @@ def _not_drawn(declaration: Declaration) -> str:
                 f"it compares answers that are drawn, and prompt {case.id} is asked at temperature "
                 f"{temperature or 0:g} or with a seed, which repeats them; give "
                 'sampling={"temperature": 0.8, "seed": None}'
+            )
+    return ""
+
+
+def _copies(declaration: Declaration) -> str:
+    """Say which case asks for several choices that are one answer, empty where there is none."""
+    default = declaration.sampling.temperature
+    for case in declaration.prompts.cases:
+        if case.n > 1 and case.sampling.get("temperature", default) <= 0:
+            return (
+                f"prompt {explain.plain(case.id, 40)} asks for n = {case.n} choices at temperature 0, which are one "
+                f"answer {case.n} times, and vLLM refuses them: give it a temperature (where a request logged none, "
+                "OpenAI's API took 1), or leave n out"
             )
     return ""
 

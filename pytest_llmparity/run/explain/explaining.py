@@ -268,7 +268,7 @@ class Explaining:
         requests: dict[str, Request] = {}
         for case in cases:
             request = case.request(declaration.sampling, top_logprobs=None if case.tools else wanted)
-            request = dataclasses.replace(request, tool_results={}, max_turns=0)  # see _cases
+            request = dataclasses.replace(request, tool_results={}, max_turns=0, n=0)  # see _cases
             if all(quantity_of(v) in ("text", "logprobs") for v in verdicts) and (
                 most := max(h or 0 for h in horizons)
             ):

@@ -290,7 +290,9 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     try:
         completion = _read_calls(engine, job, exchange)
         ends = completion.token_ends if attempts == 1 else ()
-        completion = msgspec.structs.replace(completion, max_tokens=job.wire.max_tokens, token_ends=())
+        limit = job.wire.max_tokens
+        choices = tuple(msgspec.structs.replace(choice, max_tokens=limit) for choice in completion.choices)
+        completion = msgspec.structs.replace(completion, max_tokens=limit, token_ends=(), choices=choices)
         if job.wire.max_tokens is not None and (size := sizes.beyond(completion, job.wire.max_tokens)):
             raise ProtocolError(
                 f"{engine.name} sent {size}: it does not keep to the limit, or repeats what it sent.",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -209,6 +210,21 @@ def test_a_conversation_is_kept_with_what_its_tools_returned() -> None:
         ("x", turns, None),
         ("", turns, stopped),
     ]
+
+
+def test_every_choice_of_an_answer_is_kept_and_tells_answers_apart() -> None:
+    choices = (Completion(text="y", finish_reason="stop", max_tokens=8),)
+    answers = [sample("x", choices=choices, counted=9), sample("x", Phase.WARM)]
+    made = fold("c", ASKED, answers, lock="0" * 12)
+    assert made is not None
+    line = msgspec.json.decode(msgspec.json.encode(made.line), type=type(made.line))
+
+    again = [each.completion for each in unfold(line, None, engine="g", sha256="s", concurrency=1, max_tokens=8)]
+
+    assert [each and (each.text, each.choices, each.counted) for each in again] == [("x", choices, 9), ("x", (), None)]
+    assert line.answers[0].words != line.answers[1].words
+    several = Request(case="c", prompt="?", n=2)
+    assert records.wanted(several) != records.wanted(dataclasses.replace(several, n=0))
 
 
 def test_hashes_tell_prompt_and_sampling_apart_and_leave_logprobs_out() -> None:

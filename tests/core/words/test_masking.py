@@ -176,6 +176,16 @@ def test_keys_in_the_turns_of_a_conversation_are_replaced() -> None:
     assert masked.turns[0].results == ("«VLLM_API_KEY»", "x")
 
 
+def test_keys_in_the_further_choices_of_an_answer_are_replaced() -> None:
+    choices = (Completion(text=f"It is {KEY}."), Completion(text=f"It is {KEY[:12]}", finish_reason="length"))
+
+    masked = MASK.sample(sample(Completion(text="Done.", choices=choices))).completion
+
+    assert masked is not None
+    assert KEY[:12] not in repr(masked)
+    assert masked.choices[0].text == "It is «VLLM_API_KEY»."
+
+
 def test_a_failure_that_quotes_the_key_is_masked() -> None:
     masked = MASK.sample(sample(failure=Failure(kind="NotAuthorised", message=f"wrong key {KEY}", status=401)))
 

@@ -714,3 +714,67 @@ def test_streamed_text_is_the_whole_text_however_it_is_cut(text: str, cuts: list
     deltas = [{"content": text[a:b]} for a, b in itertools.pairwise(places)]
 
     assert read(events(*deltas), STREAM) == read(message(content=text))
+
+
+def chunks(*choices: list[dict[str, Any]], done: bool = True) -> str:
+    text = "".join(f"data: {json.dumps({'choices': listed})}\n\n" for listed in choices)
+    return text + ("data: [DONE]\n\n" if done else "")
+
+
+def test_choices_of_a_stream_interleave_and_each_is_read_by_its_index() -> None:
+    found = read(
+        chunks(
+            [{"index": 1, "delta": {"role": "assistant", "content": ""}}],
+            [{"index": 0, "delta": {"content": "fo"}}, {"index": 1, "delta": {"content": "si"}}],
+            [{"index": 2, "delta": {"reasoning": "hm", "content": "ten"}}],
+            [{"index": 0, "delta": {"content": "ur"}, "finish_reason": "stop"}],
+            [{"index": 1, "delta": {"content": "x"}, "finish_reason": "length"}],
+            [{"index": 2, "delta": {}, "finish_reason": "stop"}],
+            [],
+            done=False,
+        ),
+        STREAM,
+    )
+
+    assert (found.text, found.finish_reason) == ("four", "stop")
+    assert [(c.text, c.reasoning, c.finish_reason, c.cut) for c in found.choices] == [
+        ("six", "", "length", True),
+        ("ten", "hm", "stop", False),
+    ]
+
+
+def test_counts_of_an_answer_with_several_choices_are_those_of_no_single_one() -> None:
+    logprobs = {"content": [{"token": "six", "logprob": -0.1}]}
+    choices = [
+        {"index": 1, "message": {"content": "six"}, "finish_reason": "stop", "logprobs": logprobs},
+        {"index": 0, "message": {"content": "four"}, "finish_reason": "stop"},
+        {"index": 2, "message": {"content": ""}, "finish_reason": "stop"},
+    ]
+    found = read({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 8}})
+
+    assert (found.text, found.prompt_tokens, found.completion_tokens, found.counted) == ("four", 5, None, 8)
+    assert [(c.text, c.completion_tokens, len(c.logprobs)) for c in found.choices] == [("six", 1, 0), ("", None, 0)]
+
+
+def test_a_stream_is_whole_when_every_choice_has_ended() -> None:
+    begun = (
+        [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}],
+        [{"index": 1, "delta": {"content": "b"}}],
+    )
+
+    with pytest.raises(errors.ProtocolError, match="without a finish reason"):
+        read(chunks(*begun, done=False), STREAM)
+    assert read(chunks(*begun), STREAM).choices[0].text == "b"
+    with pytest.raises(errors.EmptyAnswer):
+        read(chunks([{"index": 1, "delta": {"content": "b"}, "finish_reason": "stop"}]), STREAM)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.text(min_size=1, max_size=5)), min_size=1, max_size=12))
+def test_any_order_of_pieces_gives_each_choice_its_own_words(pieces: list[tuple[int, str]]) -> None:
+    marked = [(0, "first "), *((index, f"<{number}:{index}>") for number, (index, _) in enumerate(pieces))]
+    text = chunks(*([{"index": index, "delta": {"content": piece}}] for index, piece in marked))
+
+    found = read(text, STREAM)
+
+    said = {index: "".join(piece for at, piece in marked if at == index) for index, _ in marked}
+    assert [found.text, *(choice.text for choice in found.choices)] == [said[index] for index in sorted(said)]

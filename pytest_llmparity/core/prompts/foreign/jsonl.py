@@ -18,7 +18,7 @@ _ASIDE: Final = frozenset(
     {"model", "stream", "stream_options", "user", "metadata", "store", "service_tier", "logprobs", "top_logprobs"}
 )
 """Fields of a request that say nothing of the prompt; docs/prompts.md lists them."""
-_OF_A_ROW: Final = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "logit_bias")
+_OF_A_ROW: Final = ("tools", "tool_choice", "response_format", "parallel_tool_calls", "logit_bias", "n")
 
 
 def openai_batch(text: str, source: str) -> Imported:
@@ -49,11 +49,9 @@ def openai_batch(text: str, source: str) -> Imported:
             imported.lost[f"{NEWER_LIMIT}: there is a max_tokens too, and it is another"] += 1
         row |= {"sampling": sampling} if sampling else {}
         row |= {key: body[key] for key in _OF_A_ROW if body.get(key) is not None}
-        known = {*row, *_SAMPLING, *_ASIDE, "messages", "prompt", "n", NEWER_LIMIT}
+        known = {*row, *_SAMPLING, *_ASIDE, "messages", "prompt", NEWER_LIMIT}
         extra = {key: value for key, value in body.items() if key not in known and value is not None}
         row |= {"extra_body": extra} if extra else {}
-        if body.get("n") not in (None, 1):
-            imported.lost["n: give the marker repeats="] += 1
         imported.lose(request, ("custom_id", "method", "url", "body"), "{} of a request")
         imported.add(row)
     return imported

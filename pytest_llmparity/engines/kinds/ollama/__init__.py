@@ -84,6 +84,7 @@ class OllamaAdapter(Adapter):
     daemon: ClassVar[bool] = True
     queues_beyond_slots: ClassVar[bool] = True
     raw_honours_format: ClassVar[bool] = True
+    ignores: ClassVar[Mapping[str, str]] = {"n": "Ollama reads none, on no route"}
     most_logprobs: ClassVar[int | None] = native.MOST_LOGPROBS
     declares: ClassVar[Capabilities] = Capabilities(
         logprobs=True,
@@ -330,6 +331,7 @@ class OllamaAdapter(Adapter):
         """
         native.refuse_choice(request, engine=self.name)
         native.refuse_addresses(request, engine=self.name)
+        self._choice_fields(request)  # refused where it asks for several
         if self.spec.route in ("responses", "completions"):
             self._refuse_format(request)
             return super().build(request, stream=stream)
