@@ -215,15 +215,15 @@ class LoopbackEngine(LoopbackServer):
             return
         request = self.seen(request)
         several = 1 if path == RESPONSES else min(int(request.get("n") or 1), self.most_choices)
-        said: list[Speech] = []
+        choices: list[Speech] = []
         for choice in range(several):
             asked = {**request, "choice": choice} if several > 1 else request
             script = self.script(asked) if callable(self.script) else self.script
             if isinstance(script, Fault):
                 self._fault(call, request, path, script, earlier)
                 return
-            said.append(self._choice(asked, path, script, number))
-        self._say(call, said[0] if several == 1 else Several(said))
+            choices.append(self._choice(asked, path, script, number))
+        self._say(call, choices[0] if several == 1 else Several(choices))
 
     def _choice(self, request: Mapping[str, Any], path: str, script: str | Reply | None, number: int) -> Speech:
         """Return one choice of an answer."""

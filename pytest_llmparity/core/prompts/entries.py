@@ -319,8 +319,6 @@ class MessageEntry(Entry):
 
 
 NEWER_LIMIT: Final = "max_completion_tokens"
-MOST_CHOICES: Final = 128
-"""The most choices that OpenAI's API gives in one answer."""
 
 
 class OpenAISampling(Entry):
@@ -415,7 +413,7 @@ class PromptEntry(OpenAISampling):
     tool_results: Results | None = None
     max_turns: int | None = Field(default=None, ge=2, le=MOST_TURNS)
     response_format: dict[str, Any] | None = None
-    n: int | None = Field(default=None, ge=1, le=MOST_CHOICES)
+    n: int | None = Field(default=None, ge=1, le=128)  # as OpenAI's API takes it
     parallel_tool_calls: bool | None = None
     logit_bias: dict[str, float] | None = Field(default=None, min_length=1)
     extra_body: Annotated[dict[str, Any], AfterValidator(passed_through)] | None = Field(default=None, min_length=1)
