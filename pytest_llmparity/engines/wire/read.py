@@ -368,7 +368,7 @@ def finished(draft: Draft, reader: Reader) -> Completion:
 
     With several choices it is the first one, and what is empty may be any but that.
     """
-    first = _finished(draft, reader)
+    first = _choice(draft, reader)
     if not draft.further:
         return first
     choices = tuple(_further(draft.further[index], reader) for index in sorted(draft.further))
@@ -381,14 +381,14 @@ def finished(draft: Draft, reader: Reader) -> Completion:
 def _further(draft: Draft, reader: Reader) -> Completion:
     """Return a choice behind the first one, without token records: how many there were is its count."""
     try:
-        choice = _finished(draft, reader)
+        choice = _choice(draft, reader)
     except errors.EmptyAnswer as error:
         return Completion(text="", finish_reason=error.finish, completion_tokens=error.tokens)
     tokens = choice.completion_tokens if choice.completion_tokens is not None else len(choice.logprobs) or None
     return msgspec.structs.replace(choice, completion_tokens=tokens, logprobs=(), token_ends=())
 
 
-def _finished(draft: Draft, reader: Reader) -> Completion:
+def _choice(draft: Draft, reader: Reader) -> Completion:
     """Return one choice, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it."""
     spoken, thought = join_text(draft.text, draft.closing), join_text(draft.reasoning, draft.closing_reasoning)
     split = thinking.split(spoken.text)
