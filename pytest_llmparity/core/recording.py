@@ -124,7 +124,7 @@ class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def body(self) -> bytes:
         """The whole answer."""
-        return b"".join(data for _, data in self.pieces)
+        return b"".join(piece for _, piece in self.pieces)
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +134,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     exchanges: Sequence[Exchanged]
 
 
-def chunk(seconds: float, data: bytes) -> Chunk:
+def chunk(seconds: float, piece: bytes) -> Chunk:
     r"""Return a chunk as a recording keeps it.
 
     >>> chunk(0.0123456, b"data: 1"), chunk(0.5, b"\xe2\x82")
@@ -142,9 +142,9 @@ def chunk(seconds: float, data: bytes) -> Chunk:
     """
     ms = round(seconds * 1000, 3)
     try:
-        return ms, data.decode("utf-8")
+        return ms, piece.decode("utf-8")
     except UnicodeDecodeError:
-        return ms, Raw(base64=base64.b64encode(data).decode("ascii"))
+        return ms, Raw(base64=base64.b64encode(piece).decode("ascii"))
 
 
 def data_of(content: str | Raw) -> bytes:

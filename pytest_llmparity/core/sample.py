@@ -424,9 +424,9 @@ def to_json(value: object) -> Any:
     return msgspec.to_builtins(value, builtin_types=(bytes,), enc_hook=_plain)
 
 
-def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
+def from_json(kind: type[T], content: Mapping[str, Any]) -> T:
     """Rebuild a dataclass of ours from what :func:`to_json` made; unknown keys are ignored, so old rows still read."""
-    return msgspec.convert(data, kind, builtin_types=(bytes,))
+    return msgspec.convert(content, kind, builtin_types=(bytes,))
 
 
 def _plain(value: object) -> object:

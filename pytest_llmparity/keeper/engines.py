@@ -334,12 +334,12 @@ class CopiedLog:
         """Copy what has come, some of it where it is very much; tell whether more can come."""
         for _ in range(_TURN):
             try:
-                data = os.read(self._source, _PIECE)
+                piece = os.read(self._source, _PIECE)
             except BlockingIOError:
                 return True
-            if not data:
+            if not piece:
                 return False
-            self._held += data
+            self._held += piece
             text = self._held.decode("utf-8", "surrogateescape")
             safe = self._mask.safe(text)
             self._write(text[:safe])
@@ -362,9 +362,9 @@ class CopiedLog:
             os.close(self._sink)
 
     def _write(self, text: str) -> None:
-        data = self._mask.torn(text).encode("utf-8", "surrogateescape")
+        unwritten = self._mask.torn(text).encode("utf-8", "surrogateescape")
         try:
-            while data:
-                data = data[os.write(self._sink, data) :]
+            while unwritten:
+                unwritten = unwritten[os.write(self._sink, unwritten) :]
         except OSError:
             pass  # a full disk: the engine must not wait for it, as it would not had it written there itself

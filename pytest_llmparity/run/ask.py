@@ -105,11 +105,11 @@ class SessionAsker:
 
     async def _all(self, case: Case, sampling: Sampling, adapters: list[Adapter]) -> Mapping[str, Sample]:
         """Ask the engines at once; what a server repeats of its key is masked, as the store does with gathered ones."""
-        samples = await asyncio.gather(*(_one(case, sampling, adapter) for adapter in adapters))
+        samples = await asyncio.gather(*(_ask(case, sampling, adapter) for adapter in adapters))
         return {sample.engine: self._session.mask.sample(sample) for sample in samples}
 
 
-async def _one(case: Case, sampling: Sampling, adapter: Adapter) -> Sample:
+async def _ask(case: Case, sampling: Sampling, adapter: Adapter) -> Sample:
     wire = wire_of(adapter, case.request(sampling))
     job = Job(case=case.id, wire=wire, phase=Phase.MAIN, repeat=0, concurrency=1)
     client = client_of(adapter)

@@ -298,11 +298,11 @@ def unreadable(run: str, what: str, error: BaseException) -> str:
     )
 
 
-def refuse_deep(data: bytes) -> None:
+def refuse_deep(packed: bytes) -> None:
     """Raise ``ValueError`` for JSON that is nested deeper than :data:`DEEPEST`."""
-    if data.count(b"[") + data.count(b"{") <= DEEPEST:
+    if packed.count(b"[") + packed.count(b"{") <= DEEPEST:
         return
-    left = _TEXT.sub(b"", data).translate(_ONE_KIND, delete=_NO_BRACKETS)
+    left = _TEXT.sub(b"", packed).translate(_ONE_KIND, delete=_NO_BRACKETS)
     for _ in range(DEEPEST):
         left = left.replace(b"[]", b"")
     if left:

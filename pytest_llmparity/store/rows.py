@@ -214,8 +214,8 @@ def _numbers(values: Iterable[int]) -> bytes:
     return row.tobytes()
 
 
-def _numbers_from(data: bytes) -> Sequence[int]:
-    row = array.array("I", data)
+def _numbers_from(packed: bytes) -> Sequence[int]:
+    row = array.array("I", packed)
     if sys.byteorder == "big":
         row.byteswap()
     return row
@@ -243,9 +243,9 @@ def _packed_token(token: TokenLogprob) -> bytes:
     return pack(record)
 
 
-def identity_from(data: bytes) -> Identity:
+def identity_from(packed: bytes) -> Identity:
     """Return an identity as :func:`pack` wrote it."""
-    return from_json(Identity, unpack(data))
+    return from_json(Identity, unpack(packed))
 
 
 def pack(value: object) -> bytes:
@@ -254,12 +254,12 @@ def pack(value: object) -> bytes:
     return json.dumps(to_json(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
-def unpack(data: bytes) -> Any:
+def unpack(packed: bytes) -> Any:
     """Return the JSON value in bytes that :func:`pack` made."""
     try:
-        return msgspec.json.decode(data)
+        return msgspec.json.decode(packed)
     except (msgspec.DecodeError, UnicodeDecodeError):  # half characters, infinity: Python's reader takes them
-        return json.loads(data.decode("utf-8", "surrogatepass"), parse_constant=_infinite)
+        return json.loads(packed.decode("utf-8", "surrogatepass"), parse_constant=_infinite)
 
 
 def _infinite(text: str) -> float:
@@ -350,8 +350,8 @@ def _pack_completion(completion: Completion) -> bytes:
     return pack({name: value for name, value in values.items() if name == "text" or value != getattr(_BLANK, name)})
 
 
-def _completion_from(data: bytes) -> Completion:
+def _completion_from(packed: bytes) -> Completion:
     try:
-        return _ANSWER.decode(data)
+        return _ANSWER.decode(packed)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return from_json(Completion, unpack(data))
+        return from_json(Completion, unpack(packed))

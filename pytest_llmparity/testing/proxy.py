@@ -354,11 +354,11 @@ class FaultProxy(LoopbackServer):
         connection.request(method, self._upstream.path + path, body or None, passed)
         return _Closing(connection), connection.getresponse()
 
-    def _whole(self, data: bytes, body: Body, *, as_chat: bool) -> bytes:
+    def _whole(self, sent: bytes, body: Body, *, as_chat: bool) -> bytes:
         try:
-            answer = json.loads(data)
+            answer = json.loads(sent)
         except ValueError:
-            return data
+            return sent
         for choice in answer.get("choices") or ():
             if text := _text_of(choice):
                 _set_text(choice, self._spoken(text, body, first=True, last=True))

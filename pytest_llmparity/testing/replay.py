@@ -67,13 +67,13 @@ class Replay(LoopbackServer):
         pieces = [(float(ms) / 1000, text.encode("utf-8")) for ms, text in response["pieces"]]
         if headers.get("transfer-encoding") != "chunked":
             call.wait(pieces[-1][0] if self.paced and pieces else 0.0)
-            call.send(response["status"], b"".join(data for _, data in pieces), kept)
+            call.send(response["status"], b"".join(content for _, content in pieces), kept)
             return
         call.begin(response["status"], kept)
         before = 0.0
-        for at, data in pieces:
+        for at, content in pieces:
             call.wait(at - before if self.paced else 0.0)
-            call.chunk(data)
+            call.chunk(content)
             before = at
         call.end()
 
@@ -98,9 +98,9 @@ class Replay(LoopbackServer):
         if pieces:
             self._until(call, began, pieces[0][0])
         call.begin(exchanged.status, headers)
-        for at, data in pieces:
+        for at, content in pieces:
             self._until(call, began, at)
-            call.chunk(data)
+            call.chunk(content)
         call.end()
 
     def _until(self, call: Call, began: float, at: float) -> None:

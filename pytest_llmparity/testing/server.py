@@ -50,9 +50,9 @@ class Call:
         """Begin a chunked answer, an event stream unless the headers say otherwise."""
         self.connection.sendall(self._chunked(status, headers))
 
-    def chunk(self, data: bytes) -> None:
+    def chunk(self, piece: bytes) -> None:
         """Send one piece of a chunked answer in one write."""
-        self.connection.sendall(_chunk(data))
+        self.connection.sendall(_chunk(piece))
 
     def end(self) -> None:
         """End a chunked answer."""
@@ -70,8 +70,8 @@ class Call:
         return "\r\n".join((*lines, "", "")).encode("latin-1")
 
 
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
 class LoopbackServer(abc.ABC):

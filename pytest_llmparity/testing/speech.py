@@ -117,15 +117,15 @@ class Speech:
 
     def events(self) -> Iterator[bytes]:
         """Yield the stream's events up to the end, one per token."""
-        yield from self.said()
+        yield from self.of_choice()
         if self.ends_with_usage():
             yield self.counting(self.usage())
 
     def counting(self, usage: Mapping[str, object]) -> bytes:
         """Return the event that counts tokens."""
-        return self._data({**self._frame([]), "usage": usage})
+        return self._framed({**self._frame([]), "usage": usage})
 
-    def said(self) -> Iterator[bytes]:
+    def of_choice(self) -> Iterator[bytes]:
         """Yield the events of its choice."""
         if self.chat:
             yield self._event({"role": "assistant", "content": ""})
@@ -140,7 +140,7 @@ class Speech:
 
     def error(self, message: str) -> bytes:
         """Return an error as an event of the stream."""
-        return self._data(self.error_body(500, message, "server_error"))
+        return self._framed(self.error_body(500, message, "server_error"))
 
     # what other servers say otherwise ---------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class Speech:
         choice |= {"delta": delta} if self.chat else {"text": delta.get("content", "")}
         if token is not None:
             choice["logprobs"] = self._logprobs([token])
-        return self._data({**self._frame([choice]), **(more or {})})
+        return self._framed({**self._frame([choice]), **(more or {})})
 
     def _frame(self, choices: list[dict[str, object]]) -> dict[str, object]:
         kind = "chat.completion" if self.chat else "text_completion"
@@ -217,7 +217,7 @@ class Speech:
             others = [{**self.entry(0, OTHER), "logprob": self.reply.logprob - self.reply.lead}]
         return [{**entry, "top_logprobs": [entry, *others]} for entry in entries]
 
-    def _data(self, value: object) -> bytes:
+    def _framed(self, value: object) -> bytes:
         return b"data: " + self._dump(value) + b"\n\n"
 
 
@@ -244,7 +244,7 @@ class Several:
 
     def events(self) -> Iterator[bytes]:
         """Yield the stream's events up to the end: one of each choice, the last choice first, and so on."""
-        for row in itertools.zip_longest(*(choice.said() for choice in reversed(self._choices))):
+        for row in itertools.zip_longest(*(choice.of_choice() for choice in reversed(self._choices))):
             yield from (event for event in row if event is not None)
         if self._first.ends_with_usage():
             yield self._first.counting(self._usage())
@@ -292,7 +292,7 @@ class ResponsesSpeech(Speech):
         return {names.get(name, name): count for name, count in super().usage().items()}
 
     def _told(self, kind: str, **fields: object) -> bytes:
-        return f"event: {kind}\n".encode() + self._data({"type": kind, **fields})
+        return f"event: {kind}\n".encode() + self._framed({"type": kind, **fields})
 
     def _ended(self) -> str:
         return "completed" if self.finish in ("stop", "tool_calls") else "incomplete"

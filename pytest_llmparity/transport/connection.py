@@ -121,13 +121,13 @@ class Connection:
         """Tell whether the realtime clock, the kernel's stamps with it, still runs as it did when we wrote."""
         return abs(self._clock_offset() - self._offset_ns) <= MAX_OFFSET_MOVE_NS
 
-    def received(self, data: memoryview, kernel_ns: int, seen_ns: int) -> None:
+    def received(self, piece: memoryview, kernel_ns: int, seen_ns: int) -> None:
         """Take one read (the reader's call)."""
         response, done = self._response, self._done
         if response is None or done is None or done.done():
             # More than the answer, or what is left of a broken one: nothing that follows can be trusted.
             nobody_s = response is None or response.complete
-            self.unasked = self.unasked or (nobody_s and not _TIMED_OUT.match(data))
+            self.unasked = self.unasked or (nobody_s and not _TIMED_OUT.match(piece))
             self.close()
             return
         if kernel_ns:
@@ -143,7 +143,7 @@ class Connection:
             arrived_ns = seen_ns
             self._unstamped = True
         try:
-            response.feed(data, arrived_ns, seen_ns)
+            response.feed(piece, arrived_ns, seen_ns)
         except ProtocolError as error:
             self.unasked = self.unasked or response.complete  # it was whole, and there was more
             done.set_exception(error)

@@ -85,15 +85,15 @@ class ResponseParser:
         self._problem = ""
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
-    def feed(self, data: memoryview, arrived_ns: int, seen_ns: int) -> None:
+    def feed(self, piece: memoryview, arrived_ns: int, seen_ns: int) -> None:
         """Take one read with its stamps; raise ``ProtocolError`` if it is not HTTP or passes a limit."""
         assert self._parser is not None
         if not self.seen_bytes:
             self.seen_bytes = True
-            if bytes(data[:2]) == b"\x15\x03":  # a TLS alert
+            if bytes(piece[:2]) == b"\x15\x03":  # a TLS alert
                 raise self._error("it speaks TLS, not plain HTTP. Write https:// in base_url")
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             raise self._error("it switched to another protocol (101), which nobody asked for") from None
         except httptools.HttpParserError as error:
@@ -110,7 +110,7 @@ class ResponseParser:
             if end > self._most_bytes:
                 raise self._error(f"its body passed {self._too_long()}")
         else:
-            self._bare_bytes += len(data)
+            self._bare_bytes += len(piece)
             if self._bare_bytes > self.limits.header_bytes:
                 raise self._error(f"it sent more than {self.limits.header_bytes} bytes of headers")
 

@@ -50,8 +50,8 @@ def realtime_offset_ns() -> int:
 class Sink(Protocol):
     """What a reader feeds."""
 
-    def received(self, data: memoryview, kernel_ns: int, seen_ns: int) -> None:
-        """Take one read; ``data`` is valid during the call only, ``kernel_ns`` is realtime or 0 for "no stamp"."""
+    def received(self, piece: memoryview, kernel_ns: int, seen_ns: int) -> None:
+        """Take one read; ``piece`` is valid during the call only, ``kernel_ns`` is realtime or 0 for "no stamp"."""
 
     def closed(self, error: Exception | None) -> None:
         """Learn that nothing more will come; may be called more than once."""
@@ -71,8 +71,8 @@ class Reader(Protocol):
     async def settle(self) -> None:
         """Hand on all that has arrived by now, an end too: the next write answers nothing of it."""
 
-    def write(self, data: bytes) -> None:
-        """Send ``data``; the first part leaves before the call returns if the socket takes it."""
+    def write(self, request: bytes) -> None:
+        """Send ``request``; the first part leaves before the call returns if the socket takes it."""
 
     def finish(self) -> None:
         """Tell the other side that nothing more will be asked; reading goes on."""
@@ -119,9 +119,9 @@ class KernelReader:
             self._lost(None)
             return
         kernel_ns = 0
-        for level, kind, data in ancillary:
+        for level, kind, stamp in ancillary:
             if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+                seconds, nanoseconds = _TIMESPEC.unpack_from(stamp)
                 kernel_ns = seconds * 1_000_000_000 + nanoseconds
         self._sink.received(self._view[:count], kernel_ns, seen_ns)
 
@@ -139,10 +139,10 @@ class KernelReader:
         if self._open:
             self._readable()
 
-    def write(self, data: bytes) -> None:
-        """Send ``data``, what the socket does not take at once as it becomes writable."""
+    def write(self, request: bytes) -> None:
+        """Send ``request``, what the socket does not take at once as it becomes writable."""
         # A server may answer, and the next request be due, before it has read the last body to its end.
-        self._unsent = memoryview(self._unsent.tobytes() + data)
+        self._unsent = memoryview(self._unsent.tobytes() + request)
         self._writable()
 
     def _writable(self) -> None:
@@ -236,9 +236,9 @@ class TransportReader(asyncio.BufferedProtocol):
         self.close()  # what never ends is no answer to the next request
         self._sink.closed(None)
 
-    def write(self, data: bytes) -> None:
-        """Send ``data``; asyncio tries the socket before the call returns."""
-        self._transport.write(data)
+    def write(self, request: bytes) -> None:
+        """Send ``request``; asyncio tries the socket before the call returns."""
+        self._transport.write(request)
 
     def finish(self) -> None:
         """End our direction of the socket; asyncio's TLS has no such thing, and the server's end needs no goodbye."""

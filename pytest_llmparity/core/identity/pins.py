@@ -129,8 +129,8 @@ def unlike(first: Identity, other: Identity) -> tuple[list[str], list[str]]:
     return [clause for field, clause in apart.items() if field != "device"], remarks
 
 
-def _both_ways(field: str, one: Value, other: Value) -> bool:
-    return agree(field, one, other) and agree(field, other, one)
+def _both_ways(field: str, first: Value, other: Value) -> bool:
+    return agree(field, first, other) and agree(field, other, first)
 
 
 def _any_case(pinned: str, seen: str) -> bool:

@@ -49,7 +49,7 @@ def _choice(value: object) -> object:
     raise ValueError(f"is {given(value)}; allowed: 'none', 'auto', 'required' or an object that names a function")
 
 
-def _said(value: str) -> str:
+def _not_empty(value: str) -> str:
     if not value.strip():
         raise ValueError("is empty; expected the text that is right")
     return value
@@ -95,7 +95,7 @@ Identifier = Annotated[
 Name = Annotated[StrictStr, Field(min_length=1)]
 Texts = Annotated[list[StrictStr], BeforeValidator(listed, json_schema_input_type=StrictStr | list[StrictStr])]
 Pieces = Annotated[list[Name], BeforeValidator(listed, json_schema_input_type=Name | list[Name])]
-Said = Annotated[StrictStr, AfterValidator(_said), WithJsonSchema({"type": "string", "pattern": "\\S"})]
+Said = Annotated[StrictStr, AfterValidator(_not_empty), WithJsonSchema({"type": "string", "pattern": "\\S"})]
 Schema = Annotated[Any, AfterValidator(_text_or_object), WithJsonSchema({"type": ["object", "string"]})]
 Choice = Annotated[
     Any,

@@ -161,32 +161,32 @@ def without_bytes(value: Any) -> Any:
     return hashed
 
 
-def image_type(data: bytes) -> str:
+def image_type(content: bytes) -> str:
     """Return the media type of an image by how it begins; ``ValueError`` where it is none that engines read."""
-    kind = next((name for name, begins in _IMAGES if begins.match(data)), None)
+    kind = next((name for name, begins in _IMAGES if begins.match(content)), None)
     if kind is None:
         raise ValueError("holds no image: PNG, JPEG, GIF and WebP are read")
     return kind
 
 
-def audio_format(data: bytes) -> str:
+def audio_format(content: bytes) -> str:
     """Return the format of a recording of sound by how it begins; ``ValueError`` where it is none engines read."""
-    kind = next((name for name, begins in _SOUNDS if begins.match(data)), None)
+    kind = next((name for name, begins in _SOUNDS if begins.match(content)), None)
     if kind is None:
         raise ValueError("holds no sound: WAV, MP3 and FLAC are read")
     return kind
 
 
-def _about(file: str, data: bytes, media_type: str) -> dict[str, Any]:
+def _about(file: str, content: bytes, media_type: str) -> dict[str, Any]:
     name = re.split(r"[/\\]", file)[-1]  # where it lies on this machine is nobody's affair
-    return {**({"file": name} if name else {}), "media_type": media_type, "bytes": len(data)}
+    return {**({"file": name} if name else {}), "media_type": media_type, "bytes": len(content)}
 
 
-def _hashed(data: bytes, attached: dict[str, bytes]) -> str:
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"has {len(data)} bytes; up to {MAX_BYTES} are sent")
-    sha = hashlib.sha256(data).hexdigest()
-    attached[sha] = data
+def _hashed(content: bytes, attached: dict[str, bytes]) -> str:
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"has {len(content)} bytes; up to {MAX_BYTES} are sent")
+    sha = hashlib.sha256(content).hexdigest()
+    attached[sha] = content
     return f"sha256:{sha}"
 
 

@@ -59,11 +59,11 @@ class Portion:
         """Whether a prompt has one of the tags, or none is asked for."""
         return not self.tags or not set(self.tags).isdisjoint(case.tags)
 
-    def said(self, prompts: PromptSet) -> str:
+    def in_words(self, prompts: PromptSet) -> str:
         """Return how many of how many prompts a set has left as it was declared, and which; empty where it has all.
 
         >>> case = Case(id="a", prompt="?", tags=("poem",))
-        >>> Portion(tags=("poem",)).said(PromptSet(name="p", cases=(case,), rest=(Case(id="b", prompt="?"),)))
+        >>> Portion(tags=("poem",)).in_words(PromptSet(name="p", cases=(case,), rest=(Case(id="b", prompt="?"),)))
         '1 of 2 prompts, tag poem'
         """
         if not prompts.rest:

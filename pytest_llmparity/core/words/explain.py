@@ -342,22 +342,24 @@ _BECAME: Final = {
 }
 
 
-def experiment(one: Experiment, unit: str) -> str:
+def experiment(tried: Experiment, unit: str) -> str:
     """Return an experiment on one line: what was done, what became of the drift, its numbers, what that cost."""
-    done = plain(one.removed, 1000)
-    if one.before is not None:
-        done = f"with {'everything but ' if one.outcome in ('back', 'stays away') else ''}{done}"
-    other = one.outcome == "stays" and one.before is not None and one.after != one.before
-    words = f"{done}: {'less drift is not shown' if other else _BECAME[one.outcome]}"
-    if one.after is not None:
-        was = "" if one.before is None else f"{number(one.before, unit)} before, "
-        words += f", {was}{number(one.after, unit)}" + (" now" if was else "")
-    small = [count(one.n, "prompt") + (f" in {count(one.groups, 'group')}" if one.groups else "")] if one.n else []
-    if one.p is not None:
-        small.append(f"p {one.p:.2g}")
-    if one.requests:
-        small.append(count(one.requests, "request"))
-    why = f", {plain(one.why)}" if one.why else ""
+    done = plain(tried.removed, 1000)
+    if tried.before is not None:
+        done = f"with {'everything but ' if tried.outcome in ('back', 'stays away') else ''}{done}"
+    other = tried.outcome == "stays" and tried.before is not None and tried.after != tried.before
+    words = f"{done}: {'less drift is not shown' if other else _BECAME[tried.outcome]}"
+    if tried.after is not None:
+        was = "" if tried.before is None else f"{number(tried.before, unit)} before, "
+        words += f", {was}{number(tried.after, unit)}" + (" now" if was else "")
+    small = (
+        [count(tried.n, "prompt") + (f" in {count(tried.groups, 'group')}" if tried.groups else "")] if tried.n else []
+    )
+    if tried.p is not None:
+        small.append(f"p {tried.p:.2g}")
+    if tried.requests:
+        small.append(count(tried.requests, "request"))
+    why = f", {plain(tried.why)}" if tried.why else ""
     return words + why + (f" ({', '.join(small)})" if small else "")
 
 

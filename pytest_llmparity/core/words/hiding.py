@@ -71,14 +71,14 @@ class TextMask:
             text = _replace(text, [(start, end, "«»") for start, end, _ in left])
         return text
 
-    def data(self, data: bytes, *, torn: bool = False) -> bytes:
+    def data(self, body: bytes, *, torn: bool = False) -> bytes:
         """Return the bytes (a body) with every secret replaced as in :meth:`text`, or as in :meth:`torn`.
 
         Bytes that are not UTF-8 are kept.
         """
-        text = data.decode("utf-8", "surrogateescape")
+        text = body.decode("utf-8", "surrogateescape")
         masked = self.torn(text) if torn else self.text(text)
-        return data if masked is text else masked.encode("utf-8", "surrogateescape")
+        return body if masked is text else masked.encode("utf-8", "surrogateescape")
 
     def safe(self, text: str) -> int:
         """Return how much of a text that goes on elsewhere can be shown: what follows may be part of a secret."""

@@ -96,8 +96,8 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 def wire(path: str, body: Mapping[str, Any], omitted: tuple[str, ...]) -> WireRequest:
     """Return the finished request with its hash."""
-    data = encode(body)
-    return WireRequest(path=path, body=data, sha256=hashlib.sha256(data).hexdigest(), omitted=omitted)
+    encoded = encode(body)
+    return WireRequest(path=path, body=encoded, sha256=hashlib.sha256(encoded).hexdigest(), omitted=omitted)
 
 
 def chat_fields(request: Request) -> JsonObject:

@@ -162,17 +162,17 @@ class Control:
             httpx.HTTPTransport(trust_env=False, verify=self._verify(), proxy=self.proxy) as transport,
             contextlib.closing(transport.handle_request(request)) as response,
         ):
-            data = bytearray()
+            came = bytearray()
             for piece in response.iter_bytes():
-                data += piece
-                if len(data) > MAX_BYTES:
+                came += piece
+                if len(came) > MAX_BYTES:
                     raise errors.ProtocolError(
                         f"{self.engine} sent more than {MAX_BYTES} bytes to {method} {url}, which no server "
                         "we know does: check base_url.",
                         engine=self.engine,
                     )
             # Here, because whoever words it will shorten it, and nobody recognises half a key.
-            hidden = self.mask.data(bytes(data), torn=response.status_code >= 400)
+            hidden = self.mask.data(bytes(came), torn=response.status_code >= 400)
             return Reply(status=response.status_code, headers=dict(response.headers), body=hidden)
 
     def _worded(self, method: str, path: str, exc: Exception) -> errors.LLMParityError:

@@ -56,7 +56,7 @@ class Tally:
             return
         if carried["run"]:
             self._session.adopt(carried["run"])
-        self._verdicts[carried["test"]] = [from_json(Verdict, data) for data in carried["verdicts"]]
+        self._verdicts[carried["test"]] = [from_json(Verdict, fields) for fields in carried["verdicts"]]
         self.commands[carried["test"]] = carried["again"]
 
     def ended(self, handed_back: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Tally:
             self._session.adopt(handed_back["run"])
         self.planned = self.planned or handed_back["plan"]
         self.taken |= set(handed_back["taken"])
-        self.engines |= {name: from_json(EngineRecord, data) for name, data in handed_back["engines"].items()}
+        self.engines |= {name: from_json(EngineRecord, fields) for name, fields in handed_back["engines"].items()}
 
 
 class Ending:

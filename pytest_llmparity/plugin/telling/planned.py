@@ -79,7 +79,7 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     ]
     lines += ahead.portion_lines(
         dict.fromkeys(
-            f"{each.prompts.name}: {part}" for each in gates if (part := portion.said(as_declared(each.prompts)))
+            f"{each.prompts.name}: {part}" for each in gates if (part := portion.in_words(as_declared(each.prompts)))
         ),
         str(portion),
     )

@@ -75,7 +75,9 @@ def commands(verdicts: Sequence[Verdict], environ: Mapping[str, str], *, root: P
         message = explain.headline(verdict).partition("\n")[0]
         if verdict.cause:
             message += f"; cause: {verdict.cause}"
-        lines[kind].append(f"::{kind} {_place(verdict.where, environ, root)}title={_property(title)}::{_data(message)}")
+        lines[kind].append(
+            f"::{kind} {_place(verdict.where, environ, root)}title={_property(title)}::{_message(message)}"
+        )
     return [line for notes in lines.values() for line in dict.fromkeys(notes[:MOST])]
 
 
@@ -91,10 +93,10 @@ def _place(where: str, environ: Mapping[str, str], root: Path) -> str:
     return f"file={_property(Path(inside).as_posix())},line={line},"
 
 
-def _data(text: str) -> str:
+def _message(text: str) -> str:
     """Return text as the message of a command: one line, whatever it holds."""
     return printable(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    return _message(text).replace(":", "%3A").replace(",", "%2C")

@@ -99,9 +99,9 @@ def _by_gguf(source: Path, target: Path, quantization: str) -> None:
         wanted = "Q8_0" if tensor.name == head else quantization
         kinds[tensor.name] = gguf.GGMLQuantizationType[wanted] if fits else tensor.tensor_type
     for tensor in reader.tensors:
-        kind, data = kinds[tensor.name], tensor.data
+        kind, values = kinds[tensor.name], tensor.data
         if kind is tensor.tensor_type:
-            writer.add_tensor_info(tensor.name, data.shape, data.dtype, data.nbytes, kind)
+            writer.add_tensor_info(tensor.name, values.shape, values.dtype, values.nbytes, kind)
         else:
             stored = gguf.quant_shape_to_byte_shape([int(size) for size in reversed(tensor.shape)], kind)
             writer.add_tensor_info(tensor.name, stored, np.dtype(np.uint8), math.prod(map(int, stored)), kind)
@@ -109,8 +109,8 @@ def _by_gguf(source: Path, target: Path, quantization: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for tensor in reader.tensors:  # one after the other: a large model is never held whole
-        kind, data = kinds[tensor.name], tensor.data
+        kind, values = kinds[tensor.name], tensor.data
         if kind is not tensor.tensor_type:
-            data = gguf.quants.quantize(gguf.quants.dequantize(data, tensor.tensor_type), kind)
-        writer.write_tensor_data(data)
+            values = gguf.quants.quantize(gguf.quants.dequantize(values, tensor.tensor_type), kind)
+        writer.write_tensor_data(values)
     writer.close()

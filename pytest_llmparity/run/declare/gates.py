@@ -285,7 +285,7 @@ def declare(
         problems.append("latency(cached=True) beside a latency check without it: give them a test each")
     problems += [f"{check} ({check.where}): {problem}" for check in checks if (problem := _beside_arms(check, checks))]
     if problems and prompts.rest:
-        problems.append(f"this run asks {portion.said(prompts)} ({portion})")
+        problems.append(f"this run asks {portion.in_words(prompts)} ({portion})")
     if problems:
         raise DesignError("\n".join(problems))
     both = next((c for c in checks if isinstance(c, (SchemaCheck, StreamCheck)) and c.needs().arms), None)

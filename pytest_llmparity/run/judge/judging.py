@@ -143,7 +143,7 @@ class Judging:
         evidence = self.evidence(declaration, check, alpha=ALPHA / 2**looks)
         verdicts = [without_left_out(verdict, evidence, required=self.required) for verdict in check.judge(evidence)]
         verdicts = [with_notes(self._asked_for(verdict) if alone else verdict, evidence) for verdict in verdicts]
-        part = self.portion.said(as_declared(declaration.prompts))
+        part = self.portion.in_words(as_declared(declaration.prompts))
         remarks = (f"{part} ({self.portion})",) if part else ()
         return [
             dataclasses.replace(v, where=self._relative(v.where), looks=looks, remarks=(*remarks, *v.remarks))

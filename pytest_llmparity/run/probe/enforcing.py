@@ -41,10 +41,10 @@ class Enforced(msgspec.Struct, frozen=True, kw_only=True):
 def enforced(adapter: Adapter, asked: Sequence[Canary] = ()) -> list[Enforced]:
     """Ask an engine the canaries; what fails is said of the canary it failed on, and nothing is raised for it."""
     prober = Prober(adapter=adapter, declares=adapter.can)
-    return [_one(prober, canary) for canary in asked or canaries()]
+    return [_outcome_of(prober, canary) for canary in asked or canaries()]
 
 
-def _one(prober: Prober, canary: Canary) -> Enforced:
+def _outcome_of(prober: Prober, canary: Canary) -> Enforced:
     try:
         forced = _ask(prober, canary.case, canary)
     except ParameterNotHonoured as error:

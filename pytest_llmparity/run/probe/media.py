@@ -21,9 +21,9 @@ RATE: Final = 8000
 def red_image() -> bytes:
     """Return a PNG of one colour."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        whole = kind + data
-        return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        whole = kind + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
 
     rows = (b"\0" + bytes((200, 30, 30)) * SIDE) * SIDE
     head = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)
@@ -33,9 +33,9 @@ def red_image() -> bytes:
 
 def silence() -> bytes:
     """Return a WAV of 16 bits and one channel in which nothing is heard."""
-    data = bytes(int(SECONDS * RATE) * 2)
+    samples = bytes(int(SECONDS * RATE) * 2)
     form = struct.pack("<HHIIHH", 1, 1, RATE, RATE * 2, 2, 16)
-    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(samples)) + samples
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
@@ -58,13 +58,13 @@ def _read(prober: Prober, field: str, part: Mapping[str, Any]) -> Mapping[str, o
 
 
 def _images(prober: Prober) -> Mapping[str, object]:
-    data = base64.b64encode(red_image()).decode()
-    return _read(prober, "images", {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}})
+    encoded = base64.b64encode(red_image()).decode()
+    return _read(prober, "images", {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}})
 
 
 def _audio(prober: Prober) -> Mapping[str, object]:
-    data = base64.b64encode(silence()).decode()
-    return _read(prober, "audio", {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}})
+    encoded = base64.b64encode(silence()).decode()
+    return _read(prober, "audio", {"type": "input_audio", "input_audio": {"data": encoded, "format": "wav"}})
 
 
 IMAGES: Final = Probe(fields=("images",), requests=2, run=_images)

@@ -128,10 +128,10 @@ def _cut(prober: Prober, words: int, answer: Completion) -> Overflow:
     read = [changed.prompt_tokens != answer.prompt_tokens for changed in (head, tail)]
     if not any(read):
         again = _send(prober, words)
-        if _said(again) != _said(answer):
+        if _content(again) != _content(answer):
             raise Undecided("it was cut to a fixed size, and two answers to it differ, so nothing tells what was left")
         limit = max(LEAST, NOISE * _moved(again, answer))
-        read = [_said(changed) != _said(answer) or _moved(changed, answer) > limit for changed in (head, tail)]
+        read = [_content(changed) != _content(answer) or _moved(changed, answer) > limit for changed in (head, tail)]
     if not any(read):
         raise Undecided("it was cut, and neither its beginning nor its end makes a difference to the answer")
     if all(read):
@@ -149,13 +149,13 @@ def _ask(prober: Prober, messages: list[Mapping[str, Any]], **more: Any) -> Comp
     return prober.ask(asking(messages, max_tokens=ANSWER_TOKENS, **more), timeout_s=math.inf)
 
 
-def _said(answer: Completion) -> tuple[str, str]:
+def _content(answer: Completion) -> tuple[str, str]:
     return answer.text, answer.reasoning
 
 
-def _moved(one: Completion, other: Completion) -> float:
+def _moved(before: Completion, after: Completion) -> float:
     """Return how far a logprob of the chosen tokens moved at most: a weak model says the same, less or more surely."""
-    pairs = zip(one.logprobs, other.logprobs, strict=False)
+    pairs = zip(before.logprobs, after.logprobs, strict=False)
     return max((abs((a.logprob or 0.0) - (b.logprob or 0.0)) for a, b in pairs), default=0.0)
 
 

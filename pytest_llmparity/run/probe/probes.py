@@ -282,7 +282,7 @@ def _changed(body: dict[str, Any], change: Mapping[str, object]) -> dict[str, An
     return body
 
 
-def _said(answer: Completion) -> tuple[object, ...]:
+def _content(answer: Completion) -> tuple[object, ...]:
     calls = tuple((call.name, call.arguments) for call in answer.tool_calls)
     return answer.text, answer.reasoning, calls, answer.finish_reason
 
@@ -302,12 +302,12 @@ def _stream(prober: Prober) -> Mapping[str, object]:
     beside = None
     with contextlib.suppress(Overloaded, ServerFailure, ProtocolError):  # what has another reason is raised again below
         beside, streamed = prober.ask_both(request)
-        if _said(beside) == _said(streamed):
+        if _content(beside) == _content(streamed):
             return {"stream_equal": True, "reasons": _reasons(beside, streamed)}
     whole, streamed = prober.ask(request), prober.ask(request, stream=True)
-    if _said(whole) == _said(streamed):
+    if _content(whole) == _content(streamed):
         return {"stream_equal": True, "reasons": _reasons(whole, streamed)}
-    if (beside is None or _said(whole) != _said(beside)) and _said(whole) != _said(prober.ask(request)):
+    if (beside is None or _content(whole) != _content(beside)) and _content(whole) != _content(prober.ask(request)):
         raise Undecided("two unstreamed greedy answers to one question differ, so a streamed one proves nothing")
     return {"stream_equal": False, "reasons": _reasons(whole, streamed)}
 
@@ -386,9 +386,9 @@ def _formed(prober: Prober, schema: Mapping[str, Any]) -> Completion | None:
 def _seed(prober: Prober) -> Mapping[str, object]:
     """Sample with one seed twice and with another once: equal texts prove something only where another seed differs."""
     first, again = _sampled(prober, 7), _sampled(prober, 7)
-    if _said(first) != _said(again):
+    if _content(first) != _content(again):
         return {"seed": False}
-    if _said(_sampled(prober, 8)) == _said(first):
+    if _content(_sampled(prober, 8)) == _content(first):
         raise Undecided("answers sampled with different seeds are the same, so the seed proves nothing")
     return {"seed": True}
 

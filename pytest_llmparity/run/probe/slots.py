@@ -59,7 +59,7 @@ def probe_slots(adapter: Adapter, take: Callable[[int], bool]) -> Fact | None:
     return None
 
 
-def together(one: Span, other: Span) -> bool | None:
+def together(first: Span, second: Span) -> bool | None:
     """Tell whether two answers were given at the same time; ``None`` where their times do not show it.
 
     They were where the later one's first token arrived before the earlier one's last. They were not where the earlier
@@ -67,8 +67,8 @@ def together(one: Span, other: Span) -> bool | None:
     one ended by at least half an answer's time after the earlier one. A later one that was sent when half of the
     earlier one's time had passed, as a busy machine may, tells neither: it had little to meet.
     """
-    earlier, later = sorted((one, other), key=lambda span: span.last_ns)
-    took_ns = earlier.last_ns - min(one.sent_ns, other.sent_ns)
+    earlier, later = sorted((first, second), key=lambda span: span.last_ns)
+    took_ns = earlier.last_ns - min(first.sent_ns, second.sent_ns)
     if took_ns < SHORTEST_NS:
         return None
     if later.first_ns < earlier.last_ns:

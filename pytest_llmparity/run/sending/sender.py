@@ -90,7 +90,7 @@ async def send(
                 continue
             if not allowance.take():
                 return
-            sample = await _one(
+            sample = await _sample_of(
                 engine, client, job, allowance=allowance, line=line, watch=watch, sleep=sleep, reused=doubtful
             )
             if sample is not None:
@@ -169,7 +169,7 @@ class _Line:
                 self.dead = self._gone() or f"{count} requests in a row {how}; the last: {error}"
 
 
-async def _one(
+async def _sample_of(
     engine: Engine,
     client: Client,
     job: Job,

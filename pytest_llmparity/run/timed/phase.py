@@ -141,7 +141,7 @@ class TimedPhase:
                 self.ledger.allowance.out_of_time()
                 break
         if calibrations:
-            self.ledger.notes.append(instrument(max(calibrations, key=lambda one: one.ttft_error_p99_s)))
+            self.ledger.notes.append(instrument(max(calibrations, key=lambda measured: measured.ttft_error_p99_s)))
         self.ledger.notes += _loads(samples)
         self.store.put(self.run, samples)
         for name in ready:

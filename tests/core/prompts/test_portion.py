@@ -28,7 +28,7 @@ def test_nothing_asked_for_is_all_prompts() -> None:
 
     assert ALL.of(prompts) is prompts
     assert not ALL
-    assert ALL.said(prompts) == ""
+    assert ALL.in_words(prompts) == ""
 
 
 def test_prompts_with_one_of_the_tags_are_a_set_of_their_own() -> None:
@@ -38,16 +38,16 @@ def test_prompts_with_one_of_the_tags_are_a_set_of_their_own() -> None:
     assert [case.id for case in part.cases] == ["0", "3"]
     assert [case.id for case in part.rest] == ["1", "2"]
     assert part.digest == digest(part.cases) != prompts.digest
-    assert Portion(tags=("a", "c")).said(part) == "2 of 4 prompts, tags a or c"
+    assert Portion(tags=("a", "c")).in_words(part) == "2 of 4 prompts, tags a or c"
 
 
 def test_what_is_said_names_the_sample_only_where_one_was_drawn() -> None:
     prompts = of("a", "a", "b")
 
-    assert Portion(most=2).said(Portion(most=2).of(prompts)) == "2 of 3 prompts, sample"
-    assert Portion(tags=("a",), most=9).said(Portion(tags=("a",), most=9).of(prompts)) == "2 of 3 prompts, tag a"
+    assert Portion(most=2).in_words(Portion(most=2).of(prompts)) == "2 of 3 prompts, sample"
+    assert Portion(tags=("a",), most=9).in_words(Portion(tags=("a",), most=9).of(prompts)) == "2 of 3 prompts, tag a"
     of_tag = Portion(tags=("a",), most=1)
-    assert of_tag.said(of_tag.of(prompts)) == "1 of 3 prompts, sample of tag a"
+    assert of_tag.in_words(of_tag.of(prompts)) == "1 of 3 prompts, sample of tag a"
 
 
 def test_a_sample_larger_than_the_set_is_the_set() -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Adapter(Protocol):
     """What ``pydantic.TypeAdapter`` offers."""
 
-    def validate_json(self, data: bytes, /, *, strict: bool) -> object:
+    def validate_json(self, text: bytes, /, *, strict: bool) -> object:
         """Return the value, or raise ``ValidationError``."""
 
     def json_schema(self) -> JsonObject:
