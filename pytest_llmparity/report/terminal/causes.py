@@ -7,6 +7,7 @@ from typing import Final
 from pytest_llmparity.core.compare.shift import Shape
 from pytest_llmparity.core.verdict import Experiment, Verdict
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.failing import whole
 from pytest_llmparity.core.words.printable import hanging, printable, wrapped
 
 SHOWN: Final = 12
@@ -15,7 +16,7 @@ SHOWN: Final = 12
 
 def evidence(verdict: Verdict, *, width: int) -> list[str]:
     """Return which answers were wrong or different, in the words that stand below a verdict that fails its test."""
-    shown = verdict.details[: explain.whole(verdict.details, SHOWN)]
+    shown = verdict.details[: whole(verdict.details, SHOWN)]
     return [part for line in shown for part in hanging(f"    {printable(line)}", width)]
 
 

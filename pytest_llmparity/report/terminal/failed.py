@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_llmparity.core.identity.record import RunRecord
 from pytest_llmparity.core.verdict import Verdict
-from pytest_llmparity.core.words.explain import failure_text
+from pytest_llmparity.core.words.failing import failure_text
 from pytest_llmparity.core.words.printable import hanging, printable
 
 _COMMAND = "reproduce: "
