@@ -111,6 +111,19 @@ class Explanation:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """How far greedy answers are apart beside forks per token, which say little of few prompts that part at once.
+
+    ``prompts`` is the share of prompts that part within the horizon, ``shift`` the median over groups of how far the
+    lead of the best token moved, in nats; ``or_more``: that is the least it can be. ``None`` where it is not known.
+    """
+
+    prompts: float
+    shift: float | None = None
+    or_more: bool = False
+
+
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One case on which two engines differ, or which one engine answered wrongly, as one check sees it.
 
@@ -184,14 +197,14 @@ class Verdict(Judgement):
     corrected for the ``family`` judgements of its test that are tests (Holm, weighted), ``None`` where it is none.
     ``requests`` counts the answers used, ``horizon`` the tokens of each that were compared. ``measures`` says in words
     what the estimate counts (``of tokens fork``), ``margin_from`` where a margin comes from that the check does not
-    name. ``floor`` is the baseline's own drift, ``shape`` where the shift of its
-    answers sits: evidence that names no cause. ``differs`` lists layers that differ, ``cause`` is set only when shown
-    to be the cause, ``explanation`` has the experiments that were made. ``blocked_by`` names the engine that cannot be
-    used, or failed to answer, where that is the reason: it is told once. ``left_out`` are prompts the verdict does not
-    rest on because an engine cannot be asked them; ``n`` is without them. ``lenience`` counts, by engine, what was
-    forgiven in the answers or was not, ``remarks`` are further sentences that hold whatever the outcome. ``message`` is
-    the headline, ``details`` the lines below it. ``differing`` are the cases on which the two engines differ, or of one
-    engine those it answered wrongly, in the order of the prompts.
+    name. ``floor`` is the baseline's own drift, ``apart`` what stands beside forks per token, ``shape`` where the shift
+    of its answers sits: evidence that names no cause. ``differs`` lists layers that differ, ``cause`` is set only when
+    shown to be the cause, ``explanation`` has the experiments that were made. ``blocked_by`` names the engine that
+    cannot be used, or failed to answer, where that is the reason: it is told once. ``left_out`` are prompts the verdict
+    does not rest on because an engine cannot be asked them; ``n`` is without them. ``lenience`` counts, by engine, what
+    was forgiven in the answers or was not, ``remarks`` are further sentences that hold whatever the outcome.
+    ``message`` is the headline, ``details`` the lines below it. ``differing`` are the cases on which the two engines
+    differ, or of one engine those it answered wrongly, in the order of the prompts.
     """
 
     test: str
@@ -212,6 +225,7 @@ class Verdict(Judgement):
     measures: str = ""
     margin_from: str = ""
     floor: float | None = None
+    apart: Apart | None = None
     shape: Shape | None = None
     differs: tuple[str, ...] = ()
     cause: str | None = None

@@ -30,7 +30,7 @@ _VERDICT_FIELDS = (
     *("test", "check", "kind", "tag", "engine", "baseline", "outcome"),
     *("estimate", "lower", "upper", "margin", "unit", "side"),
     *("n", "groups", "effective", "horizon", "requests", "looks", "alpha", "p_pass", "p_fail", "p_family", "family"),
-    *("floor", "shape", "differs", "cause", "message"),
+    *("floor", "apart", "shape", "differs", "cause", "message"),
     *("arm", "constraint", "explanation", "differing", "left_out", "lenience", "remarks", "margin_from"),
 )
 

@@ -174,6 +174,7 @@ def test_a_run_has_exactly_the_published_keys() -> None:
         "p_family",
         "family",
         "floor",
+        "apart",
         "shape",
         "differs",
         "cause",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.compare.shift import Shape
 from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles, RunRecord
 from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, Source, ToolCall
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import Apart, Outcome, Verdict
 from pytest_llmparity.core.words.printable import cells
 from pytest_llmparity.report import overview, terminal
 from pytest_llmparity.report.terminal import ahead
@@ -431,6 +431,21 @@ def test_a_cell_shows_the_bound_and_what_it_rests_on_in_one_line_where_there_is_
     lines = terminal.grid([verdict("q8_0", Outcome.PASS, "text", **PASSED)], ["f16", "q8_0"], verbose=False, width=80)
 
     assert lines[2:] == ["  text  -    pass 8.45 % (at most 10.9 %), n 144"]
+
+
+def test_a_pass_on_text_shows_how_many_prompts_part_and_the_shift() -> None:
+    apart = Apart(prompts=34 / 64, shift=0.292)
+    passed = verdict("b", Outcome.PASS, "text", **PASSED, apart=apart)
+    least = verdict("c", Outcome.PASS, "text", **PASSED, apart=Apart(prompts=0.0, shift=0.3, or_more=True))
+
+    lines = terminal.grid([passed, least], ["b", "c"], verbose=False, width=72)
+    assert [" ".join(line.split()) for line in lines[2:]] == [
+        "text pass 8.45 % (at most 10.9 %), pass 8.45 % (at most 10.9 %),",
+        "53.12 % part, shift 0.292 nats, shift 0.3 nats or more, n 144",
+        "n 144",
+    ]
+    sentence = " ".join(" ".join(terminal.conclusions([passed], [], verbose=True)).split())
+    assert "8.45 %/token, margin 15 %, 53.12 % of prompts part, shift 0.292 nats" in sentence
 
 
 def test_cells_take_more_lines_where_engines_are_many_and_no_number_is_cut() -> None:

@@ -143,11 +143,25 @@ def headline(verdict: Verdict) -> str:
         return f"{head}: {verdict.reason}"
     parts = [f"{number(verdict.estimate, verdict.unit)} {verdict.measures}".rstrip()]
     parts += [text for text in (bounds(verdict), limit(verdict)) if text]
-    parts.append(count(verdict.n, _noun(verdict)) + _weighed(verdict))
+    part = f" ({parting(verdict)} of them part)" if parting(verdict) else ""
+    parts.append(count(verdict.n, _noun(verdict)) + _weighed(verdict) + part)
+    parts += filter(None, [shift(verdict)])
     line = f"{head}: {', '.join(parts)}"
     line += mix(verdict)
     line += "".join(f"; {text}" for text in (verdict.sequence, verdict.reason, settling(verdict)) if text)
     return line
+
+
+def parting(verdict: Verdict) -> str:
+    """Return the share of prompts that part, empty where none does or it is not known: no token forks then either."""
+    return "" if verdict.apart is None or not verdict.apart.prompts else percent(verdict.apart.prompts)
+
+
+def shift(verdict: Verdict) -> str:
+    """Return the shift that stands beside forks per token, empty where it is not known."""
+    if verdict.apart is None or verdict.apart.shift is None:
+        return ""
+    return f"shift {nats(verdict.apart.shift)}" + (OR_MORE if verdict.apart.or_more else "")
 
 
 def remarks(verdict: Verdict, *, of_reader: bool = True) -> list[str]:
@@ -369,6 +383,10 @@ def cell(verdict: Verdict, word: str) -> list[str]:
     parts = [f"{word} {number(verdict.estimate, verdict.unit)}{_counted_noun(verdict)}"]
     if between := bounds(verdict):
         parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
+    beside = [f"{parting(verdict)} part" if parting(verdict) else "", shift(verdict)]
+    for text in filter(None, beside):
+        parts[-1] += ","
+        parts.append(text)
     if verdict.n:
         first, *rest = size(verdict).split(", ")
         parts[-1] += ","

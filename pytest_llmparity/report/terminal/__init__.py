@@ -310,6 +310,9 @@ def _finding(verdict: Verdict) -> str:
     if verdict.margin is not None:
         limit = explain.number(verdict.margin, verdict.unit)
         parts.append(f"at least {limit} asked" if verdict.side == "at_least" else f"margin {limit}")
+    if part := explain.parting(verdict):
+        parts.append(f"{part} of prompts part")
+    parts += filter(None, [explain.shift(verdict)])
     if verdict.reason:
         parts.append(printable(verdict.reason))
     return f"{printable(verdict.kind)}  {', '.join(parts)}{explain.mix(verdict)}  ({test})"

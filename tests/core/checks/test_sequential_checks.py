@@ -108,7 +108,7 @@ def test_groups_are_what_is_needed_where_one_prompt_of_each_counts(make: Factory
         "again with --parity-sequential"
     )
     assert (grouped.n, grouped.per_group) == (12, True)
-    assert "margin 5 %, 12 groups; sequential, all 36 prompts asked; " in grouped.message
+    assert "margin 5 %, 12 groups (66.67 % of them part); sequential, all 36 prompts asked; " in grouped.message
     assert grouped.message.endswith(
         f"a run of about {single.needed} groups in all would settle it, {single.needed - 12} more: add prompts in new "
         "groups (a further prompt of an old one changes nothing) and run again with --parity-sequential"

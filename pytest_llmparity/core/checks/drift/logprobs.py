@@ -19,13 +19,14 @@ from pytest_llmparity.core.checks.drift.unchanged import own_shift
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of, stops_short
+from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.medians import least_groups
-from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
+from pytest_llmparity.core.verdict import Apart, Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
 ALTERNATIVES: Final = 5
@@ -178,8 +179,17 @@ def unfit_logprobs(*engines: EngineEvidence) -> str:
     return next((f"logprobs of {name} {trouble}" for name, trouble in troubles if trouble), "")
 
 
-def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], evidence: Evidence) -> str:
-    """Return the shift of some pairs of answers as one line, empty where they have no logprobs that can be compared.
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The shift of some pairs of answers in nats, whether it is the least it can be, and a line with its bounds."""
+
+    nats: float
+    or_more: bool
+    line: str
+
+
+def shown_shift(pairs: Iterable[tuple[Case, Completion, Completion]], evidence: Evidence) -> Shown | None:
+    """Return the shift of some pairs of answers, ``None`` where they have no logprobs that can be compared.
 
     With a ladder of the baseline's model the class is named.
     """
@@ -187,7 +197,7 @@ def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], evidence: Evid
     shifts = [(case, shift) for case, ours, theirs in compared if (shift := find_shift(ours, theirs)) is not None]
     sides = ([ours for _, ours, _ in compared], [theirs for _, _, theirs in compared])
     if not shifts or any(Logprobs.of(answers).trouble for answers in sides):
-        return ""
+        return None
     # Any margin: the bounds do not depend on it.
     judgement = Fixed(alpha=evidence.alpha).shift(shifts, margin=1.0)
     assert judgement.estimate is not None
@@ -195,12 +205,21 @@ def line_of(pairs: Iterable[tuple[Case, Completion, Completion]], evidence: Evid
     assert judgement.upper is not None
     between = f", between {explain.nats(judgement.lower)} and {explain.nats(judgement.upper)}"
     settled = judgement.upper < float("inf")
-    or_more = " or more" if _is_least(shifts) else ""
-    return (
+    or_more = explain.OR_MORE if _is_least(shifts) else ""
+    line = (
         f"shift {explain.nats(judgement.estimate)}{between if settled else or_more}, "
         f"{explain.count(len(shifts), 'prompt')} in {explain.count(judgement.groups, 'group')}"
         + (f"; {about}" if (about := ladders.about(evidence, judgement.estimate)) else "")
     )
+    return Shown(nats=judgement.estimate, or_more=bool(or_more), line=line)
+
+
+def apart(forks: Sequence[Fork], shifted: Shown | None = None) -> Apart:
+    """Return what stands beside the forks per token of some answers: how many prompts part, and their shift."""
+    share = sum(fork.forked for fork in forks) / len(forks)
+    if shifted is None:
+        return Apart(prompts=share)
+    return Apart(prompts=share, shift=shifted.nats, or_more=shifted.or_more)
 
 
 def _is_least(shifts: Shifts) -> bool:

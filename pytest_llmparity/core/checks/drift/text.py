@@ -35,7 +35,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     unrecorded,
 )
 from pytest_llmparity.core.checks.drift.ladders import Limit, TextMargin, limit, text_margin
-from pytest_llmparity.core.checks.drift.logprobs import line_of, unfit_logprobs
+from pytest_llmparity.core.checks.drift.logprobs import apart, shown_shift, unfit_logprobs
 from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import both_short, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
@@ -323,13 +323,15 @@ class TextCheck(BaseCheck):
             return rested(verdict, missing)
         judgement = comparison.judge(comparison.forks, margin)
         details = fork_lines(verdict, counted, judgement.groups, comparison, "" if verdict.tag else held.source)
-        if not verdict.tag:
-            step = max(1, len(counted) // SHIFTED)
-            # With their token records in memory: each is looked at three times.
-            shown = [(pair.case, in_memory(pair.baseline), in_memory(pair.candidate)) for pair, _ in counted[::step]]
-            if shifted := line_of(shown, evidence):
-                details.append(shifted)
-                verdict = dataclasses.replace(verdict, shape=shape_of((ours, theirs) for _, ours, theirs in shown))
+        # With their token records in memory: each is looked at three times.
+        some = counted[:: max(1, len(counted) // SHIFTED)]
+        shown = [(pair.case, in_memory(pair.baseline), in_memory(pair.candidate)) for pair, _ in some]
+        shifted = shown_shift(shown, evidence)
+        verdict = dataclasses.replace(verdict, apart=apart([compared.fork for _, compared in counted], shifted))
+        if shifted is not None:
+            details.append(shifted.line)
+            shape = None if verdict.tag else shape_of((ours, theirs) for _, ours, theirs in shown)
+            verdict = dataclasses.replace(verdict, shape=shape)
         remarks = groups_counted(judgement, comparison.pairing.groups_asked, evidence.prompts.groups)
         if not verdict.tag:
             remarks = (*remarks, *unrecorded(evidence.engines[evidence.baseline], own))
@@ -404,6 +406,7 @@ class TextCheck(BaseCheck):
             horizon=self.horizon,
             requests=2 * len(floor.forks),
             remarks=both_short(both, candidate.name),
+            apart=apart([fork for _, fork in floor.forks]),
         )
 
         def held(forks: Forks) -> Judgement:

@@ -283,6 +283,9 @@ def test_text_shows_it_beside_its_forks(make: Factory) -> None:
         16: ["shift 0.03 nats, between 0.03 nats and 0.03 nats, 16 prompts in 16 groups"],
         200: ["shift 0.03 nats, between 0.03 nats and 0.03 nats, 67 prompts in 67 groups"],
     }
+    passed = check.text(margin=0.2).judge(evidence(make, [2.03] * 16))[0]
+    assert passed.outcome is Outcome.PASS
+    assert passed.message.endswith("margin 20 %, 16 prompts, shift 0.03 nats")
     without = make.evidence(make.engine("a", [TEXT] * 16), make.engine("b", [TEXT] * 16), cases=16)
     assert not any("shift" in line for line in check.text(margin=0.1).judge(without)[0].details)
 

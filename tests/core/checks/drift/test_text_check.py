@@ -9,7 +9,7 @@ import pytest
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.sample import Completion, Phase, Sampling, TokenLogprob, ToolCall
-from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.verdict import Apart, Outcome, Verdict
 
 if TYPE_CHECKING:
     from tests.core.conftest import Factory
@@ -55,6 +55,17 @@ def test_equal_answers_pass_and_say_how_sure_that_is(make: Factory) -> None:
     assert text.margin == 0.05
     assert text.message == "PASS text, cand against base: 0 % of tokens fork, at most 0.15 %, margin 5 %, 64 prompts"
     assert (repeat.kind, repeat.outcome) == ("text.repeat", Outcome.PASS)
+
+
+def test_a_pass_says_how_many_prompts_part_and_how_far_next_tokens_move(make: Factory) -> None:
+    """Half of the prompts part at their first token and the rest do not: few forks per token, and no small matter."""
+    text, repeat = judge(make, [forked(0)] * 34 + [SAME] * 30)
+
+    assert text.message == (
+        "PASS text, cand against base: 3.42 % of tokens fork, at most 4.81 %, margin 5 %, 64 prompts (53.12 % of them "
+        "part)"
+    )
+    assert (text.apart, repeat.apart) == (Apart(prompts=34 / 64), Apart(prompts=0.0))
 
 
 def test_many_forks_fail_and_show_the_first_one(make: Factory) -> None:
@@ -246,7 +257,7 @@ def test_a_pass_names_the_tags_that_would_not_pass_alone(make: Factory) -> None:
     verdict = judged(12)
 
     assert verdict.outcome is Outcome.PASS
-    assert verdict.message.endswith("200 prompts; by themselves above the margin: yes-no 100 %")
+    assert verdict.message.endswith("200 prompts (6 % of them part); by themselves above the margin: yes-no 100 %")
     assert verdict.remarks == ("by themselves above the margin: yes-no 100 %",)
     assert (judged(0).reason, judged(0).remarks) == ("", ())
 
