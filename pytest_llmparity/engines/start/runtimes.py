@@ -1,7 +1,6 @@
 """Docker and podman, asked by their command lines: which one answers, and what it knows of an image.
 
-Seen with podman 4.3.1 and Docker 20.10 (client 28.2) on Linux. A Docker on macOS or Windows, and other programs that
-take the same arguments (nerdctl), were not tried.
+Seen with podman 4.3.1 and Docker 20.10 (client 28.2) on Linux. A Docker on macOS or Windows was not tried.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_llmparity.settings.specification import EngineSpec
@@ -57,12 +56,14 @@ class Image:
     """An image that is there. ``id`` names it for the runtime; ``digest`` is what people pin.
 
     The digest is that of its repository, which is the same on every machine; of an image that was built or imported
-    here, and never pushed, Docker has none, and it is that of its configuration, the id.
+    here, and never pushed, Docker has none, and it is that of its configuration, the id. ``env`` are the variables that
+    a container of it has unless it is given others.
     """
 
     id: str
     digest: str
     architecture: str
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def runtime_of(spec: EngineSpec, environ: Mapping[str, str]) -> Runtime:
@@ -99,9 +100,12 @@ def _asked(argv: list[str], environ: Mapping[str, str]) -> tuple[Runtime | None,
     client, server = about.get("Client") or {}, about.get("Server") or {}
     if "OsArch" in client:  # podman's word; it needs no server
         architecture = str(client["OsArch"]).rpartition("/")[2]
-        return Runtime(argv=tuple(argv), name="podman", version=client["Version"], architecture=architecture), ""
+        version = str(client.get("Version") or "")
+        return Runtime(argv=tuple(argv), name="podman", version=version, architecture=architecture), ""
     if not server:
         return None, _advised(err)
+    if not {"Version", "Arch"} <= server.keys():
+        return None, "what it says of its server is neither Docker's nor podman's (nerdctl is not served)"
     return Runtime(argv=tuple(argv), name="docker", version=server["Version"], architecture=server["Arch"]), ""
 
 
@@ -171,7 +175,10 @@ def image_of(spec: EngineSpec, runtime: Runtime, environ: Mapping[str, str]) -> 
         raise spec.launch_error(f"{runtime.name} cannot tell whether it has {spec.image}: {_advised(err)}")
     (about, *_) = json.loads(out)
     image = Image(
-        id=str(about["Id"]), digest=_digest(spec.image, about), architecture=str(about.get("Architecture") or "")
+        id=str(about["Id"]),
+        digest=_digest(spec.image, about),
+        architecture=str(about.get("Architecture") or ""),
+        env=dict(str(entry).partition("=")[::2] for entry in (about.get("Config") or {}).get("Env") or ()),
     )
     here = runtime.architecture or _ARCHITECTURES.get(platform.machine(), platform.machine())
     asked = any(word.partition("=")[0] == "--platform" for word in spec.run_args)

@@ -89,6 +89,8 @@ class Adapter(RequestBuilder, Experimental):
         super().__init__(spec)
         self.base_url = base_url.rstrip("/")
         self.headers = dict(headers)
+        self.image_env: Mapping[str, str] = {}
+        """Variables of the image that a server of ours runs from, which its own are laid over."""
         self.recognised = ""
         """What the server of a bare URL was seen to be (``engines.recognise``); empty while nobody looked."""
         self.can = self.on_route()
@@ -139,6 +141,11 @@ class Adapter(RequestBuilder, Experimental):
     def ours(self) -> bool:
         """Whether we started this server: then it reads the files of this machine, with the arguments we gave it."""
         return self.spec.launched
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a server of ours finds in its environment by our doing or its image's."""
+        return {**self.image_env, **self.spec.env}
 
     @classmethod
     def launch(cls, spec: EngineSpec, port: int, workdir: Path, *, environ: Mapping[str, str] = os.environ) -> Launch:
@@ -365,7 +372,7 @@ class Adapter(RequestBuilder, Experimental):
     def machine(self) -> dict[str, Fact]:
         """Return what a server that we start computes with: this machine's GPUs and CPU."""
         sees = inside.visible(self.spec) if self.spec.launch == "container" else None
-        environ = {**os.environ, **self.spec.env, **({} if sees is None else {"CUDA_VISIBLE_DEVICES": sees})}
+        environ = {**os.environ, **self.variables, **({} if sees is None else {"CUDA_VISIBLE_DEVICES": sees})}
         return facts({"device": device.describe(environ) if self.ours else ""}, source="file")
 
     def served(self) -> dict[str, Fact]:
@@ -374,7 +381,7 @@ class Adapter(RequestBuilder, Experimental):
             return {}
         words = [*self.spec.command, *self.spec.args]
         inherited = {} if self.spec.launch == "container" else os.environ
-        return serving.declared(self.serving_flags, words, self.spec.env, inherited=inherited, scrub=self.scrub)
+        return serving.declared(self.serving_flags, words, self.variables, inherited=inherited, scrub=self.scrub)
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says."""

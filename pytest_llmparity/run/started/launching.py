@@ -91,6 +91,8 @@ class Launcher:
             if not state.first:
                 return self._join(spec)
             adapter = self._make(spec, f"http://127.0.0.1:{port}")
+            if containers is not None:
+                adapter.image_env = containers.image.env
             try:
                 wait_ready(
                     adapter,

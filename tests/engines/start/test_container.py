@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core.errors import LaunchError
+from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.registry import adapter_for
 from pytest_llmparity.engines.start.container import Box, contained
 from pytest_llmparity.engines.start.launch import Launch
@@ -286,3 +287,24 @@ def test_shared_memory_is_what_the_kind_needs_unless_it_is_given(
     tmp_path: Path, kind: str, keys: dict[str, Any], size: list[str]
 ) -> None:
     assert options(launched(spec(kind, MODELS, **keys), tmp_path), "--shm-size") == size
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "value", "field", "known"),
+    [
+        ("llamacpp", "LLAMA_ARG_CACHE_TYPE_K", "q8_0", "kv_cache", "Q8_0/F16"),
+        ("ollama", "OLLAMA_KV_CACHE_TYPE", "q4_0", "kv_cache", "q4_0"),
+        ("vllm", "VLLM_ATTENTION_BACKEND", "TRITON_ATTN", "attention", "TRITON_ATTN"),
+    ],
+)
+def test_what_is_declared_counts_the_variables_of_the_image_under_those_of_the_engine(
+    kind: str, variable: str, value: str, field: str, known: str
+) -> None:
+    values = []
+    for env in ({}, {variable: "f32"}):
+        adapter = registry.make(spec(kind, env=env), "http://127.0.0.1:1", environ={})
+        adapter.image_env = {variable: value}
+        values.append((adapter.served() | adapter.declared() | adapter.from_files())[field].value)
+
+    assert values[0] == known
+    assert "32" in str(values[1])

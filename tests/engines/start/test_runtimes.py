@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,25 @@ def test_a_runtime_that_does_not_answer_is_told_in_its_words_with_what_helps(
 
     assert told in str(error.value)
     assert "podman is not on PATH" in str(error.value)
+
+
+def test_a_program_that_answers_as_neither_does_is_refused(tmp_path: Path) -> None:
+    components = [{"Name": "containerd", "Version": "v1.7.18"}]
+    words = json.dumps({"Client": {"Version": "v1.7.6", "Arch": "amd64"}, "Server": {"Components": components}})
+    nerdctl = FakeRuntime(tmp_path, "nerdctl", version=[0, words, ""])
+
+    with pytest.raises(LaunchError, match="neither Docker's nor podman's"):
+        runtime_of(spec(runtime=str(nerdctl.program)), environ(tmp_path))
+
+
+def test_the_variables_of_an_image_are_known(tmp_path: Path) -> None:
+    FakeRuntime(tmp_path, "docker", image=image(Config={"Env": ["PATH=/bin", "LLAMA_ARG_CACHE_TYPE_K=q8_0", "ODD"]}))
+    runtime = runtime_of(spec(), environ(tmp_path))
+
+    known = image_of(spec(), runtime, environ(tmp_path))
+
+    assert known is not None
+    assert known.env == {"PATH": "/bin", "LLAMA_ARG_CACHE_TYPE_K": "q8_0", "ODD": ""}
 
 
 def test_one_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ class LlamaCppAdapter(GgufServer):
         path = self.spec.model_path
         if not self.ours or path is None:
             return {}
-        cache = facts({"kv_cache": _kv_cache(self.spec)}, source="declared")
+        cache = facts({"kv_cache": _kv_cache(self.spec.args, self.variables)}, source="declared")
         sampling = facts({"sampling_defaults": files.gguf_header(path).get("sampling")}, source="file")
         return cache | files.gguf_facts(path) | sampling
 
@@ -270,11 +270,11 @@ def _drafting(params: Mapping[str, Any]) -> str:
     return serving.OFF if kinds == "none" else kinds
 
 
-def _kv_cache(spec: EngineSpec) -> str:
+def _kv_cache(args: tuple[str, ...], env: Mapping[str, str]) -> str:
     """Return the cache's type as ``K`` or ``K/V``: llama.cpp's own is F16 (common/common.h), and nothing reports it."""
     flags = {"K": ("-ctk", "--cache-type-k"), "V": ("-ctv", "--cache-type-v")}
     kinds = [
-        normalise(program.option(spec.args, *names) or spec.env.get(f"LLAMA_ARG_CACHE_TYPE_{half}") or "F16")
+        normalise(program.option(args, *names) or env.get(f"LLAMA_ARG_CACHE_TYPE_{half}") or "F16")
         for half, names in flags.items()
     ]
     return "/".join(dict.fromkeys(kinds))

@@ -255,7 +255,7 @@ class OllamaAdapter(Adapter):
 
     def declared(self) -> dict[str, Fact]:
         """Return what only the configuration says; of a daemon we start, also the type of its cache."""
-        cache = self.spec.env.get("OLLAMA_KV_CACHE_TYPE", "f16")
+        cache = self.variables.get("OLLAMA_KV_CACHE_TYPE", "f16")
         own = {"kv_cache": cache, "slots": self.spec.slots} if self.ours else {}
         return super().declared() | facts(own, source="declared")
 
