@@ -25,6 +25,7 @@ from typing import Any, Literal, cast
 from pytest_llmparity.core.errors import KeeperError, StoreError, advice
 from pytest_llmparity.core.words.hiding import NOTHING, TextMask
 from pytest_llmparity.core.words.printable import elide, printable
+from pytest_llmparity.keeper import leftovers
 from pytest_llmparity.store.database import own_folder, refuse_link
 
 Lifecycle = Literal["absent", "starting", "ready", "failed", "exited", "stopped"]
@@ -34,7 +35,6 @@ _ANSWER_S = 30.0
 """The keeper answers within a millisecond; this is for a machine that swaps."""
 _SOCKET_PATH_LIMIT = 100
 """``sun_path`` holds 104 bytes on macOS and 108 on Linux."""
-_CLEARINGS = 10
 _TAIL_BYTES = 256 * 1024
 
 
@@ -104,6 +104,8 @@ class Keeper:
     def spawn(cls, workdir: Path, *, apart: bool = False) -> Keeper:
         """Start a keeper that lives as long as this process; what it has to complain about goes to its log there.
 
+        What keepers of this user left that were killed together with their pytest is cleared away before.
+
         ``apart``: it is no child of this process, which may be of those that kill their children when they end, the
         keeper first and nobody after it (a worker of Ray).
         """
@@ -116,6 +118,7 @@ class Keeper:
             log = refuse_link(own_folder(workdir) / "keeper.log")
         except StoreError as error:
             raise KeeperError(str(error)) from error
+        leftovers.sweep()
         token, directory = secrets.token_hex(16), _private_directory()
         try:
             with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as complaints:
@@ -226,7 +229,9 @@ class Keeper:
                 self._ask({"op": "close"})
                 process.wait(_ANSWER_S)
             except (KeeperError, subprocess.TimeoutExpired):
-                _clear_away(process, Path(self.address.partition("@")[2]).parent)
+                process.kill()
+                process.wait()
+                leftovers.clear(Path(self.address.partition("@")[2]).parent)
             finally:
                 for pipe in (process.stdin, process.stdout):
                     if pipe is not None:
@@ -337,11 +342,11 @@ def _state(answer: object) -> EngineState:
 def _private_directory() -> Path:
     """Return a new directory only this user can enter, with a path short enough for a socket inside."""
     try:
-        directory = Path(tempfile.mkdtemp(prefix="llmparity-"))
+        directory = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
         if len(os.fsencode(directory / "socket")) < _SOCKET_PATH_LIMIT:
             return directory
         directory.rmdir()
-        return Path(tempfile.mkdtemp(prefix="llmparity-", dir="/tmp"))
+        return Path(tempfile.mkdtemp(prefix=leftovers.PREFIX, dir="/tmp"))
     except OSError as error:
         raise KeeperError(f"the engine keeper needs a temporary folder for its socket: {error}") from error
 
@@ -369,30 +374,3 @@ def _wait_up(process: subprocess.Popen[bytes], order: Mapping[str, object], log:
         raise KeeperError(
             f"the engine keeper did not start (exit code {process.returncode}); its log {log} ends:\n{log_tail(log)}"
         )
-
-
-def _clear_away(process: subprocess.Popen[bytes], directory: Path) -> None:
-    """Do the keeper's work when it was killed or hangs: its containers go, and everything that carries its marker."""
-    import psutil
-
-    from pytest_llmparity.keeper.server import REMOVALS
-    from pytest_llmparity.keeper.tree import MARKER
-
-    process.kill()
-    process.wait()
-    with contextlib.suppress(OSError):
-        for line in (directory / REMOVALS).read_text("utf-8").splitlines():
-            for command in json.loads(line):
-                with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                    subprocess.run(command, capture_output=True, timeout=_ANSWER_S, check=False)
-    for _ in range(_CLEARINGS):
-        ours = []
-        for other in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):  # gone, or another user's
-                if other.environ().get(MARKER, "").rpartition(".")[0] == directory.name:
-                    other.kill()
-                    ours.append(other)
-        if not ours:
-            break
-        psutil.wait_procs(ours, timeout=1.0)
-    shutil.rmtree(directory, ignore_errors=True)

@@ -289,7 +289,7 @@ class Server:
         No secret is on a runtime's command line.
         """
         with open(os.path.join(self._directory, REMOVALS), "a", encoding="utf-8") as notes:
-            notes.write(json.dumps(removal["commands"]) + "\n")
+            notes.write(json.dumps({"commands": removal["commands"], "left": removal["left"]}) + "\n")
 
     def _state(self, connection: Connection, request: Request) -> None:
         self._answer(connection, request["name"])

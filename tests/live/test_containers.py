@@ -91,6 +91,26 @@ def test_kill_9_of_pytest_leaves_no_container_but_those_of_others(
         assert took < GONE_S
 
 
+def test_a_container_that_outlives_pytest_and_keeper_goes_when_the_next_run_begins(
+    launch: Callable[..., LiveRun], real_runtime: RealRuntime, models: Path, stay: str, tmp_path: Path
+) -> None:
+    config = real_runtime.table("c16", models / "tiny-F16.gguf")
+    run = launch("--engines=c16", suite="def test_up(engine):\n    assert engine.model\n" + stay, config=config)
+    run.wait_for("all-up")
+    with somebody_elses(real_runtime, models):
+        for process in run.family():
+            if "pytest_llmparity.keeper" in " ".join(process.cmdline()):
+                process.kill()
+        run.process.kill()
+        run.process.wait()
+        before = real_runtime.containers()
+
+        Keeper.spawn(tmp_path).close()
+
+        assert len(before) == 2
+        assert real_runtime.containers() == ["somebody-elses"]
+
+
 def test_an_image_imported_anew_under_its_tag_is_not_the_one_in_the_lock(
     real_runtime: RealRuntime, models: Path, tmp_path: Path, lock: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
