@@ -34,7 +34,7 @@ from benchmarks.draws import (  # noqa: E402  # the checkout
 )
 from pytest_llmparity import check  # noqa: E402
 from pytest_llmparity.core.evidence import Check  # noqa: E402
-from pytest_llmparity.core.identity.proposing import proposed  # noqa: E402
+from pytest_llmparity.core.identity.agreed import proposed  # noqa: E402
 from pytest_llmparity.core.prompts import Case, PromptSet  # noqa: E402
 from pytest_llmparity.core.sample import Phase  # noqa: E402
 from pytest_llmparity.core.verdict import Verdict  # noqa: E402

@@ -133,7 +133,7 @@ def _merged(root: Path, runs: Sequence[str]) -> list[str]:
 def _shown(told: Told, formats: Sequence[str], out: Path, root: Path, past: Sequence[Entry]) -> list[str]:
     from pytest_llmparity.report import files, terminal
     from pytest_llmparity.report.release import gate
-    from pytest_llmparity.report.terminal.failed import failed
+    from pytest_llmparity.report.terminal.troubles import failed
 
     columns = shutil.get_terminal_size((WIDTH, 24)).columns
     width, record = min(120, columns), told.record

@@ -15,7 +15,6 @@ from pytest_llmparity.core.words.problems import dotted, nearest
 from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, select
 from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.given import Given
-from pytest_llmparity.settings.given.answers import refuse_unknown_goldens, refuse_unknown_recordings
 from pytest_llmparity.settings.given.contradictions import (
     check_placed,
     check_portion,
@@ -23,6 +22,8 @@ from pytest_llmparity.settings.given.contradictions import (
     check_turns,
     check_update,
     policy_of,
+    refuse_unknown_goldens,
+    refuse_unknown_recordings,
 )
 from pytest_llmparity.settings.selection import Kind, parse_engines, told_of
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE, OUT, SOURCES

@@ -7,6 +7,7 @@ by applying them in the order of :data:`REMOVALS`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ import msgspec
 from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.diagnosis.layers import response_schema
-from pytest_llmparity.core.prompts.described import described
 from pytest_llmparity.core.sample import Completion, Request
 
+ASKED_FOR: Final = "Answer with JSON only, by this JSON Schema: "
+"""What stands before a schema in a prompt."""
 PROMPT: Final = "prompt"
 SAMPLING: Final = "sampling"
 PENALTIES: Final = "penalties"
@@ -196,3 +198,29 @@ def _ordered(schema: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
 
 def _ordered_any(schema: Any, value: Any) -> Any:
     return _ordered(schema, value) if isinstance(schema, Mapping) else schema
+
+
+def described(request: Request, schema: Mapping[str, Any]) -> Request | None:
+    r"""Return the request with its schema in the last message instead of ``response_format``.
+
+    ``None`` where there is no text to put it behind.
+
+    >>> called = {"role": "user", "content": "Who called?"}
+    >>> free = described(Request(case="c", messages=(called,), response_format={}), {"type": "object"})
+    >>> free.messages[-1]["content"], free.response_format
+    ('Who called?\n\nAnswer with JSON only, by this JSON Schema: {"type": "object"}', None)
+    """
+    words = f"\n\n{ASKED_FOR}{json.dumps(schema, ensure_ascii=False)}"
+    if request.messages is None:
+        return dataclasses.replace(request, prompt=(request.prompt or "") + words, response_format=None)
+    if not request.messages:
+        return None
+    *before, last = request.messages
+    content = last.get("content")
+    if isinstance(content, str):
+        changed: Any = content + words
+    elif isinstance(content, (list, tuple)):
+        changed = [*content, {"type": "text", "text": words.strip()}]
+    else:
+        return None
+    return dataclasses.replace(request, messages=(*before, {**last, "content": changed}), response_format=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -10,7 +11,6 @@ from pydantic import Field, model_validator
 
 from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.gate.names import names_of_test, pattern, some
 from pytest_llmparity.core.words.problems import Strict, given, nearest
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -133,3 +133,23 @@ def _why_idle(limit: Limit, tests: Mapping[str, Sequence[str]]) -> str:
         return f"names no test of the suite{nearest(limit.test, own.values())}; it has {some(own.values())}"
     kinds = dict.fromkeys(kind for test in named for kind in tests[test])
     return f"names no check of {some(own[test] for test in named)}, which has {some(kinds)}"
+
+
+def names_of_test(test: str) -> tuple[str, str, str]:
+    """Return a node id, what of it stands behind the file, and the test's own name with its parameters."""
+    inside = test.partition("::")[2] or test
+    plain, bracket, parameters = inside.partition("[")
+    return test, inside, f"{plain.rpartition('::')[2]}{bracket}{parameters}"
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """Return a pattern in which only ``*`` and ``?`` are special: names of tests and tags have brackets."""
+    parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in re.sub(r"\*+", "*", text))
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def some(names: Iterable[str], limit: int = 6) -> str:
+    """Return the first of these names, and how many more there are."""
+    each = list(dict.fromkeys(names))
+    more = f" and {len(each) - limit} more" if len(each) > limit else ""
+    return (", ".join(each[:limit]) + more) or "none"

@@ -18,8 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pytest_llmparity.core.errors import ConfigError
 from pytest_llmparity.core.gate import NO_FILE, limits
-from pytest_llmparity.core.gate.limits import Limit
-from pytest_llmparity.core.gate.names import names_of_test, pattern, some
+from pytest_llmparity.core.gate.limits import Limit, names_of_test, pattern, some
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.problems import Strict, describe, given, nearest
 

@@ -1,4 +1,4 @@
-"""What ``llmparity.lock`` says of drift: which shift was accepted for a pair of engines, and for whom that holds.
+"""What ``llmparity.lock`` says of drift: which shift was accepted for a pair, for whom that holds, which is proposed.
 
 A margin belongs to weights, quantisation and kind of both engines. It does not belong to their versions: whether an
 upgrade drifts is what a gate is asked, so a version that is another one now is told and refuses nothing.
@@ -7,6 +7,7 @@ upgrade drifts is what a gate is asked, so a version that is another one now is 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.quantization import same
 from pytest_llmparity.core.sample import Identity
 
+FACTOR: Final = 1.5
+"""Times the upper bound of the measured shift: room for prompts unlike the measured ones."""
+LEAST: Final = 0.005
+"""Nats below which nobody is held: what rounding and batches do (``docs/calibrate.md``)."""
 LOCK_FILE: Final = "llmparity.lock"
 WEIGHTS: Final = ("digest", "revision")
 """Facts that say which weights an engine serves; a name does not."""
@@ -149,3 +154,15 @@ def without_folders(model: str) -> str:
     if not (model.startswith("/") or (model[:1].isalpha() and model[1:3] == ":\\")):
         return model
     return model.replace("\\", "/").rstrip("/").rpartition("/")[2] or model
+
+
+def proposed(upper: float) -> float:
+    """Return the margin for a shift of at most ``upper`` nats, two digits that count, rounded up.
+
+    >>> proposed(0.036), proposed(0.0402), proposed(0.0001), proposed(1.21)
+    (0.054, 0.061, 0.005, 1.9)
+    """
+    margin = max(LEAST, FACTOR * upper)
+    digits = 1 - math.floor(math.log10(margin))
+    scale = 10.0**digits
+    return round(math.ceil(round(margin * scale, 6)) / scale, digits)

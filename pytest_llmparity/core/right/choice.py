@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pytest_llmparity.core.right.reading import Extracted
+from pytest_llmparity.core.right import Extracted
 
 _MARKUP: Final = str.maketrans("", "", "*_`$")
 _ALONE: Final = re.compile(r"[\s(\[{\"']*([A-Za-z])[\s)\]}\"'.:]*")

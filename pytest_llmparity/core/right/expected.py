@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from pytest_llmparity.core.compare.answers import speechless
 from pytest_llmparity.core.prompts import NO_TOOL, Expect
+from pytest_llmparity.core.right import Extracted
 from pytest_llmparity.core.right.extract import Extract, extracted, same, shown, wanted
-from pytest_llmparity.core.right.reading import Extracted
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.words import explain
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from pytest_llmparity.core.compare.json import diff_values, parse_json
 from pytest_llmparity.core.compare.paths import at, steps
 from pytest_llmparity.core.compare.paths import refused as no_path
-from pytest_llmparity.core.right.reading import Extracted
+from pytest_llmparity.core.right import Extracted
 from pytest_llmparity.core.words import explain
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from pytest_llmparity.core.compare.facts import numbers_at
-from pytest_llmparity.core.right.reading import Extracted
+from pytest_llmparity.core.right import Extracted
 from pytest_llmparity.core.words import explain
 
 NONE: Final = "no number in it"

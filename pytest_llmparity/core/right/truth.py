@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pytest_llmparity.core.right.reading import Extracted
+from pytest_llmparity.core.right import Extracted
 
 TRUTH: Final = {"yes": True, "true": True, "no": False, "false": False}
 _MARKUP: Final = str.maketrans("", "", "*_`$")

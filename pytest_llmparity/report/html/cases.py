@@ -15,8 +15,7 @@ from typing import Any, Final
 from pytest_llmparity.core.compare.answers import no_evidence, parted, same_calls, turn_of
 from pytest_llmparity.core.compare.text import contested, edit_similarity, find_fork, lead
 from pytest_llmparity.core.evidence import FLOOR_PHASES
-from pytest_llmparity.core.gate.expected import expected
-from pytest_llmparity.core.gate.flips import Flips, flips
+from pytest_llmparity.core.gate.flips import Flips, expected, flips
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.prompts.parts import spoken
 from pytest_llmparity.core.sample import TORN, Completion, Phase, Sample, TokenLogprob, limited_lower

@@ -1,4 +1,4 @@
-"""Engines that could not be used, each told once a run: why, where its log is, and which verdicts that cost."""
+"""Engines that could not be used, each told once a run, and what was said of gates that failed, told once more."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_llmparity.core.identity.record import EngineRecord
+from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.failing import failure_text
 from pytest_llmparity.core.words.printable import hanging, printable, wrapped
 
+_COMMAND = "reproduce: "
 _NAMED: Final = 3
 """Tests whose verdicts are named before the rest is counted."""
 
@@ -50,3 +52,20 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
 
 def _log(engine: EngineRecord) -> str:
     return f".llmparity/logs/{engine.log}" if engine.log else engine.log_hint
+
+
+def failed(record: RunRecord, *, width: int) -> list[str]:
+    """Return the text of each test that has a verdict which fails it, below its name; what is a command stays whole."""
+    tests: dict[str, list[Verdict]] = {}
+    for verdict in record.verdicts:
+        tests.setdefault(verdict.test, []).append(verdict)
+    lines: list[str] = []
+    for test, verdicts in tests.items():
+        if not any(verdict.outcome.fails_test for verdict in verdicts):
+            continue
+        lines += [f"failed: {printable(test)}"]
+        for line in failure_text(verdicts, reproduce=record.reproduce.get(test, "")).split("\n"):
+            shown = f"  {printable(line)}"
+            lines += [shown] if line.startswith(_COMMAND) else hanging(shown, width)
+        lines.append("")
+    return lines

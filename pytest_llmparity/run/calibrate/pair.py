@@ -13,8 +13,7 @@ from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
 from pytest_llmparity.core.errors import DesignError, NotMeasured
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.golden.records import set_of
-from pytest_llmparity.core.identity.agreed import Accepted
-from pytest_llmparity.core.identity.proposing import proposed
+from pytest_llmparity.core.identity.agreed import Accepted, proposed
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.session import Session

@@ -13,8 +13,8 @@ from pytest_llmparity.core.compare.wrapped import unwrap
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.effects import Answers
 from pytest_llmparity.core.diagnosis.layers import response_schema
+from pytest_llmparity.core.diagnosis.removals import ASKED_FOR
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.prompts.described import ASKED_FOR
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.verdict import Cause
 from pytest_llmparity.core.words import explain

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
-from pytest_llmparity.core.checks.drift.unchanged import own_shift
+from pytest_llmparity.core.checks.drift.floor import own_shift
 from pytest_llmparity.core.compare.answers import parted
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.diagnosis.effects import noise_of

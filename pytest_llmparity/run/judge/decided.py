@@ -9,8 +9,7 @@ from pathlib import Path
 from pytest_llmparity.core.errors import ConfigError, GoldenError, StoreError, UsageError
 from pytest_llmparity.core.gate import NO_FILE
 from pytest_llmparity.core.gate.deciding import Decision, decide
-from pytest_llmparity.core.gate.expected import expected
-from pytest_llmparity.core.gate.flips import flips
+from pytest_llmparity.core.gate.flips import expected, flips
 from pytest_llmparity.core.gate.policy import Policy
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Difference, Locked

@@ -1,4 +1,4 @@
-"""What options of a run forbid each other, and what makes no sense with the engines that are selected."""
+"""What options of a run forbid each other, what makes no sense with its engines, and answers that have no file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.core.errors import ConfigError, UsageError
+from pytest_llmparity.core.errors import ConfigError, EngineSelectionError, UsageError
+from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.selection import Kind
-from pytest_llmparity.settings.specification import LOCAL, EngineSpec
+from pytest_llmparity.settings.specification import GOLDEN, LOCAL, EngineSpec
 
 if TYPE_CHECKING:
     from pytest_llmparity.core.gate.policy import Policy
@@ -178,4 +179,34 @@ def check_recordable(spec: EngineSpec, *, executor: str = LOCAL) -> None:
         raise UsageError(
             f"llmparity record notes what one engine of this machine answers, and {spec.name} {why}; record it with "
             "replicas = 1 and --parity-executor local"
+        )
+
+
+def refuse_unknown_goldens(engines: Sequence[EngineSpec], root: Path) -> None:
+    """Raise ``EngineSelectionError`` for a golden of which no file is there."""
+    folder = root / GOLDEN
+    for spec in engines:
+        if spec.golden is None or any(folder.glob(f"*/{spec.golden}.jsonl")):
+            continue
+        paths = sorted(folder.glob("*/*.jsonl"))
+        known = dict.fromkeys(path.stem for path in paths if not path.stem.endswith(".logprobs"))
+        there = f"; there are those of: {', '.join(known)}" if known else ""
+        raise EngineSelectionError(
+            f"--engines: there are no golden answers of {spec.golden!r} in {folder}"
+            f"{nearest(spec.golden, known)}{there}. Record them: "
+            f"pytest --engines {spec.golden} --parity-update-golden missing"
+        )
+
+
+def refuse_unknown_recordings(engines: Sequence[EngineSpec]) -> None:
+    """Raise ``EngineSelectionError`` for a recording of which no file is there."""
+    for spec in engines:
+        if spec.recording is None or spec.recording.is_file():
+            continue
+        folder, name = spec.recording.parent, spec.recording.stem
+        known = [path.stem for path in sorted(folder.glob("*.jsonl"))]
+        there = f"; there are: {', '.join(known)}" if known else ""
+        raise EngineSelectionError(
+            f"--engines: there is no recording {name!r} in {folder}{nearest(name, known)}{there}. "
+            f"Record it: llmparity record ENGINE -o {folder.name}/{name}.jsonl"
         )

@@ -6,8 +6,7 @@ import dataclasses
 
 import pytest
 
-from pytest_llmparity.core.identity.agreed import Accepted, Agreed, Party
-from pytest_llmparity.core.identity.proposing import proposed
+from pytest_llmparity.core.identity.agreed import Accepted, Agreed, Party, proposed
 from pytest_llmparity.core.sample import Fact, Identity
 
 PARTY = Party(kind="vllm", facts={"model": "qwen", "quantization": "BF16", "version": "0.33.0"})

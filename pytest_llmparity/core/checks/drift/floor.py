@@ -1,10 +1,10 @@
-"""What an engine differs from itself, and drift of greedy text beside that."""
+"""What an engine differs from itself, in greedy text and in nats, and drift of greedy text beside that."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ import msgspec
 from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.compare.answers import Compared, compare_answers
+from pytest_llmparity.core.compare.shift import find_shift
 from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.evidence import (
     FLOOR_PHASES,
@@ -365,3 +366,31 @@ def advice(floor: Floor, phases: Sequence[RepeatedPhase], evidence: Evidence, *,
         f"{never}, and of answers of {explain.count(round(tokens), 'token')} these show margins above "
         f"{explain.percent(least(MOST))}: {LARGER}"
     )
+
+
+def recorded_noise(evidence: Evidence, candidate: EngineEvidence) -> float | None:
+    """Return by how many nats the baseline shifted against itself when recorded, ``None`` without golden answers.
+
+    Where only the candidate's are golden it is 0: what a candidate differs from itself by excuses nothing.
+    """
+    baseline = evidence.engines[evidence.baseline]
+    if baseline.golden is None:
+        return None if candidate.golden is None else 0.0
+    return own_shift(evidence.prompts.by_id, baseline) or 0.0
+
+
+def own_shift(cases: Mapping[str, Case], engine: EngineEvidence) -> float | None:
+    """Return the largest shift of an engine's repeats against its own answers, by phase; ``None`` without repeats."""
+    main = engine.answers()
+    floors = []
+    for phase in FLOOR_PHASES:
+        repeated = [
+            (cases[case], shift)
+            for case, again in engine.answers(phase).items()
+            if case in main and (shift := find_shift(main[case], again)) is not None
+        ]
+        if repeated:
+            estimate = Fixed(alpha=0.05).shift(repeated, margin=1.0).estimate
+            assert estimate is not None
+            floors.append(estimate)
+    return max(floors, default=None)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmparity.core.checks.arguments import HORIZON
-from pytest_llmparity.core.checks.drift.unchanged import recorded_noise
+from pytest_llmparity.core.checks.drift.floor import recorded_noise
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
-from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party
+from pytest_llmparity.core.identity.agreed import FACTOR, LOCK_FILE, Party, proposed
 from pytest_llmparity.core.identity.canaries import blind_by, limit_of
 from pytest_llmparity.core.identity.ladder import FINEST, LEAST_FORKS, Ladder, Rung, place
-from pytest_llmparity.core.identity.proposing import FACTOR, proposed
 from pytest_llmparity.core.words import explain
 
 OF_LLAMA_CPP: Final = frozenset({"llamacpp", "llamacpp-python", "ollama"})

@@ -18,7 +18,7 @@ from benchmarks.record_draws import DRAWS
 from benchmarks.recordings import Recorded, read, write
 from fixtures.draws import make_instruct, make_structured
 from pytest_llmparity import check
-from pytest_llmparity.core.identity.proposing import FACTOR, proposed
+from pytest_llmparity.core.identity.agreed import FACTOR, proposed
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, TokenLogprob
 from pytest_llmparity.core.verdict import Outcome, Verdict

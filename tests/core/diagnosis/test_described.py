@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_llmparity.core.prompts.described import ASKED_FOR, described
+from pytest_llmparity.core.diagnosis.removals import ASKED_FOR, described
 from pytest_llmparity.core.sample import Request
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"wer": {"type": "string", "title": "Größe"}}}
