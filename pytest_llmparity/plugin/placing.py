@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 CLUSTER = "cluster"
 """Our entry in what the controller of xdist gives its workers: the address of the cluster."""
+SINCE: Final = "2.60"
+"""The first Ray that this was tried with; the extra ``ray`` installs no older one."""
 
 
 class Placing:
@@ -37,9 +40,14 @@ class Placing:
 
     def refuse_unfit(self) -> None:
         """Connect, and see that every engine can be placed; ``pytest.UsageError`` says why not."""
-        self._refuse_missing()
-        from pytest_llmparity.run.gather.cluster.ray import RayCluster
-
+        by = self._settings.origins.get("executor", "--parity-executor")
+        needs = f"{by}: {self._settings.executor} needs Ray {SINCE} or later"
+        if (why := why_no_ray()) is not None:
+            raise pytest.UsageError(f"{needs}, {why}")
+        try:
+            from pytest_llmparity.run.gather.cluster.ray import RayCluster
+        except ImportError as error:
+            raise pytest.UsageError(f"{needs}, and what is installed cannot be imported: {error}") from error
         try:
             self._cluster = RayCluster.begin(
                 self._settings.executor,
@@ -50,14 +58,6 @@ class Placing:
             )
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
-
-    def _refuse_missing(self) -> None:
-        if importlib.util.find_spec("ray") is None:
-            by = self._settings.origins.get("executor", "--parity-executor")
-            raise pytest.UsageError(
-                f"{by}: {self._settings.executor} needs Ray, which is not installed: pip install "
-                "'pytest-llmparity[ray]' here and on every node of the cluster"
-            )
 
     def cluster(self) -> RayCluster:
         """Return the cluster of this run."""
@@ -81,6 +81,35 @@ class Placing:
     def leave(self) -> None:
         """Leave, where pytest ends before the session did."""
         self.close()
+
+
+def why_no_ray() -> str | None:
+    """Say why Ray cannot be imported here, and the next step; ``None`` where it can, as far as that is seen without.
+
+    Any folder ``ray`` on ``sys.path`` is a package to Python: a checkout's, or a session's of Ray below ``/tmp``.
+    """
+    install = "pip install 'pytest-llmparity[ray]' here and on every node of the cluster"
+    try:
+        version = metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        version = None
+    spec = importlib.util.find_spec("ray")
+    if spec is None:
+        return f"which is not installed: {install}"
+    folders = list(spec.submodule_search_locations or ())
+    if not any((Path(folder) / "_private" / "services.py").is_file() for folder in folders):
+        where = folders[0] if folders else spec.origin
+        if version is None and spec.origin is None:
+            return f"which is not installed ({where} is a folder of that name without it): {install}"
+        return f"and {where}, which comes first on sys.path, is not Ray: rename it or run pytest from elsewhere" + (
+            "" if version is not None else f"; then {install}"
+        )
+    if version is not None:
+        from packaging.version import Version  # its import is for whoever asks for Ray alone
+
+        if Version(version) < Version(SINCE):
+            return f"and {version} is installed: {install}"
+    return None
 
 
 def _secrets(spec: EngineSpec) -> dict[str, str]:

@@ -21,6 +21,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME, Locked
+from tests.live.ray_nodes import TwoNodes, two_nodes
 from tests.live.watching import Look, watch
 from tests.unavailable import unavailable
 
@@ -110,6 +111,12 @@ class LiveRun:
         lines = (self.folder / "verdicts.jsonl").read_text().splitlines()
         return {(v["test"], v["kind"], v["engine"]): v for v in map(json.loads, lines)}
 
+    def outcomes(self) -> dict[tuple[str, str], tuple[str, object, object]]:
+        """What it came to by kind and engine, with estimate and number of cases."""
+        return {
+            (kind, engine): (v["outcome"], v["estimate"], v["n"]) for (_, kind, engine), v in self.verdicts().items()
+        }
+
     def wait_for(self, file: str) -> None:
         """Wait until the run wrote a file; fail with its output when it ends before."""
         until(lambda: (self.folder / file).exists() or self.process.poll() is not None, LIMIT_S, self)
@@ -197,6 +204,13 @@ def lock() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[TwoNodes]:
+    """Make a cluster of Ray for a module, or skip where Ray is not installed."""
+    with contextlib.closing(two_nodes()) as nodes:
+        yield nodes
 
 
 @dataclass(frozen=True)

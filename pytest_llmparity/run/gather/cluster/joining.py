@@ -7,17 +7,19 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_llmparity.core.errors import UsageError
 
 PACKAGE: Final = "pytest-llmparity"
+AUTH_MODE: Final = "RAY_AUTH_MODE"
+"""The variable by which a person or Ray says whether this process shows a token (``disabled``, ``token``)."""
 REACHED_S: Final = 5.0
 """How long the address of a cluster may take to accept a connection: Ray itself would try for minutes."""
 CONNECTED_S: Final = 60.0
@@ -88,16 +90,48 @@ def _init(options: Mapping[str, Any]) -> None:
 
 def _raise_if_failed(joined: Future[None], address: str) -> None:
     error = joined.exception()
-    if error is None:
-        return
-    if "ersion mismatch" in str(error):
+    if error is not None:
+        raise UsageError(f"--parity-executor ray: {why_not_joined(error, address)}") from error
+
+
+def why_not_joined(error: BaseException, address: str) -> str:
+    """Return what keeps this process from a cluster, from the error of ``ray.init``, and the next step."""
+    if "ersion mismatch" in str(error):  # a RuntimeError of ray/_private/utils.py, check_version_info
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UsageError(
-            f"--parity-executor ray: the cluster and this process do not match: {' '.join(lines)} Install the same "
-            "versions of Ray and Python on both"
-        ) from error
+        return (
+            f"the cluster and this process do not match: {' '.join(lines)} Install the same versions of Ray and Python "
+            "on both"
+        )
     where = f"at {address}" if address else "on this machine"
-    raise UsageError(f"--parity-executor ray: the cluster {where} cannot be used: {first_line(error)}") from error
+    if any(isinstance(cause, AuthenticationError) or "InvalidAuthToken" in str(cause) for cause in _causes(error)):
+        return (
+            f"the cluster {where} asks for a token: set RAY_AUTH_MODE=token here, and have its token in "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN (ray get-auth-token on its head prints it)"
+        )
+    return f"the cluster {where} cannot be used: {first_line(error)}"
+
+
+def why_no_process(error: BaseException, *, token_of_ray: bool) -> str:
+    """Return what keeps processes of ours from a cluster that was joined.
+
+    ``token_of_ray``: Ray itself found a token here and shows it. A cluster that asks for none takes it, and ends the
+    first actor of whoever has one, because it cannot call back (seen with 2.60).
+    """
+    if token_of_ray and isinstance(error, RayActorError):
+        return (
+            "the cluster ended the first process of this run; most likely it asks for no token, and this process shows "
+            "the one that Ray found here (~/.ray/auth_token or RAY_AUTH_TOKEN): set RAY_AUTH_MODE=disabled, or start "
+            "the cluster with tokens"
+        )
+    return f"the cluster cannot be used: {first_line(error)}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it came from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def refuse_unreachable(address: str) -> None:
@@ -118,13 +152,13 @@ def refuse_unfit(nodes: Sequence[Mapping[str, Any]]) -> None:
     ours = importlib.metadata.version(PACKAGE)
     alive = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
     look = ray.remote(importlib.metadata.version)
-    looks = {
+    looking = {
         node: look.options(
             num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False), max_retries=0
         ).remote(PACKAGE)
         for node in alive
     }
-    for node, looked in looks.items():
+    for node, looked in looking.items():
         where = f"node {node[:8]} ({alive[node]})"
         try:
             theirs = ray.get(looked, timeout=LOOKED_S)

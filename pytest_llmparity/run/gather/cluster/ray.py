@@ -7,6 +7,7 @@ the owner by the run's token.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from pytest_llmparity.core.errors import LaunchError, UsageError
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.cluster.joining import (
+    AUTH_MODE,
     LOOKED_S,
     REACHED_S,
     connect,
     first_line,
     refuse_unfit,
+    why_no_process,
 )
 from pytest_llmparity.run.gather.cluster.node import EngineNode, Order, Started
 from pytest_llmparity.run.gather.cluster.relay import Relay
@@ -117,6 +120,7 @@ class RayCluster:
         secrets: Callable[[EngineSpec], Mapping[str, str]],
     ) -> RayCluster:
         """Connect and see whether these engines can run there; ``UsageError`` says why not, before anything starts."""
+        chosen = AUTH_MODE in os.environ
         leave = connect(executor.partition("=")[2], token)
         try:
             refuse_unfit(ray.nodes())
@@ -126,9 +130,11 @@ class RayCluster:
                 ray.remote(Owner).options(name=_OWNER, namespace=token, num_cpus=0, scheduling_strategy=here).remote()
             )
             ray.get(owner.actors.remote(), timeout=LOOKED_S)
-        except (RayError, GetTimeoutError) as error:
+        except RayError as error:
             leave()
-            raise UsageError(f"--parity-executor ray: the cluster cannot be used: {first_line(error)}") from error
+            token_of_ray = not chosen and os.environ.get(AUTH_MODE) == "token"
+            why = why_no_process(error, token_of_ray=token_of_ray)
+            raise UsageError(f"--parity-executor ray: {why}") from error
         except BaseException:
             leave()
             raise
