@@ -7,9 +7,9 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmparity.core.errors import EngineSelectionError, LaunchError, LLMParityError, reason_of
@@ -29,31 +29,16 @@ from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.locking import Held
 from pytest_llmparity.run.loop import in_thread, result_of
 from pytest_llmparity.run.probe.slots import probe_slots
-from pytest_llmparity.run.records import record_of
+from pytest_llmparity.run.records import Engaged, record_of, together
 from pytest_llmparity.run.sending.lines import Elsewhere, Line
 from pytest_llmparity.run.started.launching import Launcher
 from pytest_llmparity.run.started.residency import Residency, is_here
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec
 
+STARTED_AGAIN = 2
+"""How often an engine whose machines are gone is started again in a run: it may be its own doing."""
 INTERRUPTED_S = 2.0
 """What engines that are starting get to notice an interruption; whoever is still waiting is left behind."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engaged:
-    """One engine as this run found it; ``adapter`` is ``None`` when the record's ``error`` says why it is of no use.
-
-    ``further`` ask its replicas but the first, where it was started several times.
-    """
-
-    record: EngineRecord
-    adapter: Adapter | None = None
-    further: tuple[Adapter, ...] = ()
-
-    @property
-    def replicas(self) -> tuple[Adapter, ...]:
-        """What asks each replica; of an engine that is there once, itself."""
-        return () if self.adapter is None else (self.adapter, *self.further)
 
 
 class Fleet:
@@ -100,6 +85,8 @@ class Fleet:
         self._gpus = gpus
         self._unmeasured: str | None = None
         self._engaged: dict[str, Engaged] = {}
+        self._lost: Counter[str] = Counter()
+        self._not_again: dict[str, str] = {}
         self._interrupted = threading.Event()
         self._launcher = Launcher(
             keeper=keeper,
@@ -245,31 +232,42 @@ class Fleet:
         there = self._there(adapter.spec)
         return there is not None and there.lost(adapter.name)
 
-    def anew(self, name: str) -> Adapter | None:
+    def anew(self, name: str) -> Adapter:
         """Start an engine again, all of whose machines are gone, on another one; return what asks it.
 
-        ``None`` where that cannot be, or it would be another engine: :meth:`known` has it as incomparable then.
+        ``LaunchError`` says why that cannot be, and says so again without another try. Where it is another engine
+        there :meth:`known` has it as incomparable.
         """
+        if self._lost[name] >= STARTED_AGAIN:
+            self._not_again.setdefault(name, f"{name} was lost {STARTED_AGAIN + 1} times")
+        self._lost[name] += 1
+        if name not in self._not_again and (why := self._not_anew(name)):
+            self._not_again[name] = why
+        if name in self._not_again:
+            raise LaunchError(self._not_again[name], engine=name)
+        adapter = self._engaged[name].adapter
+        assert adapter is not None
+        return adapter
+
+    def _not_anew(self, name: str) -> str | None:
+        """Start an engine again and say why it is of no use, ``None`` when it is what it was."""
         before, spec = self._engaged[name], self._specs[name]
-        if self._there(spec) is None:
-            return None
         now = self._engage_one(dataclasses.replace(spec, replicas=1))
         adapter, old = now.adapter, before.adapter
         if adapter is None or old is None:
-            return None
+            return now.record.error or f"{name} cannot be asked"
         adapter.learnt(old.can)
         other, remarks = unlike(before.record.identity, now.record.identity)
         if why := now.record.incomparable or "; ".join(other):
             why = f"{name} was started again on another machine and is another engine there: {why}"
-            self._engaged[name] = dataclasses.replace(
-                before, record=dataclasses.replace(before.record, incomparable=why)
-            )
-            return None
+            record = dataclasses.replace(before.record, incomparable=why)
+            self._engaged[name] = dataclasses.replace(before, record=record)
+            return why
         told = (*now.record.notes, *(f"{name} before and after it was started again: {each}" for each in remarks))
         notes = (*before.record.notes, *(note for note in told if note not in before.record.notes))
         record = dataclasses.replace(before.record, notes=notes)
         self._engaged[name] = dataclasses.replace(before, record=record, adapter=adapter)
-        return adapter
+        return None
 
     def _there(self, spec: EngineSpec) -> Elsewhere | None:
         """Return what starts this engine on another machine, ``None`` where that is no other."""
@@ -437,28 +435,6 @@ class Fleet:
         """Return an engine that is of no use; one whose process was never started has no log to look into."""
         record = _begun(spec)
         return _failed(record if spec.name in self._launcher.logged else dataclasses.replace(record, log=None), error)
-
-
-def together(replicas: Sequence[Engaged]) -> Engaged:
-    """Return an engine of several replicas: of no use where one of them is not, or is another engine than the first."""
-    first, *others = replicas
-    record = first.record
-    for each in others:
-        name = each.record.name
-        told = list(each.record.notes)
-        if record.error is None and each.record.error is None:
-            other, remarks = unlike(record.identity, each.record.identity)
-            two = f"{record.name}: its replicas are two engines: of {record.name} and {name}, {'; '.join(other)}"
-            record = dataclasses.replace(record, incomparable=record.incomparable or (two if other else None))
-            told += [f"of {record.name} and {name}, {remark}" for remark in remarks]
-        record = dataclasses.replace(
-            record,
-            error=record.error or each.record.error,
-            incomparable=record.incomparable or each.record.incomparable,
-            notes=(*record.notes, *told),
-        )
-    further = tuple(each.adapter for each in others if each.adapter is not None)
-    return Engaged(record=record, adapter=None if record.error else first.adapter, further=further)
 
 
 def _held(

@@ -1,11 +1,13 @@
-"""The record of one engine: begun with its configuration, filled with what the server says."""
+"""The record of one engine, begun with its configuration, filled with what the server says; with it what asks it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from pytest_llmparity.core.identity.pins import unlike
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import Identity
@@ -15,6 +17,23 @@ from pytest_llmparity.settings.specification import EngineSpec
 
 PROVEN: Final = ({"quantization", "digest"}, {"version", "build"})
 """What a server must tell of its weights and of its program before it counts as the one asked earlier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engaged:
+    """One engine as this run found it; ``adapter`` is ``None`` when the record's ``error`` says why it is of no use.
+
+    ``further`` ask its replicas but the first, where it was started several times.
+    """
+
+    record: EngineRecord
+    adapter: Adapter | None = None
+    further: tuple[Adapter, ...] = ()
+
+    @property
+    def replicas(self) -> tuple[Adapter, ...]:
+        """What asks each replica; of an engine that is there once, itself."""
+        return () if self.adapter is None else (self.adapter, *self.further)
 
 
 def record_of(
@@ -74,3 +93,25 @@ def masked(records: Iterable[EngineRecord], mask: Mask, baseline: str | None) ->
         )
         for record in records
     }
+
+
+def together(replicas: Sequence[Engaged]) -> Engaged:
+    """Return an engine of several replicas: of no use where one of them is not, or is another engine than the first."""
+    first, *others = replicas
+    record = first.record
+    for each in others:
+        name = each.record.name
+        told = list(each.record.notes)
+        if record.error is None and each.record.error is None:
+            other, remarks = unlike(record.identity, each.record.identity)
+            two = f"{record.name}: its replicas are two engines: of {record.name} and {name}, {'; '.join(other)}"
+            record = dataclasses.replace(record, incomparable=record.incomparable or (two if other else None))
+            told += [f"of {record.name} and {name}, {remark}" for remark in remarks]
+        record = dataclasses.replace(
+            record,
+            error=record.error or each.record.error,
+            incomparable=record.incomparable or each.record.incomparable,
+            notes=(*record.notes, *told),
+        )
+    further = tuple(each.adapter for each in others if each.adapter is not None)
+    return Engaged(record=record, adapter=None if record.error else first.adapter, further=further)

@@ -28,7 +28,7 @@ from pytest_llmparity.engines.wire.control import secrets_of
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.declare.gates import Gates, undeclared, with_schemas
 from pytest_llmparity.run.explain import any_due
-from pytest_llmparity.run.fleet import Engaged, Fleet
+from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.campaign import Campaign
 from pytest_llmparity.run.golden.entering import Goldens, held_against
 from pytest_llmparity.run.judge import history
@@ -47,7 +47,7 @@ from pytest_llmparity.run.locking import Guard
 from pytest_llmparity.run.loop import Beside, LoopThread
 from pytest_llmparity.run.parity import EngineHandle, ParityRun, handle_of
 from pytest_llmparity.run.plan import Declaration
-from pytest_llmparity.run.records import masked
+from pytest_llmparity.run.records import Engaged, masked
 from pytest_llmparity.run.sending.lines import Elsewhere
 from pytest_llmparity.run.shards.dealing import SHARD, document_of, refuse_empty
 from pytest_llmparity.settings import resolving

@@ -10,7 +10,8 @@ import pytest
 
 from pytest_llmparity.engines.start.environments import FOLDER_VARIABLE
 from pytest_llmparity.keeper.client import Keeper
-from pytest_llmparity.run.fleet import Engaged, Fleet
+from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.records import Engaged
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.live.conftest import MODELS
 from tests.unavailable import unavailable

@@ -1,13 +1,15 @@
 """A small engine that is started as a process in place of ``llama-server``, and goes wrong as it is told.
 
-``FAKE_STARTS`` names a file that gets a line for every start. ``FAKE_BEHAVIOUR`` is one of ``exit`` (says why and
-ends), ``taken`` (the first start finds its port taken), ``mute`` (never becomes ready), ``die:N`` (ends at the N-th
-request), ``drift``, ``slow`` (takes a third of a second to answer); anything else works.
+``FAKE_STARTS`` names a file that gets a line for every start, ``FAKE_REQUESTS`` one that gets the messages of every
+request. ``FAKE_BEHAVIOUR`` is one of ``exit`` (says why and ends), ``taken`` (the first start finds its port taken),
+``mute`` (never becomes ready), ``die:N`` (ends at the N-th request), ``drift``, ``slow`` (takes a third of a second to
+answer), ``slow drift``; anything else works.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -51,8 +53,8 @@ def main() -> int:
         context_length=int(flags.ctx_size) // int(flags.parallel),
         slots=int(flags.parallel),
         quantization="Q4_0",
-        drift=0.2 if behaviour == "drift" else 0.0,
-        first_delay_s=0.3 if behaviour == "slow" else 0.0,
+        drift=0.2 if "drift" in behaviour else 0.0,
+        first_delay_s=0.3 if "slow" in behaviour else 0.0,
     )
 
     def last_words(request: Mapping[str, Any]) -> None:
@@ -60,6 +62,12 @@ def main() -> int:
             say("cuda error: out of memory")
             os._exit(9)
 
+    def note(request: Mapping[str, Any]) -> None:
+        with Path(os.environ["FAKE_REQUESTS"]).open("a") as out:
+            out.write(f"{json.dumps(request.get('messages') or request.get('prompt'))}\n")
+
+    if "FAKE_REQUESTS" in os.environ:
+        engine.script = note  # type: ignore[assignment]  # None babbles, as without a script
     if behaviour == "die":
         engine.script = last_words  # type: ignore[assignment]  # None babbles, as without a script
     with engine:

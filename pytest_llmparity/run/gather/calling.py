@@ -34,6 +34,7 @@ from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
 from pytest_llmparity.run.parity import EngineHandle, handle_of
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.lines import Deliver, NodeLost
 from pytest_llmparity.run.sending.sender import GONE_AFTER, failed
 
 _UNREACHED: Final = frozenset({"APIConnectionError", "ConnectError", "ConnectTimeout", "NewConnectionError"})
@@ -58,18 +59,22 @@ async def call_all(
     allowance: Allowance,
     gone: Callable[[], str | None],
     deliver: Callable[[Sample], None],
+    lost: Callable[[], bool] = lambda: False,
 ) -> None:
     """Call the application once for each job, at most ``concurrency`` at a time; one sample of each is delivered.
 
     An exception is what the application came to, unless it says that nobody is there: then, and where a value is no
     JSON, the sample is a failure, and after some the rest is not called. So is it a failure where the engine answered
-    none of the run's calls, whatever the application made of that. Jobs beyond the allowance are not delivered.
+    none of the run's calls, whatever the application made of that. Jobs beyond the allowance are not delivered, nor
+    those that are left when ``lost`` tells that the engine's machine is gone.
     """
     calls = _Calls(application, adapter, gone)
     try:
 
         async def worker(queue: Iterator[Job]) -> None:
             for job in queue:
+                if lost():
+                    return
                 if calls.stopped:
                     unsent = NotAsked(f"not asked: {calls.stopped}", engine=adapter.name, case=job.case)
                     deliver(failed(adapter.name, job, unsent, attempts=0))
@@ -91,6 +96,57 @@ async def call_all(
         await all_of(worker(queue) for _ in range(min(concurrency, len(jobs))))
     finally:
         await outside(calls.close)
+
+
+class CalledLine:
+    """Has an application called with one replica. Satisfies ``Line``.
+
+    ``lost`` tells whether the replica's machine is gone: what a run came to that met this is no answer of the engine.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        adapter: Adapter,
+        cases: Mapping[str, Case],
+        *,
+        gone: Callable[[], str | None],
+        lost: Callable[[], bool],
+    ) -> None:
+        self._application = application
+        self._adapter = adapter
+        self._cases = cases
+        self._gone = gone
+        self._lost = lost
+
+    async def send(self, jobs: Sequence[Job], *, concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
+        """Call the application for each job; raises :class:`NodeLost` when the machine is gone."""
+        cut = 0
+
+        def keep(sample: Sample) -> None:
+            nonlocal cut
+            if self._lost():
+                cut += 1
+            else:
+                deliver([sample])
+
+        await call_all(
+            self._application,
+            self._adapter,
+            jobs,
+            self._cases,
+            concurrency=concurrency,
+            allowance=allowance,
+            gone=self._gone,
+            deliver=keep,
+            lost=self._lost,
+        )
+        if self._lost():
+            raise NodeLost(self._gone() or f"{self._adapter.name} is gone", under_way=cut)
+        return 0
+
+    async def aclose(self) -> None:
+        """Nothing is open between two calls."""
 
 
 class _Calls:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from pytest_llmparity.core.errors import LLMParityError, NotAsked
 from pytest_llmparity.core.prompts import PromptSet
@@ -20,12 +21,19 @@ from pytest_llmparity.run.sending.sender import client_of, failed, send
 from pytest_llmparity.settings.specification import EngineSpec
 
 Deliver = Callable[[Sequence[Sample]], None]
-STARTED_AGAIN: Final = 2
-"""How often an engine whose machines are gone is started again while its prompts are asked: it may be its own doing."""
 
 
 class NodeLost(LLMParityError):
-    """The machine of a cluster that a replica ran on is gone, or what ran there for us; not the engine's doing."""
+    """The machine of a cluster that a replica ran on is gone, or what ran there for us; not the engine's doing.
+
+    ``sent`` is how many requests of the last order were sent there as far as that was told, ``under_way`` those of them
+    whose answers never came.
+    """
+
+    def __init__(self, message: str, *, sent: int = 0, under_way: int = 0) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.under_way = under_way
 
 
 class Line(Protocol):
@@ -120,7 +128,7 @@ class Replicas:
     """Asks the replicas of one engine; ``lines`` lead to those that are there.
 
     A replica whose machine is gone is asked nothing more: what it had not answered is asked of the others, dealt anew.
-    Where none is left ``again`` starts one on another machine and returns its line, ``None`` where nobody can.
+    Where none is left ``again`` starts one on another machine and returns its line; ``LaunchError`` says why not.
     ``note`` is told what became of them. ``deliver`` gets samples with the name of the replica that gave them.
     """
 
@@ -131,14 +139,13 @@ class Replicas:
         *,
         deliver: Callable[[str, Sequence[Sample]], None],
         note: Callable[[str], None],
-        again: Callable[[str], Line | None] = lambda name: None,
+        again: Callable[[str], Line],
     ) -> None:
         self.names = tuple(names)
         self._lines: dict[str, Line] = dict(lines)
         self._deliver = deliver
         self._note = note
         self._again = again
-        self._revivals = 0
 
     @property
     def there(self) -> list[str]:
@@ -155,18 +162,29 @@ class Replicas:
 
         Returns how many answers were asked for again because they may have been other requests'.
         """
-        _, mixed = await self._send({n: jobs[n] for n in self._lines if jobs.get(n)}, concurrency, allowance)
-        return mixed
+        theirs = {name: jobs[name] for name in self._lines if jobs.get(name)}
+        return (await self._send(theirs, self._lines, concurrency, allowance)).mixed
 
     async def share(
-        self, jobs: Sequence[Job], homes: Mapping[str, int], *, concurrency: int, allowance: Allowance
+        self,
+        jobs: Sequence[Job],
+        homes: Mapping[str, int],
+        *,
+        concurrency: int,
+        allowance: Allowance,
+        through: Callable[[str], Line] | None = None,
     ) -> int:
-        """Have each job answered once, by the replica that its case is at home at as long as that one is there."""
+        """Have each job answered once, by the replica that its case is at home at as long as that one is there.
+
+        ``through`` makes the line to a replica that is there where it is not the one for prompts. What was under way
+        on one that is lost counts as sent again.
+        """
         mixed, left = 0, list(jobs)
         while left:
-            if not self._lines and not await self._revived():
+            if not self._lines and (why := await self._not_revived()) is not None:
+                self._note(f"{self.names[0]} is not started again: {why}")
                 for job in left:
-                    unsent = NotAsked("not asked: every machine that the engine ran on is gone", case=job.case)
+                    unsent = NotAsked(f"not asked: every machine that the engine ran on is gone; {why}", case=job.case)
                     self._deliver(self.names[0], [failed(self.names[0], job, unsent, attempts=0)])
                 break
             there = self.there
@@ -174,27 +192,24 @@ class Replicas:
             for job in left:
                 home = self.names[homes[job.case]]
                 dealt_to[home if home in dealt_to else there[homes[job.case] % len(there)]].append(job)
-            left, of_round = await self._send(dealt_to, concurrency, allowance)
-            mixed += of_round
+            lines = self._lines if through is None else {name: through(name) for name in there}
+            sent = await self._send(dealt_to, lines, concurrency, allowance)
+            left, mixed = sent.left, mixed + sent.mixed
+            allowance.retries += sent.under_way
         return mixed
 
-    async def _revived(self) -> bool:
-        """Start the first replica anew where it can be; its machine may be another."""
-        if self._revivals == STARTED_AGAIN:
-            self._note(f"{self.names[0]} was lost {STARTED_AGAIN + 1} times and is not started again")
-            return False
-        self._revivals += 1
-        line = await outside(lambda: self._again(self.names[0]))
-        if line is not None:
-            self._lines[self.names[0]] = line
-        return line is not None
+    async def _not_revived(self) -> str | None:
+        """Start the first replica anew, whose machine may be another; say why that cannot be."""
+        try:
+            self._lines[self.names[0]] = await outside(lambda: self._again(self.names[0]))
+        except LLMParityError as error:
+            return str(error)
+        return None
 
     async def _send(
-        self, jobs: Mapping[str, Sequence[Job]], concurrency: int, allowance: Allowance
-    ) -> tuple[list[Job], int]:
-        """Send them; return what replicas that were lost had not answered, and how many answers were mixed up."""
-        lost: list[Job] = []
-        mixed: list[int] = []
+        self, jobs: Mapping[str, Sequence[Job]], lines: Mapping[str, Line], concurrency: int, allowance: Allowance
+    ) -> _Sent:
+        sent = _Sent()
 
         async def send_one(name: str) -> None:
             answered: set[tuple[str, int]] = set()
@@ -203,14 +218,29 @@ class Replicas:
                 answered.update((sample.case, sample.repeat) for sample in samples)
                 self._deliver(name, samples)
 
+            line = lines[name]
             try:
-                sent = self._lines[name].send(jobs[name], concurrency=concurrency, allowance=allowance, deliver=deliver)
-                mixed.append(await sent)
+                sent.mixed += await line.send(jobs[name], concurrency=concurrency, allowance=allowance, deliver=deliver)
             except NodeLost as error:
                 del self._lines[name]
-                rest = [job for job in jobs[name] if (job.case, job.repeat) not in answered]
-                lost.extend(rest)
-                self._note(f"{error}; {explain.count(len(rest), 'request')} had no answer by then")
+                left = [job for job in jobs[name] if (job.case, job.repeat) not in answered]
+                sent.left += left
+                sent.under_way += error.under_way
+                which = f", at least {error.under_way} of them under way" if error.under_way else ""
+                self._note(f"{error}; {explain.count(len(left), 'request')} had no answer by then{which}")
 
         await all_of(send_one(name) for name in jobs if jobs[name])
-        return lost, sum(mixed)
+        return sent
+
+
+@dataclass
+class _Sent:
+    """What became of jobs that were sent to several replicas.
+
+    ``left`` were not answered by those that are lost, ``under_way`` is how many requests had been sent there for them,
+    ``mixed`` how many answers were asked for again because they may have been other requests'.
+    """
+
+    left: list[Job] = field(default_factory=list)
+    under_way: int = 0
+    mixed: int = 0

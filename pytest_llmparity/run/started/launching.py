@@ -28,6 +28,9 @@ from pytest_llmparity.store.database import refuse_link
 PORT_TRIES = 3
 """A port can be taken between choosing and binding it; the launch is repeated with another one."""
 
+_SLICE_S = 0.5
+"""Whoever waits for another process looks so often whether anybody still waits."""
+
 
 class Launcher:
     """Launches engines through the keeper; one that another process of this run launches is waited for.
@@ -207,8 +210,11 @@ class Launcher:
         return state
 
     def _join(self, spec: EngineSpec) -> Adapter:
-        """Wait for the process that another worker is starting."""
-        state = self._keeper().wait(spec.name, timeout_s=3600.0)
+        """Wait for the process that another worker is starting; the keeper knows when that worker is gone."""
+        while (state := self._keeper().wait(spec.name, timeout_s=_SLICE_S)).state == "starting":
+            if (why := self._stop()) is not None:
+                words = f"{spec.name} was not waited for while another process of this run started it: {why}"
+                raise LaunchError(words, engine=spec.name)
         if state.state == "stopped" and not self._interrupted.is_set():
             return self.launch(spec)  # the starter gave up a port that was taken and tries another
         if state.state != "ready":

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
 from pytest_llmparity.run.ledger import Allowance
@@ -30,15 +31,16 @@ def job(case: str) -> Job:
 class Recorded:
     """A line that answers at once, until it is lost after so many answers."""
 
-    def __init__(self, name: str, lost_after: int | None = None) -> None:
+    def __init__(self, name: str, lost_after: int | None = None, under_way: int = 0) -> None:
         self.name = name
         self.asked: list[str] = []
         self._lost_after = lost_after
+        self._under_way = under_way
 
     async def send(self, jobs: Sequence[Job], *, concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
         for at, each in enumerate(jobs):
             if at == self._lost_after:
-                raise NodeLost(f"{self.name}: its node is gone")
+                raise NodeLost(f"{self.name}: its node is gone", under_way=self._under_way)
             self.asked.append(each.case)
             deliver([Sample(engine=self.name, case=each.case, phase=each.phase, request_sha256=each.case)])
         return 0
@@ -47,12 +49,18 @@ class Recorded:
         """Nothing is open."""
 
 
+def nobody(name: str) -> Line:
+    raise LaunchError(f"{name}: no other node has what was reserved")
+
+
 class Run:
     """What came of asking some replicas."""
 
-    def __init__(self, *lines: Recorded, again: Callable[[str], Line | None] = lambda name: None) -> None:
+    def __init__(self, *lines: Recorded, again: Callable[[str], Line] = nobody) -> None:
         self.answers: list[tuple[str, str]] = []
         self.failed: list[str] = []
+        self.reasons: set[str] = set()
+        self.retries = 0
         self.notes: list[str] = []
         self.replicas = Replicas(
             [line.name for line in lines],
@@ -64,12 +72,15 @@ class Run:
 
     def _deliver(self, replica: str, samples: Sequence[Sample]) -> None:
         self.answers += [(replica, sample.case) for sample in samples if sample.failure is None]
-        self.failed += [sample.failure.kind for sample in samples if sample.failure is not None]
+        failures = [sample.failure for sample in samples if sample.failure is not None]
+        self.failed += [failure.kind for failure in failures]
+        self.reasons.update(failure.message for failure in failures)
 
     def share(self, cases: PromptSet, replicas: int) -> None:
         jobs = [job(case.id) for case in cases.cases]
         allowance = Allowance(requests=None, seconds=None)
         asyncio.run(self.replicas.share(jobs, homes_of(cases, replicas), concurrency=2, allowance=allowance))
+        self.retries += allowance.retries
 
 
 @given(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60), st.integers(1, 8))
@@ -126,6 +137,36 @@ def test_where_nobody_can_be_started_the_rest_is_told_as_not_asked() -> None:
 
     assert len(run.answers) == 2
     assert run.failed == ["NotAsked"] * 3
+    assert run.reasons == {
+        "not asked: every machine that the engine ran on is gone; a: no other node has what was reserved"
+    }
+    assert run.notes[1:] == ["a is not started again: a: no other node has what was reserved"]
+
+
+def test_what_was_under_way_on_a_lost_replica_counts_as_sent_again() -> None:
+    run = Run(Recorded("a", lost_after=4, under_way=2), Recorded("a@2"))
+    run.share(prompts([f"g{at}" for at in range(20)]), 2)
+
+    assert run.notes == ["a: its node is gone; 6 requests had no answer by then, at least 2 of them under way"]
+    assert run.retries == 2
+
+
+def test_where_an_application_is_called_each_replica_has_a_line_of_its_own() -> None:
+    cases = prompts([f"g{at}" for at in range(6)])
+    anew, calling = Recorded("a"), list[Recorded]()
+    run = Run(Recorded("a"), again=lambda name: anew)
+
+    def through(name: str) -> Line:
+        calling.append(Recorded(name, lost_after=None if calling else 2))
+        return calling[-1]
+
+    jobs = [job(case.id) for case in cases.cases]
+    allowance = Allowance(requests=None, seconds=None)
+    asked = run.replicas.share(jobs, homes_of(cases, 1), concurrency=2, allowance=allowance, through=through)
+    asyncio.run(asked)
+
+    assert [len(line.asked) for line in calling] == [2, 4]
+    assert anew.asked == []
 
 
 @pytest.mark.parametrize(("limit", "grants"), [(None, [7, 7]), (10, [7, 3, 0])])

@@ -77,7 +77,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """Samples that have come since the last time; with ``done`` what there is to say of the whole."""
+    """Samples that have come since the last time, and how many requests were sent so far.
+
+    With ``done`` what there is to say of the whole.
+    """
 
     samples: Sequence[Sample] = ()
     done: bool = False
@@ -118,6 +121,9 @@ class EngineNode:
         self._sending: dict[str, _Sending] = {}
         self._lines: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
         self._dialled = 0
+
+    async def here(self) -> None:
+        """Return as soon as this process can be called."""
 
     async def start(self, order: Order) -> Started:
         """Start the engine, once; whoever asks again is told what became of it."""
@@ -200,7 +206,7 @@ class EngineNode:
         done = sending.work.done()
         samples = sending.take()
         if not done:
-            return msgspec.msgpack.encode(Answered(samples=samples))
+            return msgspec.msgpack.encode(Answered(samples=samples, sent=sending.allowance.sent))
         del self._sending[number]
         error = sending.work.exception()
         allowance = sending.allowance

@@ -7,6 +7,7 @@ the owner by the run's token.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -15,12 +16,21 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import ray
-from ray.exceptions import GetTimeoutError, NodeDiedError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from pytest_llmparity.core.errors import LaunchError, UsageError
+from pytest_llmparity.core.errors import LaunchError, StoreError, UsageError
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.gather.cluster.actors import (
+    ANSWERED_S,
+    EngineActor,
+    Node,
+    OwnerActor,
+    became_of,
+    placing,
+    waited,
+)
 from pytest_llmparity.run.gather.cluster.joining import (
     AUTH_MODE,
     LOOKED_S,
@@ -37,12 +47,14 @@ from pytest_llmparity.run.gather.cluster.resources import refuse_unplaceable
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.sending.lines import NodeLost
 from pytest_llmparity.settings.specification import EngineSpec, bundle_of
+from pytest_llmparity.store.database import refuse_link
 
 PLACED_S: Final = 600.0
 """How long resources that others use may be waited for."""
+ENDED_S: Final = 30.0
+"""How long engines may take to end, all of them together."""
 _SLICE_S: Final = 0.25
 _OWNER: Final = "llmparity-owner"
-LOST: Final = (RayActorError, NodeDiedError)
 
 
 class Owner:
@@ -50,7 +62,7 @@ class Owner:
 
     def __init__(self) -> None:
         self._groups: dict[str, PlacementGroup] = {}
-        self._actors: dict[str, Any] = {}
+        self._actors: dict[str, EngineActor] = {}
 
     def group(self, engine: str, bundles: Sequence[Mapping[str, float]]) -> PlacementGroup:
         """Return what is reserved for the replicas of an engine, on as many nodes as can be."""
@@ -58,10 +70,15 @@ class Owner:
             self._groups[engine] = placement_group([dict(bundle) for bundle in bundles], strategy="SPREAD")
         return self._groups[engine]
 
-    def actor(self, name: str, engine: str, index: int, bundle: Mapping[str, float], *, instead_of: str) -> Any:
-        """Return the actor of a replica, made if there is none or the one there was is ``instead_of``."""
+    def actor(self, name: str, engine: str, index: int, bundle: Mapping[str, float], *, instead_of: str) -> EngineActor:
+        """Return the actor of a replica, made if there is none or the one there was is ``instead_of``.
+
+        That one is ended: as long as it lives it holds what was reserved for its successor.
+        """
         known = self._actors.get(name)
         if known is None or known._actor_id.hex() == instead_of:
+            if known is not None:
+                ray.kill(known)
             further = {what: much for what, much in bundle.items() if what not in ("CPU", "GPU")}
             self._actors[name] = (
                 ray.remote(EngineNode)
@@ -78,7 +95,7 @@ class Owner:
             )
         return self._actors[name]
 
-    def actors(self) -> dict[str, Any]:
+    def actors(self) -> dict[str, EngineActor]:
         """Return every actor that was made, by the name of its replica."""
         return dict(self._actors)
 
@@ -91,7 +108,7 @@ class RayCluster:
 
     def __init__(
         self,
-        owner: Any,
+        owner: OwnerActor,
         *,
         owns: bool,
         leave: Callable[[], None],
@@ -104,7 +121,8 @@ class RayCluster:
         self._logs = logs
         self._secrets = secrets
         self._loop = LoopThread()
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, Node] = {}
+        self._relays: dict[str, Relay] = {}
         self._guard = threading.Lock()
 
     # connecting ------------------------------------------------------------------------------------------------------
@@ -176,36 +194,41 @@ class RayCluster:
 
         Raises ``LaunchError`` with the reason of the node.
         """
-        node = self._placed(spec, engine, stop)
         order = Order(spec=spec, slots=slots, secrets=self._secrets(spec), left_s=left_s)
         try:
+            with placing(spec.name):
+                node = self._placed(spec, engine, stop)
             started = cast("Started", node.ask("start", order, stop=stop))
         except NodeLost as error:
             raise LaunchError(f"{spec.name} was not started: {error}", engine=spec.name) from error
         if started.error is not None:
             raise LaunchError(started.error, engine=spec.name)
         node.info = started.info
-        if node.relay is None:
-            node.relay = Relay(self._loop, node.call)
-        return make(spec, node.relay.url)
+        with self._guard:
+            if spec.name not in self._relays:
+                self._relays[spec.name] = Relay(self._loop, lambda: self._nodes[spec.name].call)
+        return make(spec, self._relays[spec.name].url)
 
-    def _placed(self, spec: EngineSpec, engine: EngineSpec, stop: Callable[[], str | None]) -> _Node:
+    def _placed(self, spec: EngineSpec, engine: EngineSpec, stop: Callable[[], str | None]) -> Node:
+        """Return the node of a replica, its process there and ready to be called; a lost one has a successor."""
         with self._guard:
             known = self._nodes.get(spec.name)
         if known is not None and not known.lost:
             return known
         index = [each.name for each in engine.each].index(spec.name)
-        group = ray.get(self._owner.group.remote(engine.name, [bundle_of(engine)] * engine.replicas))
-        _wait(group.ready(), stop, limit_s=PLACED_S, what=f"{spec.name} was not started: its resources are not free")
-        if known is not None:
+        mine = self._owner.group.remote(engine.name, [bundle_of(engine)] * engine.replicas)
+        group = cast("PlacementGroup", waited(mine, stop, limit_s=LOOKED_S, what=f"{spec.name} was not placed"))
+        waited(group.ready(), stop, limit_s=PLACED_S, what=f"{spec.name} was not started: its resources are not free")
+        if known is not None and became_of(known, stop):
             _moved(group, index, known.place, stop)
         instead_of = "" if known is None else known.id
-        actor = ray.get(
-            self._owner.actor.remote(spec.name, engine.name, index, bundle_of(engine), instead_of=instead_of)
-        )
-        place = placement_group_table(group)["bundles_to_node_id"].get(index, "")
+        made = self._owner.actor.remote(spec.name, engine.name, index, bundle_of(engine), instead_of=instead_of)
+        actor = cast("EngineActor", waited(made, stop, limit_s=LOOKED_S, what=f"{spec.name} was not placed"))
+        node = Node(spec.name, actor, placement_group_table(group)["bundles_to_node_id"].get(index, ""))
         with self._guard:
-            node = self._nodes[spec.name] = _Node(spec.name, actor, place)
+            self._nodes[spec.name] = node
+        node.ask("here", stop=stop, limit_s=LOOKED_S, what="was not started: its process on the cluster did not begin")
+        node.place = placement_group_table(group)["bundles_to_node_id"].get(index, "")
         return node
 
     def info(self, name: str) -> Mapping[str, Any]:
@@ -219,8 +242,8 @@ class RayCluster:
     def gone(self, name: str) -> str | None:
         """Say why a replica is no more, ``None`` while it runs."""
         try:
-            return cast("str | None", self._nodes[name].ask("gone"))
-        except NodeLost as error:
+            return cast("str | None", self._nodes[name].ask("gone", limit_s=ANSWERED_S, what="does not answer"))
+        except (NodeLost, LaunchError) as error:
             return str(error)
 
     def lost(self, name: str) -> bool:
@@ -232,99 +255,64 @@ class RayCluster:
         return RemoteLine(self._nodes[adapter.name], adapter)
 
     def close(self) -> list[str]:
-        """In the process that owns the run, end every engine and keep the ends of their logs; disconnect."""
+        """In the process that owns the run, end every engine and keep the ends of their logs; disconnect.
+
+        Returns a sentence for each engine of which it is not known that it ended.
+        """
         try:
-            for node in self._nodes.values():
-                if node.relay is not None:
-                    node.relay.close()
+            for relay in self._relays.values():
+                with contextlib.suppress(OSError, RuntimeError):  # the engines are still to be ended
+                    relay.close()
             return self._stop_all() if self._owns else []
         finally:
             self._loop.close()
             self._nodes.clear()
+            self._relays.clear()
             self._leave()
 
     def _stop_all(self) -> list[str]:
-        """End every engine; return a sentence for each of which it is not known that it ended."""
-        wrong = []
         try:
-            actors = ray.get(self._owner.actors.remote(), timeout=REACHED_S)
-        except (RayError, GetTimeoutError) as error:
+            actors: dict[str, EngineActor] = ray.get(self._owner.actors.remote(), timeout=REACHED_S)
+            return self._stop(actors)
+        except RayError as error:
             return [f"engines on the cluster were not told to end ({first_line(error)}); they end with this process"]
+        finally:
+            with contextlib.suppress(RayError):
+                ray.kill(self._owner)
+
+    def _stop(self, actors: Mapping[str, EngineActor]) -> list[str]:
+        wrong = []
         stopping = {name: actor.stop.remote() for name, actor in actors.items()}
+        deadline = time.monotonic() + ENDED_S
         for name, stopped in stopping.items():
             try:
-                log = ray.get(stopped, timeout=30.0)
+                log: bytes = ray.get(stopped, timeout=max(0.0, deadline - time.monotonic()))
+                if log:
+                    self._keep_log(name, log)
             except GetTimeoutError:
-                wrong.append(f"{name} had not ended on its node 30 s after it was told to; it ends with this process")
-                continue
+                wrong.append(
+                    f"{name} had not ended on its node {ENDED_S:g} s after it was told to; it ends with this process"
+                )
             except RayError:
                 continue  # its node is gone, and its keeper has ended what ran there
-            if log:
-                self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-                (self._logs / f"{name}.log").write_bytes(log)
-        ray.kill(self._owner)
+            except (OSError, StoreError) as error:
+                wrong.append(f"the log of {name} was not kept: {error}")
         return wrong
 
-
-class _Node:
-    """The actor of one replica, called by names of methods; errors of Ray that mean that it is gone are ours."""
-
-    def __init__(self, name: str, actor: Any, place: str) -> None:
-        self.name = name
-        self.id = str(actor._actor_id.hex())
-        self.lost = False
-        self.info: Mapping[str, Any] = {}
-        self.relay: Relay | None = None
-        self.place = place
-        self.where = f"node {place[:8]}" if place else "a node"
-        self._actor = actor
-
-    def ask(self, method: str, *args: object, stop: Callable[[], str | None] = lambda: None) -> object:
-        """Call a method and wait for what it returns; raises :class:`NodeLost`."""
-        try:
-            return _wait(getattr(self._actor, method).remote(*args), stop, what=f"{self.name} was not waited for")
-        except LOST as error:
-            raise self._lost(error) from error
-
-    async def call(self, method: str, *args: object) -> Any:
-        """Do the same in an event loop."""
-        try:
-            return await getattr(self._actor, method).remote(*args)
-        except LOST as error:
-            raise self._lost(error) from error
-
-    def leave(self, method: str, *args: object) -> None:
-        """Call a method and wait for nothing."""
-        getattr(self._actor, method).remote(*args)
-
-    def _lost(self, error: Exception) -> NodeLost:
-        self.lost = True
-        return NodeLost(f"{self.name}: {self.where} of the cluster is gone ({type(error).__name__})")
+    def _keep_log(self, name: str, log: bytes) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = refuse_link(self._logs / f"{name}.log")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as kept:
+            kept.write(log)
 
 
 def _moved(group: PlacementGroup, index: int, place: str, stop: Callable[[], str | None]) -> None:
     """Wait until what was reserved on a node that is gone is reserved on another one; ``LaunchError`` if it is not."""
-    waited = 0.0
+    began = time.monotonic()
     while (table := placement_group_table(group))["state"] != "CREATED" or (
         table["bundles_to_node_id"].get(index, "") in ("", place)
     ):
-        why = stop() or (f"waited for {PLACED_S:g} s" if waited >= PLACED_S else None)
+        why = stop() or (f"waited for {PLACED_S:g} s" if time.monotonic() - began >= PLACED_S else None)
         if why is not None:
             raise LaunchError(f"no other node has what was reserved: {why}")
         time.sleep(_SLICE_S)
-        waited += _SLICE_S
-
-
-def _wait(reference: Any, stop: Callable[[], str | None], *, what: str, limit_s: float | None = None) -> object:
-    """Return what a reference brings, looking in between whether anybody still waits; ``LaunchError`` if not."""
-    waited = 0.0
-    while True:
-        try:
-            return ray.get(reference, timeout=_SLICE_S)
-        except GetTimeoutError:
-            waited += _SLICE_S
-            why = stop()
-            if why is None and limit_s is not None and waited >= limit_s:
-                why = f"waited for {limit_s:g} s"
-            if why is not None:
-                raise LaunchError(f"{what}: {why}") from None

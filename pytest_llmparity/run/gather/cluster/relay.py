@@ -12,8 +12,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.run.loop import LoopThread
-from pytest_llmparity.run.sending.lines import NodeLost
 
 _READ: Final = 65536
 Call = Callable[..., Awaitable[Any]]
@@ -21,11 +21,14 @@ Call = Callable[..., Awaitable[Any]]
 
 
 class Relay:
-    """Listens as long as it is open; ``url`` is its address."""
+    """Listens as long as it is open; ``url`` is its address.
 
-    def __init__(self, loop: LoopThread, call: Call) -> None:
+    ``node`` returns what calls the node where the engine is now: each connection is one to the node it began with.
+    """
+
+    def __init__(self, loop: LoopThread, node: Callable[[], Call]) -> None:
         self._loop = loop
-        self._call = call
+        self._node = node
         self._server = loop.run(self._listen())
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -34,29 +37,24 @@ class Relay:
         return await asyncio.start_server(self._connected, "127.0.0.1", 0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        call = self._node()
         try:
-            number = await self._call("dial")
-        except (NodeLost, OSError):
+            number = await call("dial")
+        except (LLMParityError, OSError):
             writer.close()
             return
-        there = asyncio.create_task(self._to_node(number, reader))
+        there = asyncio.create_task(_to_node(call, number, reader))
         try:
-            while heard := await self._call("hear", number):
+            while heard := await call("hear", number):
                 writer.write(heard)
                 await writer.drain()
-        except (NodeLost, OSError):
+        except (LLMParityError, OSError):
             pass  # who asks sees the connection end, as when the engine had
         finally:
             there.cancel()
             writer.close()
-            with contextlib.suppress(NodeLost, OSError, asyncio.CancelledError):
-                await self._call("hang_up", number)
-
-    async def _to_node(self, number: int, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(NodeLost, OSError):
-            while sent := await reader.read(_READ):
-                await self._call("tell", number, sent)
-            await self._call("hang_up", number)
+            with contextlib.suppress(LLMParityError, OSError, asyncio.CancelledError):
+                await call("hang_up", number)
 
     def close(self) -> None:
         """Listen no more."""
@@ -64,3 +62,10 @@ class Relay:
 
     async def _closed(self) -> None:
         self._server.close()
+
+
+async def _to_node(call: Call, number: int, reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(LLMParityError, OSError):
+        while sent := await reader.read(_READ):
+            await call("tell", number, sent)
+        await call("hang_up", number)

@@ -23,7 +23,10 @@ class Called(Protocol):
     """A node whose methods are called by name, from here."""
 
     name: str
-    where: str
+
+    @property
+    def where(self) -> str:
+        """Where it is, in words."""
 
     async def call(self, method: str, *args: object) -> Any:
         """Return what a method of the node returns; raises :class:`NodeLost`."""
@@ -56,17 +59,17 @@ class RemoteLine:
     async def _send_all(self, jobs: Sequence[Job], concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
         mixed, left, tries = 0, list(jobs), 1
         while left and (granted := allowance.grant(sum(map(_turns, left)) * tries)):
-            answered: dict[tuple[str, int], int] = {}
+            answered: set[tuple[str, int]] = set()
 
-            def delivered(samples: Sequence[Sample], answered: dict[tuple[str, int], int] = answered) -> None:
-                answered.update(((sample.case, sample.repeat), _requests(sample)) for sample in samples)
+            def delivered(samples: Sequence[Sample], answered: set[tuple[str, int]] = answered) -> None:
+                answered.update((sample.case, sample.repeat) for sample in samples)
                 deliver(samples)
 
             allowed = granted if allowance.limited else None
             try:
                 whole = await self._send(left, concurrency, allowance, delivered, allowed)
-            except NodeLost:
-                allowance.give_back(granted - sum(answered.values()))
+            except NodeLost as error:
+                allowance.give_back(granted - error.sent)
                 raise
             allowance.give_back(granted - whole.sent)
             allowance.retries += whole.retries
@@ -94,13 +97,17 @@ class RemoteLine:
             can=to_json(self._adapter.can),
         )
         whole: Answered | None = None
+        sent = answered = 0
         try:
             await self._node.call("ask", number, msgspec.msgpack.encode(asked))
             while whole is None:
-                some = msgspec.msgpack.decode(await self._node.call("more", number), type=Answered)
-                if some.samples:
-                    deliver(some.samples)
-                whole = some if some.done else None
+                news = msgspec.msgpack.decode(await self._node.call("more", number), type=Answered)
+                sent, answered = news.sent, answered + sum(map(_requests, news.samples))
+                if news.samples:
+                    deliver(news.samples)
+                whole = news if news.done else None
+        except NodeLost as error:
+            raise NodeLost(str(error), sent=max(sent, answered), under_way=max(0, sent - answered)) from error
         except asyncio.CancelledError:
             self._node.leave("halt", number)
             raise

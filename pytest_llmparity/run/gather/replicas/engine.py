@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
@@ -15,9 +16,9 @@ from pytest_llmparity.engines.played import Played
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.calling import call_all
+from pytest_llmparity.run.gather.calling import CalledLine
 from pytest_llmparity.run.ledger import Ledger
-from pytest_llmparity.run.loop import all_of, outside
+from pytest_llmparity.run.loop import outside
 from pytest_llmparity.run.plan import Job, Step
 from pytest_llmparity.run.sending.lines import Line, OwnLine, Replicas, homes_of
 from pytest_llmparity.run.sending.reconnect import Watch
@@ -67,6 +68,7 @@ class EngineAsked:
         self._floor_of: dict[tuple[str, str], set[tuple[str, int]]] = {}
         self._own_of: dict[tuple[int, str, str], set[int]] = {}
         self._starts: Counter[str] = Counter()
+        self._adapters = {each.name: each for each in ready.replicas}
         there = [each for each in ready.replicas if not fleet.lost(each)]
         self._replicas = Replicas(
             [each.name for each in ready.replicas],
@@ -128,11 +130,10 @@ class EngineAsked:
             await outside(lambda: self._adopt(step))
         jobs = missing(self._ready, step, self._have)
         self._begun(bool(jobs))
-        if step.unit.application is not None:
-            self._have.update(map(key_of_job, jobs))
-            await self._call(step.unit.application, jobs, step)
-            return
-        mixed += await self._replicas.share(jobs, self._homes, concurrency=step.concurrency, allowance=allowance)
+        through = None if (called := step.unit.application) is None else functools.partial(self._line_for, called, step)
+        mixed += await self._replicas.share(
+            jobs, self._homes, concurrency=step.concurrency, allowance=allowance, through=through
+        )
         if mixed:
             self._ledger.notes.append(
                 f"{self._name} sent more answers than it was asked for: {mixed} that may have been other prompts' were "
@@ -189,33 +190,25 @@ class EngineAsked:
         """Return what sends one replica its requests, from here or beside it."""
         return self._fleet.line(adapter) or OwnLine(adapter, lambda: self._fleet.gone(adapter.name), self._watch)
 
-    def _anew(self, name: str) -> Line | None:
-        """Start an engine again whose machines are gone; return what asks it, ``None`` where it is not what it was."""
-        adapter = self._fleet.anew(name)
+    def _anew(self, name: str) -> Line:
+        """Start an engine again whose machines are gone; return what asks it. ``LaunchError`` says why not."""
         self._starts[name] += 1
-        self._another(self._name)
-        return None if adapter is None else self._fleet.line(adapter)
+        try:
+            self._adapters[name] = adapter = self._fleet.anew(name)
+        finally:
+            self._another(self._name)
+        return self._line_to(adapter)
 
-    async def _call(self, application: Application, jobs: Sequence[Job], step: Step) -> None:
-        """Call an application for each job, with the replica that its case is at home at."""
-
-        def deliver(sample: Sample) -> None:
-            self._store.put(self._run, [msgspec.structs.replace(sample, engine=self._name)])
-            self._answered(self._name)
-
-        async def call(place: int, replica: Adapter) -> None:
-            await call_all(
-                application,
-                replica,
-                [job for job in jobs if self._homes[job.case] == place],
-                step.unit.prompts.by_id,
-                concurrency=step.concurrency,
-                allowance=self._ledger.allowance,
-                gone=lambda: self._fleet.gone(replica.name),
-                deliver=deliver,
-            )
-
-        await all_of(call(place, replica) for place, replica in enumerate(self._ready.replicas))
+    def _line_for(self, application: Application, step: Step, name: str) -> Line:
+        """Return what calls an application with one of the replicas."""
+        adapter = self._adapters[name]
+        return CalledLine(
+            application,
+            adapter,
+            step.unit.prompts.by_id,
+            gone=lambda: self._fleet.gone(name),
+            lost=lambda: self._fleet.lost(adapter),
+        )
 
 
 def own_name(engine: str, place: int) -> str:

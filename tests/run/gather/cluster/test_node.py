@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import httpx
 import msgspec
@@ -118,7 +119,7 @@ async def test_an_address_of_this_machine_leads_to_the_engine(node: Started) -> 
             return await asyncio.wrap_future(future)
 
         loop = LoopThread()
-        relay = await outside(lambda: Relay(loop, call))
+        relay = await outside(lambda: Relay(loop, lambda: call))
         try:
             async with httpx.AsyncClient(base_url=relay.url, timeout=20.0) as client:
                 replies = [await client.get("/health"), await client.get("/v1/models")]
@@ -130,12 +131,48 @@ async def test_an_address_of_this_machine_leads_to_the_engine(node: Started) -> 
     assert json.loads(replies[1].content)["data"]
 
 
+async def test_a_connection_stays_with_its_node_and_the_next_one_leads_to_its_successor() -> None:
+    class Talking:
+        """A node whose engine says its own name to whoever connects, and then waits for a word."""
+
+        def __init__(self, name: bytes) -> None:
+            self.name = name
+            self.heard = asyncio.Queue[bytes]()
+
+        async def call(self, method: str, *args: object) -> object:
+            if method == "hear":
+                said, self.name = self.name, b""
+                return said or await self.heard.get()
+            if method == "tell":
+                await self.heard.put(cast("bytes", args[1]))
+            return 1
+
+    first, second = Talking(b"first"), Talking(b"second")
+    nodes = [first]
+    loop = LoopThread()
+    relay = await outside(lambda: Relay(loop, lambda: nodes[-1].call))
+    address = "127.0.0.1", int(relay.url.rpartition(":")[2])
+    try:
+        heard, told = await asyncio.open_connection(*address)
+        assert await heard.readexactly(5) == b"first"
+        nodes.append(second)
+        other, other_told = await asyncio.open_connection(*address)
+        assert await other.readexactly(6) == b"second"
+        for writer, reader, word in ((told, heard, b"one"), (other_told, other, b"two")):
+            writer.write(word)
+            assert await reader.readexactly(3) == word
+            writer.close()
+    finally:
+        await outside(relay.close)
+        loop.close()
+
+
 async def test_a_node_that_is_gone_ends_the_connection() -> None:
     async def call(method: str, *args: object) -> object:
         raise NodeLost("gone")
 
     loop = LoopThread()
-    relay = await outside(lambda: Relay(loop, call))
+    relay = await outside(lambda: Relay(loop, lambda: call))
     try:
         async with httpx.AsyncClient(base_url=relay.url, timeout=20.0) as client:
             with pytest.raises(httpx.TransportError):

@@ -18,6 +18,7 @@ from pytest_llmparity.run.gather.cluster.node import Answered, Asked
 from pytest_llmparity.run.gather.cluster.remote import RemoteLine
 from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job
+from pytest_llmparity.run.sending.lines import NodeLost
 from pytest_llmparity.run.sending.sender import ATTEMPTS
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -64,9 +65,11 @@ def job(case: str, turns: int) -> Job:
     return Job(case=case, wire=wire, phase=Phase.MAIN, repeat=0, concurrency=2)
 
 
+SPEC = EngineSpec(name="a", kind="openai", model="m")
+
+
 def asked(node: Node, jobs: Sequence[Job], limit: int | None) -> tuple[list[str], Allowance]:
-    spec = EngineSpec(name="a", kind="openai", model="m")
-    adapter = registry.adapter_of(spec)(spec, "http://127.0.0.1:1", {})
+    adapter = registry.adapter_of(SPEC)(SPEC, "http://127.0.0.1:1", {})
     allowance, answers = Allowance(requests=limit, seconds=None), list[str]()
 
     async def send() -> None:
@@ -96,6 +99,46 @@ def test_what_was_granted_and_not_needed_comes_back() -> None:
 
     assert len(told) == 12
     assert (allowance.sent, allowance.reason, allowance.take(16), allowance.take()) == (24, None, True, False)
+
+
+class LostNode(Node):
+    """A node that is gone after it told twice of a sending: with so many answers, and so many requests sent."""
+
+    def __init__(self, *told: tuple[int, int]) -> None:
+        super().__init__({}, {})
+        self._told = iter(told)
+        self._jobs: list[Job] = []
+
+    async def call(self, method: str, *args: Any) -> bytes | None:
+        if method == "ask":
+            self._jobs = list(msgspec.msgpack.decode(args[1], type=Asked).jobs)
+            return None
+        if (news := next(self._told, None)) is None:
+            raise NodeLost("a: node 1 is gone")
+        answers, sent = news
+        answered, self._jobs = self._jobs[:answers], self._jobs[answers:]
+        samples = [
+            Sample(engine="a", case=job.case, phase=job.phase, completion=Completion(text="x")) for job in answered
+        ]
+        return msgspec.msgpack.encode(Answered(samples=samples, sent=sent))
+
+
+@pytest.mark.parametrize(
+    ("told", "sent", "under_way"), [([], 0, 0), ([(0, 2)], 2, 2), ([(2, 4), (3, 7)], 7, 2), ([(2, 1)], 2, 0)]
+)
+def test_what_a_lost_node_had_sent_is_spent_and_what_it_had_not_comes_back(
+    told: list[tuple[int, int]], sent: int, under_way: int
+) -> None:
+    allowance = Allowance(requests=20, seconds=None)
+    line = RemoteLine(LostNode(*told), registry.adapter_of(SPEC)(SPEC, "http://127.0.0.1:1", {}))
+    jobs = [job(str(at), 0) for at in range(12)]
+
+    with pytest.raises(NodeLost) as lost:
+        asyncio.run(line.send(jobs, concurrency=2, allowance=allowance, deliver=lambda samples: None))
+
+    assert (lost.value.sent, lost.value.under_way, allowance.sent) == (sent, under_way, sent)
+    assert allowance.take(20 - sent)
+    assert not allowance.take()
 
 
 @given(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -14,9 +16,11 @@ from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, Sampling
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
+from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.replicas.engine import EngineAsked, own_name
 from pytest_llmparity.run.ledger import Allowance, Ledger
+from pytest_llmparity.run.parity import EngineHandle
 from pytest_llmparity.run.plan import PHASE_ORDER, Job, Unit, step_of, wire_of
 from pytest_llmparity.run.sending.lines import Deliver, NodeLost, homes_of
 from pytest_llmparity.run.sending.sender import Ready
@@ -70,15 +74,20 @@ class Machines:
     def __init__(self, lines: Sequence[Machine], again: Sequence[Machine]) -> None:
         self._lines = {line.name: line for line in lines}
         self._again = iter(again)
+        self.lost_names: set[str] = set()
 
     def line(self, adapter: Adapter) -> Machine:
         return self._lines[adapter.name]
 
     def lost(self, adapter: Adapter) -> bool:
-        return False
+        return adapter.name in self.lost_names
+
+    def gone(self, name: str) -> str | None:
+        return f"{name}: its node is gone" if name in self.lost_names else None
 
     def anew(self, name: str) -> Adapter:
         self._lines[name] = next(self._again)
+        self.lost_names.discard(name)
         return adapter_of(name)
 
 
@@ -183,3 +192,58 @@ def test_where_none_is_left_cases_in_the_middle_of_their_floor_are_asked_anew(st
     assert all(set(by) == set(PHASE_ORDER) for by in seen.values())
     assert all(len(set(by.values())) == 1 for by in seen.values())
     assert {job.case for job in run.again} == set(PROMPTS.by_id)
+
+
+@pytest.mark.parametrize(("replicas", "lost_first"), [(2, 3), (1, 3), (1, 0)])
+def test_an_application_is_called_again_where_the_machine_of_its_replica_is_gone(
+    store: Store, replicas: int, lost_first: int
+) -> None:
+    """What a call came to while the machine went is no answer, whatever the application made of it."""
+    lines = [Machine("a", ""), Machine("a@2", "")][:replicas]
+    machines = Machines(lines, [Machine("a", "")])
+    calls: list[tuple[str, str]] = []
+    dying = lines[-1].name
+
+    def application(case: dict[str, str], engine: EngineHandle) -> str:
+        if engine.name == dying and len([name for name, _ in calls if name == dying]) == lost_first:
+            machines.lost_names.add(dying)
+        calls.append((engine.name, case["q"]))
+        return "broken" if engine.name in machines.lost_names else "well"
+
+    cases = tuple(Case(id=f"c{at}", group=f"g{at}", prompt=json.dumps({"q": f"c{at}"})) for at in range(CASES))
+    inputs = PromptSet(name="p", digest="d", cases=cases)
+    value = check.value(agree=0.9)
+    called = Application(test="t", function=application)
+    unit = Unit(
+        prompts=inputs,
+        sampling=Sampling(),
+        concurrency=1,
+        repeats=1,
+        needs=value.needs(),
+        checks=(value,),
+        application=called,
+    )
+    wires = {case.id: called.request(case) for case in cases}
+    adapters = [adapter_of(line.name) for line in lines]
+    run, ledger = store.begin(plan_hash="p", session="s", version="1").id, Ledger(Settings())
+    asked = EngineAsked(
+        "a",
+        Ready(adapters[0], {unit.key: wires}, further=tuple(adapters[1:])),
+        run=run,
+        store=store,
+        fleet=cast(Fleet, machines),
+        ledger=ledger,
+        watch=None,
+        answered=lambda name: None,
+        meanwhile=lambda: None,
+        another=lambda name: None,
+    )
+
+    asyncio.run(asked.send(step_of(unit, Phase.MAIN, cases)))
+
+    values = {s.case: s.completion.text for s in store.get(run, "a") if s.completion is not None}
+    assert values == {case.id: '"well"' for case in cases}
+    twice = [case for name, case in calls if name == dying][lost_first]
+    assert Counter(case for _, case in calls) == Counter([*(case.id for case in cases), twice])
+    assert ledger.allowance.retries == 1
+    assert any("its node is gone" in note and "at least 1 of them under way" in note for note in ledger.notes)

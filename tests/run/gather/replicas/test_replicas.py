@@ -12,6 +12,7 @@ import pytest
 
 from pytest_llmparity import check, lockfile
 from pytest_llmparity.core.checks.drift.text import TextCheck
+from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.record import EngineRecord
@@ -20,9 +21,10 @@ from pytest_llmparity.core.sample import IDENTITY, Completion, Fact, Identity, P
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run import locking
-from pytest_llmparity.run.fleet import Engaged, Fleet, together
+from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.replicas.differing import unlike
 from pytest_llmparity.run.plan import Unit
+from pytest_llmparity.run.records import Engaged, together
 from pytest_llmparity.run.sending.lines import Elsewhere
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.run.conftest import Project
@@ -191,13 +193,15 @@ class Machines:
 
     def __init__(self, *digests: str) -> None:
         self._digests = iter(digests)
+        self.started = 0
         self._info: dict[str, Any] = {}
 
     def launch(self, spec: EngineSpec, engine: EngineSpec, **how: Any) -> Adapter:
-        facts = {
-            "version": Fact(value="1", source="reported"),
-            "digest": Fact(value=next(self._digests), source="file"),
-        }
+        self.started += 1
+        digest = next(self._digests)
+        if " " in digest:
+            raise LaunchError(digest)
+        facts = {"version": Fact(value="1", source="reported"), "digest": Fact(value=digest, source="file")}
         self._info = {"identity": to_json(Identity(facts=facts)), "installed": {}}
         adapter: Adapter = how["make"](spec, "http://127.0.0.1:1")
         return adapter
@@ -218,10 +222,35 @@ def test_an_engine_that_is_started_again_elsewhere_has_the_weights_it_had(
     fleet = Fleet({"a": spec}, keeper=unwanted, workdir=tmp_path, elsewhere=lambda: cast(Elsewhere, machines))
     assert fleet.engage("a").record.unusable is None
 
-    assert (fleet.anew("a") is not None) is same
+    if same:
+        assert fleet.anew("a").name == "a"
+    else:
+        with pytest.raises(LaunchError, match="is another engine there: digest is 1 and 2"):
+            fleet.anew("a")
 
     told = fleet.engage("a").record.incomparable or ""
     assert ("a was started again on another machine and is another engine there: digest is 1 and 2" in told) is not same
+
+
+@pytest.mark.parametrize(
+    ("digests", "why", "starts"),
+    [(["1"] * 9, "a was lost 3 times", 3), (["1", "the disk is full", "1"], "the disk is full", 2)],
+)
+def test_an_engine_is_started_again_twice_at_most_and_never_after_that_failed(
+    tmp_path: Path, digests: list[str], why: str, starts: int
+) -> None:
+    spec = EngineSpec(name="a", kind="llamacpp", model="m", launch="process")
+    machines = Machines(*digests)
+    fleet = Fleet({"a": spec}, keeper=unwanted, workdir=tmp_path, elsewhere=lambda: cast(Elsewhere, machines))
+    fleet.engage("a")
+
+    for _ in range(starts - 1 if why != "the disk is full" else 0):
+        assert fleet.anew("a").name == "a"
+    for _ in range(3):
+        with pytest.raises(LaunchError, match=why):
+            fleet.anew("a")
+
+    assert machines.started == starts
 
 
 def unwanted() -> Keeper:
