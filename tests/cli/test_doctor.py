@@ -530,7 +530,8 @@ def test_a_cut_answer_that_nothing_mends_is_violated_and_any_other_shows_nothing
 
 
 def test_an_engine_that_cannot_be_asked_for_a_schema_is_wrong(shell: Shell) -> None:
-    shell.configure('[engines.dev]\nkind = "llamacpp"\nmodel = "x"\nbase_url = "http://127.0.0.1:9"\n')
+    engine = shell.engine(poses_as="llamacpp", api_key="sk-test-0123456789")  # which is not given
+    shell.configure(f'[engines.dev]\nkind = "llamacpp"\nmodel = "x"\nbase_url = "{engine.base_url}"\n')
 
     ended = shell.run("doctor", "--schema", "dev")
 

@@ -119,7 +119,8 @@ def test_cases_that_were_not_answered_are_named_and_what_was_there_stays(shell: 
     (shell.path / "recordings").mkdir()
     (shell.path / "recordings/prod.jsonl").write_text("as it was")
     engine = shell.engine(
-        answer=lambda request: Fault.refuse(500) if "question 3" in str(request) else "alike", poses_as="llamacpp"
+        answer=lambda request: Fault.busy(99, retry_after="0") if "question 3" in str(request) else "alike",
+        poses_as="llamacpp",
     )
 
     told = shell.run("record", f"prod={engine.base_url}", "--prompts", "tickets.jsonl", "--max-tokens", "12")

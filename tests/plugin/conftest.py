@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -14,29 +13,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpcore  # noqa: F401 - see below
-import httpx  # noqa: F401 - see below
-import openai  # noqa: F401 - see below
 import pytest
-import yaml  # noqa: F401 - see below
 
-# pytester forgets modules that a run inside this process imported, and numpy and yaml cannot be imported twice.
-import pytest_llmparity.check
-import pytest_llmparity.plugin.door
-import pytest_llmparity.plugin.release.deciding  # noqa: F401 - see above
-from pytest_llmparity.core import late
 from pytest_llmparity.engines.kinds.openai import OpenAIAdapter
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.posing import PosingEngine
 from tests.plugin import warm_pytest
 from tests.plugin.warm_pytest import IDLE, UNSEEN, Nursery, WarmPytest, leave_out
 
-# Nor may what clients rest on and import when they are first used: errors of a second httpcore are none of those that
-# the client translates. From openai 3 on that is httpcore2; httpx, of control calls, every run would import anew.
-late.load()
-if importlib.util.find_spec("httpcore2"):
-    importlib.import_module("httpcore2")
-
+warm_pytest.keep_imported()
 warm_pytest.remember_installed()
 warm_pytest.narrow()
 

@@ -130,6 +130,7 @@ def test_a_conversation_goes_on_until_there_is_an_answer(bench: Bench) -> None:
     assert 'get_order({"id": 41}) -> {"day": 3}; Let me see. get_day({}) -> Monday; Monday, day 3 (stop)' in shown
 
 
+@pytest.mark.slow
 def test_where_conversations_part_is_told_by_every_check_that_reads_them(bench: Bench) -> None:
     rows(bench, expect={"contains": ["day 3"]})
     bench.gate(f"{GATE}, check.text(margin=0.05), check.prompts(), check.answers(gap=0.2)", tokens=32)
@@ -275,6 +276,7 @@ def test_a_forced_call_is_forced_in_the_first_turn_only(bench: Bench) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_noise_floor_and_streams_hold_whole_conversations_and_times_are_of_the_first_turn(bench: Bench) -> None:
     rows(bench, 16)
     bench.gate("check.text(margin=0.2), check.latency(e2e_p50='20s', n=16)", tokens=32)
@@ -301,6 +303,7 @@ def test_the_noise_floor_and_streams_hold_whole_conversations_and_times_are_of_t
     assert "turn 2: content parts at character 0" in told(streamed)
 
 
+@pytest.mark.slow
 def test_an_interrupted_conversation_is_held_again_from_its_beginning(
     bench: Bench, wait_until: Callable[..., float]
 ) -> None:
@@ -342,6 +345,7 @@ def test_a_limit_of_requests_counts_turns_and_leaves_no_half_conversation(bench:
     assert "--parity-max-requests" in told(result)
 
 
+@pytest.mark.slow
 def test_golden_conversations_answer_for_their_engine(bench: Bench) -> None:
     rows(bench)
     bench.gate("check.tools(agree=0.9), check.text(margin=0.2)", tokens=32)
@@ -364,6 +368,7 @@ def test_golden_conversations_answer_for_their_engine(bench: Bench) -> None:
     assert other.ret == pytest.ExitCode.TESTS_FAILED  # what tools return is part of what was asked
 
 
+@pytest.mark.slow
 def test_a_recorded_engine_holds_its_conversations_again(bench: Bench) -> None:
     rows(bench)
     prod = bench.engine(asks, poses_as="llamacpp")
@@ -383,7 +388,7 @@ def test_a_recording_of_a_conversation_that_broke_off_is_none(bench: Bench, caps
 
     def breaks(request: Mapping[str, Any]) -> Reply | Fault:
         broken = len(results(request)) == 1 and "question 5" in str(request)
-        return Fault.refuse(501) if broken else asks(request)
+        return Fault.busy(99, retry_after="0") if broken else asks(request)
 
     chosen = f"prod={bench.selected(bench.engine(breaks, poses_as='llamacpp'))}"
 
@@ -391,6 +396,7 @@ def test_a_recording_of_a_conversation_that_broke_off_is_none(bench: Bench, caps
     assert "1 case of prod had no answer (case-5)" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_shards_hold_whole_conversations(bench: Bench) -> None:
     rows(bench)
     bench.gate(GATE)

@@ -259,6 +259,7 @@ def test_changed_rewrites_only_what_answers_otherwise(bench: Bench) -> None:
     assert [number for number, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]] == [4]
 
 
+@pytest.mark.slow
 def test_a_recording_for_a_check_without_a_floor_is_filled_by_changed(bench: Bench) -> None:
     prod = bench.engine(poses_as="llamacpp", quantization="Q8_0")
     bench.gate("check.prompts()")
@@ -280,6 +281,7 @@ def test_a_recording_for_a_check_without_a_floor_is_filled_by_changed(bench: Ben
     assert lines(bench)[1]["answers"][0]["cold"] == 1
 
 
+@pytest.mark.slow
 def test_one_process_writes_for_all_workers(bench: Bench) -> None:
     prod = bench.engine(poses_as="llamacpp", quantization="Q8_0")
     bench.gate(CHECKS)

@@ -154,6 +154,7 @@ def test_a_plugin_that_is_switched_off_registers_nothing(bench: Bench) -> None:
     result.stdout.no_fnmatch_line("*--engines*")
 
 
+@pytest.mark.slow
 def test_engines_of_this_machine_bring_nothing_of_clusters(bench: Bench) -> None:
     bench.gate(
         body="""

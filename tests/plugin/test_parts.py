@@ -145,6 +145,7 @@ def test_ollama_s_own_route_has_images_beside_the_text(bench: Bench) -> None:
     assert asked["messages"] == [{"role": "user", "content": "question 0", "images": [BYTES]}]
 
 
+@pytest.mark.slow
 def test_a_recording_has_hashes_and_is_played(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(bench.pytester.path)
     engine = bench.engine(poses_as="llamacpp")
@@ -161,6 +162,7 @@ def test_a_recording_has_hashes_and_is_played(bench: Bench, monkeypatch: pytest.
     assert "base64,sha256:" in recording
 
 
+@pytest.mark.slow
 def test_golden_answers_stand_for_an_engine_that_saw_the_image(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)

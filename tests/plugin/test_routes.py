@@ -60,6 +60,7 @@ def test_what_a_route_cannot_give_is_skipped_or_refused_with_the_reason(bench: B
     assert not [received for received in engine.requests if "question" in str(received.json)]
 
 
+@pytest.mark.slow
 def test_a_recording_of_responses_is_played_as_what_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(bench.pytester.path)
     engine, dev = bench.engine(poses_as="llamacpp"), bench.engine(poses_as="llamacpp")

@@ -65,6 +65,7 @@ def test_environment_and_profile_ask_in_waves_too(bench: Bench, way: str, monkey
     result.stdout.fnmatch_lines(["plan: at most 292 requests to each of 2 engines, 584 in all, in waves of 16; *"])
 
 
+@pytest.mark.slow
 def test_equal_engines_are_settled_with_fewer_requests(bench: Bench) -> None:
     bench.prompts(100)
     body = "assert not [row for row in parity_run['a'].values() if row.samples][32:]"

@@ -122,6 +122,7 @@ def test_shards_keep_both_ways_of_a_prompt_together(bench: Bench, monkeypatch: p
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_both_ways_become_golden_and_stand_for_their_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)

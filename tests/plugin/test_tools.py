@@ -179,6 +179,7 @@ WANTED = {
 }
 
 
+@pytest.mark.slow
 def test_a_sequential_run_and_shards_come_to_the_same(bench: Bench) -> None:
     rows(bench)
     bench.gate(EVERYTHING)
@@ -200,6 +201,7 @@ def test_a_sequential_run_and_shards_come_to_the_same(bench: Bench) -> None:
     assert outcomes(bench) == WANTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["golden", "replay"])
 def test_golden_calls_and_recorded_ones_answer_for_their_engine(bench: Bench, kept: str) -> None:
     rows(bench)

@@ -101,6 +101,30 @@ def remember_installed() -> None:
     metadata.distributions = distributions
 
 
+def keep_imported() -> None:
+    """Let a run keep what it imported of this Python and of the package, and forget what is its project's own.
+
+    pytester forgets all of it, so that every run would import anew what it needs when it is used first, checks among
+    them. And numpy and yaml cannot be imported twice, nor may the httpcore that a client rests on, whose errors it
+    would no longer know.
+    """
+    from _pytest import pytester
+
+    ours = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]))
+
+    class Snapshot:
+        def __init__(self, preserve: Callable[[str], bool] | None = None) -> None:
+            self._saved = dict(sys.modules)
+
+        def restore(self) -> None:
+            for name in sys.modules.keys() - self._saved.keys():
+                if not (getattr(sys.modules[name], "__file__", None) or "").startswith(ours):
+                    del sys.modules[name]
+            sys.modules.update(self._saved)
+
+    setattr(pytester, "SysModulesSnapshot", Snapshot)  # noqa: B010 - mypy knows it as a class of pytest's
+
+
 class WarmPytest:
     """A running pytest, as far as ``subprocess.Popen`` is asked for here."""
 

@@ -146,6 +146,7 @@ HOLDER = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("does", ["writes", "reads"])
 def test_a_run_that_another_process_writes_or_replays_stays_while_it_lives(tmp_path: Path, does: str) -> None:
     with Store.open(tmp_path) as store:

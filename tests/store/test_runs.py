@@ -645,6 +645,7 @@ def test_what_a_killed_process_had_put_is_there_and_its_run_goes_on(tmp_path: Pa
     assert {str(number) for number in seen} <= cases
 
 
+@pytest.mark.slow
 def test_two_processes_write_at_once_to_runs_of_their_own(tmp_path: Path) -> None:
     # Neither folder nor file is there when both start.
     with writer(tmp_path / "new", "s1", 50) as one, writer(tmp_path / "new", "s2", 50) as two:

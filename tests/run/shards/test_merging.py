@@ -64,6 +64,7 @@ def test_shards_of_other_days_are_merged_only_where_their_runs_are_named(project
         merge(store, [str(place) for place in places], cwd=project.path)
 
 
+@pytest.mark.slow
 def test_what_shards_gathered_is_judged_as_one_run(project: Project) -> None:
     project.prompts(24)
     specs = [project.attached("a", project.engine()), project.attached("b", project.engine(drift=0.02))]

@@ -50,6 +50,7 @@ def test_prompts_are_split_and_the_noise_floor_is_measured_on_each(project: Proj
     assert not [note for note in session.record([]).notes if "@" in note]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locked", ["as it is", "of another release"])
 def test_a_frozen_run_holds_each_replica(project: Project, locked: str) -> None:
     spec = project.process("many", replicas=2)
@@ -72,6 +73,7 @@ def test_a_frozen_run_holds_each_replica(project: Project, locked: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_without_a_noise_floor_each_prompt_is_asked_once(project: Project) -> None:
     session = project.session(project.process("many", replicas=3))
     project.declare(session, check.prompts())
@@ -84,6 +86,7 @@ def test_without_a_noise_floor_each_prompt_is_asked_once(project: Project) -> No
     assert [event for event in project.events if "starts" in event] == ["many starts"] * 3
 
 
+@pytest.mark.slow
 def test_an_engine_is_of_no_use_where_one_of_its_replicas_is_not(project: Project) -> None:
     session = project.session(project.process("many", "once", replicas=2))
     project.declare(session, check.prompts())
