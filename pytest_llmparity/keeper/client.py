@@ -35,6 +35,8 @@ _ANSWER_S = 30.0
 """The keeper answers within a millisecond; this is for a machine that swaps."""
 _SOCKET_PATH_LIMIT = 100
 """``sun_path`` holds 104 bytes on macOS and 108 on Linux."""
+_SOCKET_NAME = 40
+"""Bytes an engine's own name of a socket may have: vLLM's are a UUID."""
 _TAIL_BYTES = 256 * 1024
 
 
@@ -99,6 +101,14 @@ class Keeper:
     def label(self) -> str:
         """A text that no other keeper has."""
         return Path(self.address.partition("@")[2]).parent.name
+
+    def sockets(self) -> Path | None:
+        """Return a folder for sockets of engines, which goes with the keeper; ``None`` where its path is too long."""
+        folder = Path(self.address.partition("@")[2]).parent / "ipc"
+        if len(os.fsencode(folder)) + _SOCKET_NAME > _SOCKET_PATH_LIMIT:
+            return None
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     @classmethod
     def spawn(cls, workdir: Path, *, apart: bool = False) -> Keeper:

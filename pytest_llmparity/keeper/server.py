@@ -10,7 +10,6 @@ second.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -93,9 +92,9 @@ class Server:
             if engine.log is not None:
                 engine.log.close()
         os.unlink(self._address)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._directory, REMOVALS))
-        os.rmdir(self._directory)
+        import shutil  # only here: whoever starts a keeper waits for its imports
+
+        shutil.rmtree(self._directory, ignore_errors=True)
         for connection in self._closers:
             self._send(connection, {"ok": None})
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -643,6 +644,20 @@ def test_a_program_or_a_folder_for_the_socket_that_is_not_there_is_told(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no-folder"))
     with pytest.raises(KeeperError, match="temporary folder for its socket"):
         Keeper.spawn(tmp_path)
+
+
+def test_sockets_of_engines_have_a_folder_of_a_short_path_that_goes_with_the_keeper(tmp_path: Path) -> None:
+    keeper = Keeper.spawn(tmp_path)
+    folder = keeper.sockets()
+    assert folder is not None
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(folder / str(uuid.uuid4())))
+    again = keeper.sockets()
+    keeper.close()
+
+    assert again == folder
+    assert not folder.exists()
+    assert Keeper(f"token@{tmp_path / ('long' * 30)}/socket").sockets() is None
 
 
 def test_the_keeper_process_imports_little() -> None:

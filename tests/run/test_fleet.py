@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
@@ -40,6 +41,23 @@ def test_a_process_is_started_identified_and_asked_once(project: Project) -> Non
     assert fleet.engage("a") is engaged
     assert fleet.gone("a") is None
     assert project.events == ["a starts"]
+
+
+@pytest.mark.slow
+def test_a_kind_that_leaves_sockets_is_told_a_folder_that_goes_with_the_keeper_unless_it_is_given_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlamaCppAdapter, "sockets_variable", "SOCKETS_HERE")
+    own = project.process("b")
+    own = dataclasses.replace(own, env={**own.env, "SOCKETS_HERE": "/mine"})
+    keeper = project.keeper()
+    specs = {"a": project.process("a"), "b": own}
+    fleet = Fleet(specs, keeper=lambda: keeper, workdir=project.path / ".llmparity")
+    fleet.engage_all()
+
+    told = [psutil.Process(keeper.state(name).pid).environ()["SOCKETS_HERE"] for name in specs]
+
+    assert told == [str(keeper.sockets()), "/mine"]
 
 
 def test_an_engine_that_was_never_started_has_no_log_to_look_into(project: Project) -> None:

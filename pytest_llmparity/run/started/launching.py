@@ -188,6 +188,9 @@ class Launcher:
         }
         env |= launch.env
         env |= resolve_env(spec, self._environ)
+        sockets = registry.adapter_of(spec).sockets_variable
+        if sockets and sockets not in env and not spec.image and (folder := self._keeper().sockets()) is not None:
+            env[sockets] = str(folder)
         log = self._log(spec.name)
         try:
             refuse_link(log)
