@@ -1,4 +1,4 @@
-"""Shared by every test: pytest's own harness for plugins, and a real Ollama where there is one."""
+"""Shared by every test: pytest's own harness for plugins, and real engines where they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis.internal import charmap
 from hypothesis.internal.intervalsets import IntervalSet
 from platformdirs import user_cache_path
 
-pytest_plugins = ["pytester", "tests.real_ollama"]
+pytest_plugins = ["pytester", "tests.real_ollama", "tests.engines.live"]
 
 # Packages that stand beside the tests, benchmarks and fixtures, are looked for last: what is tested is the wheel that
 # was installed, and never the package's source.

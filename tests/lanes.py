@@ -17,12 +17,13 @@ LONGEST = (VLLM, "vllm", "tests/live/test_causes.py", "transformers")
 
 
 def lane_of(nodeid: str) -> str:
-    """Return what a live test shares with others: an engine of its own kind, a run with vLLM in it, or its file."""
+    """Return what a live test shares with others: an engine of one kind, a run that starts vLLM, or its file."""
     path, _, test = nodeid.partition("::")
-    if path.startswith("tests/engines/"):
+    if path.startswith(("tests/engines/", "tests/live/")):
         name = test.partition("[")[2].rstrip("]")
         kinds = [kind for kind in WAYS if name == kind or name.startswith(f"{kind}-") or name.endswith(f"-{kind}")]
-        return max(kinds, key=len, default=path)
+        if kinds:
+            return max(kinds, key=len)
     return VLLM if path.startswith("tests/live/") and "vllm" in nodeid else path
 
 

@@ -16,7 +16,6 @@ from pytest_llmparity.transport.client import Client
 from pytest_llmparity.transport.exchange import Exchange
 from tests.doubles.ollama_daemon import OllamaDaemon
 from tests.doubles.posing import PosingEngine
-from tests.engines.live import STARTS, WAYS, Served
 
 REPO = Path(__file__).parents[2]
 
@@ -77,15 +76,6 @@ def attach() -> Callable[..., Adapter]:
         return make(spec, base_url, environ={"KEY": "sk-test-0123456789"})
 
     return attach_to
-
-
-@pytest.fixture(scope="session", params=WAYS)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A real engine of each kind in turn, over each of its routes: pytest ends one before it starts the next."""
-    kind = request.param.removesuffix("-native")
-    route = {} if kind == request.param else {"route": "native"}
-    with STARTS[kind](tmp_path_factory.mktemp(request.param), **route) as running:
-        yield running
 
 
 @pytest.fixture

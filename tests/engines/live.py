@@ -1,4 +1,7 @@
-"""Real engines that serve the tiny model, one at a time: how each is started here and what it can do."""
+"""Real engines that serve the tiny model, one at a time: how each is started here and what it can do.
+
+A plugin of the tests: whoever asks for ``served`` shares one start of an engine with all others that do.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+
+import pytest
 
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.engines.registry import adapter_for, make
@@ -226,3 +231,12 @@ STARTS: Mapping[str, Callable[..., contextlib.AbstractContextManager[Served]]] =
     "transformers": transformers,
     "vllm": vllm,
 }
+
+
+@pytest.fixture(scope="session", params=WAYS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A real engine of each kind in turn, over each of its routes: pytest ends one before it starts the next."""
+    kind = request.param.removesuffix("-native")
+    route = {} if kind == request.param else {"route": "native"}
+    with STARTS[kind](tmp_path_factory.mktemp(request.param), **route) as running:
+        yield running

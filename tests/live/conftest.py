@@ -21,6 +21,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME, Locked
+from tests.engines.live import Served
 from tests.live.ray_nodes import TwoNodes, two_nodes
 from tests.live.watching import Look, watch
 from tests.unavailable import unavailable
@@ -253,6 +254,19 @@ def gguf(name: str, quantization: str, *, pinned: str | None = None) -> str:
 def gguf_fixture() -> Callable[..., str]:
     """Return the configuration of one llama.cpp process."""
     return gguf
+
+
+@pytest.fixture(scope="session")
+def attached() -> Callable[..., str]:
+    """Return the configuration of an engine that tests share, which a run is attached to."""
+
+    def config(name: str, served: Served) -> str:
+        adapter = served.adapter
+        return (
+            f'[engines.{name}]\nkind = "{adapter.kind}"\nmodel = "{adapter.model}"\nbase_url = "{adapter.base_url}"\n'
+        )
+
+    return config
 
 
 @pytest.fixture(scope="session")

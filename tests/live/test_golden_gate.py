@@ -7,12 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.live.conftest import LIMIT_S, own_environment
 from tests.unavailable import unavailable
+
+if TYPE_CHECKING:
+    from tests.engines.live import Served
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,14 +37,6 @@ def test_rows(parity_run, name):
 OPTIONS = ("-p", "no:cacheprovider", "-p", "no:asyncio")
 FEW = 8
 """Prompts that are asked of an engine that takes seconds to start, or for each."""
-AS_RECORDED = {
-    "vllm": """context_length = 1024
-slots = 8
-args = ["--dtype", "bfloat16", "--enforce-eager", "--num-gpu-blocks-override", "128"]
-env = { TORCHDYNAMO_DISABLE = "1", OMP_NUM_THREADS = "1" }
-"""
-}
-"""What an engine was started with, beside what all are."""
 OTHERS = {"vllm": FEW // 2}
 """How many answers may be others. Near-ties in bfloat16 part by the CPU and by what shares a batch: vLLM gave 8 of 8
 where it was recorded, 5 of 8 on a busy CPU of another make.
@@ -90,25 +87,19 @@ def test_the_other_copies_answer_as_they_were_recorded(tmp_path: Path) -> None:
     assert "2 passed" in done.stdout
 
 
-@pytest.mark.parametrize("engine", ["transformers", "vllm", "mlx"])
-def test_an_engine_answers_as_it_was_recorded(engine: str, tmp_path: Path) -> None:
-    """What weighs as much and takes seconds to start is asked a few prompts of the set."""
-    variable = f"LLMPARITY_{engine.upper()}_PYTHON"
-    python = os.environ.get(variable)
-    if not python:
-        unavailable(engine, f"{variable} names no interpreter that has it")
-    shutil.copytree(ROOT / "golden", tmp_path / "golden")
-    (tmp_path / "tiny").symlink_to(ROOT / "fixtures/models/tiny")
+def rows(folder: Path, engine: str, table: str) -> None:
+    """Hold that an engine of this configuration answers a few prompts of the set as it was recorded."""
+    shutil.copytree(ROOT / "golden", folder / "golden")
+    (folder / "tiny").symlink_to(ROOT / "fixtures/models/tiny")
     lines = (ROOT / "fixtures/gate/mixed48.jsonl").read_text("utf-8").splitlines(keepends=True)
-    (tmp_path / "mixed48.jsonl").write_text("".join(lines[:: len(lines) // FEW][:FEW]), "utf-8")
-    (tmp_path / "test_rows.py").write_text(ROWS.format(engines=[engine], prompts=FEW, others=OTHERS.get(engine, 1)))
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    table = f'[engines.{engine}]\nkind = "{engine}"\npython = "{python}"\nmodel = "tiny"\n'
-    (tmp_path / "llmparity.toml").write_text(table + AS_RECORDED.get(engine, ""))
+    (folder / "mixed48.jsonl").write_text("".join(lines[:: len(lines) // FEW][:FEW]), "utf-8")
+    (folder / "test_rows.py").write_text(ROWS.format(engines=[engine], prompts=FEW, others=OTHERS.get(engine, 1)))
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "llmparity.toml").write_text(table)
 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *OPTIONS, "--engines", f"golden:{engine},{engine}"],
-        cwd=tmp_path,
+        cwd=folder,
         env=own_environment(),
         capture_output=True,
         text=True,
@@ -118,3 +109,21 @@ def test_an_engine_answers_as_it_was_recorded(engine: str, tmp_path: Path) -> No
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+@pytest.mark.parametrize("engine", ["transformers", "mlx"])
+def test_an_engine_answers_as_it_was_recorded(engine: str, tmp_path: Path) -> None:
+    """What weighs as much and takes seconds to start is asked a few prompts of the set."""
+    variable = f"LLMPARITY_{engine.upper()}_PYTHON"
+    python = os.environ.get(variable)
+    if not python:
+        unavailable(engine, f"{variable} names no interpreter that has it")
+
+    rows(tmp_path, engine, f'[engines.{engine}]\nkind = "{engine}"\npython = "{python}"\nmodel = "tiny"\n')
+
+
+@pytest.mark.parametrize("served", ["vllm"], indirect=True)
+def test_an_engine_that_runs_answers_as_it_was_recorded(
+    served: Served, attached: Callable[..., str], tmp_path: Path
+) -> None:
+    rows(tmp_path, "vllm", attached("vllm", served))

@@ -19,6 +19,7 @@ import pytest
 from tests.unavailable import unavailable
 
 if TYPE_CHECKING:
+    from tests.engines.live import Served
     from tests.live.conftest import LiveRun
 
 pytestmark = pytest.mark.live
@@ -30,12 +31,6 @@ from pytest_llmparity import check
 
 @pytest.mark.parity("tickets.jsonl", check.schema(arms=0.2), max_tokens=96)
 def test_arms(): ...
-"""
-FOLDER = """
-[engines.{name}]
-kind = "{name}"
-model = "{model}"
-python = "{python}"
 """
 OLLAMA = """
 [engines.ollama]
@@ -73,13 +68,6 @@ def judged(launch: Callable[..., LiveRun], project: Path) -> Callable[[str, str]
     return run
 
 
-def interpreter(kind: str) -> str:
-    python = os.environ.get(f"LLMPARITY_{kind.upper()}_PYTHON", "")
-    if not python:
-        unavailable(kind, f"LLMPARITY_{kind.upper()}_PYTHON does not name an interpreter that has {kind}")
-    return python
-
-
 def holds(found: dict[str, dict[str, Any]], *, right: float) -> None:
     """Hold that every whole answer keeps the schema, and at least what share is right in that arm alone."""
     constraint, arms = found["schema.constraint"], found["schema.arms"]
@@ -113,20 +101,21 @@ def test_ollama_forces_the_schema_in_the_order_of_the_alphabet_and_the_verdict_s
     assert "order" in str(found["schema.arms"]["differs"])
 
 
+@pytest.mark.parametrize("served", ["vllm"], indirect=True)
 def test_vllm_forces_the_schema_in_its_order(
-    judged: Callable[[str, str], dict[str, dict[str, Any]]], vllm: str, models: Path
+    judged: Callable[[str, str], dict[str, dict[str, Any]]], served: Served, attached: Callable[..., str]
 ) -> None:
-    found = judged("bf16", vllm.replace('model = "tiny"', f'model = "{models}"'))
+    found = judged("bf16", attached("bf16", served))
 
     holds(found, right=0.9)
     assert "order" not in str(found["schema.arms"].get("differs", ""))
 
 
-@pytest.mark.parametrize("kind", ["transformers", "mlx"])
+@pytest.mark.parametrize("served", ["transformers", "mlx"], indirect=True)
 def test_an_engine_without_a_constraint_is_skipped_where_one_is_needed(
-    judged: Callable[[str, str], dict[str, dict[str, Any]]], models: Path, kind: str
+    judged: Callable[[str, str], dict[str, dict[str, Any]]], served: Served, attached: Callable[..., str]
 ) -> None:
-    found = judged(kind, FOLDER.format(name=kind, model=models, python=interpreter(kind)))
+    found = judged("free", attached("free", served))
 
     assert {kind: verdict["outcome"] for kind, verdict in found.items()} == {
         "schema.constraint": "SKIPPED",

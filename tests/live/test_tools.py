@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from tests.engines.live import Served
     from tests.live.conftest import LiveRun
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
@@ -52,16 +53,19 @@ def test_a_4_bit_copy_calls_as_the_original_does(
     assert verdicts["test_tools", "tools.rate", "q4"]["n"] == 7  # templates of those that call
 
 
+@pytest.mark.parametrize("served", ["vllm"], indirect=True)
 def test_vllm_with_its_parser_calls_as_llamacpp_does(
-    launch: Callable[..., LiveRun], gguf: Callable[..., str], vllm: str, prompts: Path, models: Path
+    launch: Callable[..., LiveRun],
+    gguf: Callable[..., str],
+    served: Served,
+    attached: Callable[..., str],
+    prompts: Path,
 ) -> None:
-    """The same weights in 16 bits of two kinds; vLLM reads calls by its parser of this model's family."""
-    parser = '"--enable-auto-tool-choice", "--tool-call-parser", "hermes"'
-    served = vllm.replace('model = "tiny"', f'model = "{models}"').replace("args = [", f"args = [{parser}, ", 1)
+    """The same weights in 16 bits of two kinds; vLLM reads calls by its parser of this model's family, hermes."""
     run = launch(
         "--engines=f16,bf16",
         suite=SUITE.format(tools=prompts / "tools.jsonl"),
-        config=gguf("f16", "F16") + served,
+        config=gguf("f16", "F16") + attached("bf16", served),
     )
 
     run.wait()

@@ -13,6 +13,7 @@ def test_an_engine_of_each_kind_has_a_lane_of_its_own(kind: str) -> None:
     ids = ("test_live.py::test_a[{}]", "test_live.py::test_b[True-{}]", "kinds/test_openai_live.py::test_c[{}-False]")
 
     assert {lane_of(f"tests/engines/{test.format(kind)}") for test in ids} == {kind}
+    assert lane_of(f"tests/live/test_schema_arms.py::test_a[{kind}]") == kind
 
 
 def test_runs_share_what_starts_vllm_and_else_their_file() -> None:
