@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
+from pytest_llmparity.core.checks.designs import Fixed
 from pytest_llmparity.core.checks.missing import JUDGED
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
-from pytest_llmparity.core.stats.paired import Side, gap
-from pytest_llmparity.core.stats.shares import rate
+from pytest_llmparity.core.stats.paired import Side
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable
 
+V = TypeVar("V")
 By: TypeAlias = Literal["tag"]
 DOCS: Final = "docs/verdicts.md#verdicts-by-tag"
 _NAMED: Final = 6
@@ -110,26 +111,32 @@ def _listed(tags: Mapping[str, Sequence[int]]) -> str:
 def shares_below(kept: Iterable[tuple[Case, bool | None]], *, at_least: float, alpha: float) -> str:
     """Name the tags whose own prompts are shown to keep less than this share, each at its part of the error rate.
 
-    Prompts of a group count singly here: a warning beside a PASS may be wrong rather than missing.
+    Prompts of a group are one piece of evidence here as everywhere: a tag of one group shows nothing.
     """
-    of_tags = _values_by_tag((case, keeps) for case, keeps in kept if keeps is not None)
+    by_tag = of_tags((case, int(keeps)) for case, keeps in kept if keeps is not None)
     below = {}
-    for tag, values in of_tags.items():
-        result = rate(sum(values), len(values), at_least=at_least, alpha=alpha / len(of_tags))
-        if result.upper < at_least:
-            below[tag] = result.estimate
+    for tag, values in by_tag.items():
+        judgement = Fixed(alpha=alpha / len(by_tag)).share(
+            [bool(keeps) for _, keeps in values], at_least=at_least, cases=[case for case, _ in values]
+        )
+        if judgement.outcome is Outcome.FAIL and several_groups(values):
+            below[tag] = sum(keeps for _, keeps in values) / len(values)
     return hidden_tags("below what is asked", {tag: -share for tag, share in below.items()})
 
 
 def gaps_above(differences: Iterable[tuple[Case, int]], *, margin: float, alpha: float, side: Side) -> str:
     """Name the tags whose own gap is shown to lie above the margin, as :func:`shares_below` does."""
-    of_tags = _values_by_tag(differences)
+    by_tag = of_tags(differences)
     above = {}
-    for tag, values in of_tags.items():
-        b, c, n = values.count(1), values.count(-1), len(values)
-        net = b - c if side == "worse" else abs(b - c)
-        own = alpha / len(of_tags)
-        if net > n * margin and gap(b, c, n, margin=margin, alpha=own, side=side).p_fail < own:
+    for tag, values in by_tag.items():
+        net = sum(value for _, value in values)
+        net, n = net if side == "worse" else abs(net), len(values)
+        if net <= n * margin or not several_groups(values):
+            continue
+        judgement = Fixed(alpha=alpha / len(by_tag)).gap(
+            [value for _, value in values], margin=margin, side=side, cases=[case for case, _ in values]
+        )
+        if judgement.outcome is Outcome.FAIL:
             above[tag] = net / n
     return hidden_tags("above the margin", above)
 
@@ -151,9 +158,15 @@ def hidden_tags(words: str, values: Mapping[str, float]) -> str:
     return f"by themselves {words}: {shown}" if shown else ""
 
 
-def _values_by_tag(items: Iterable[tuple[Case, int]]) -> dict[str, list[int]]:
-    of_tags: dict[str, list[int]] = {}
+def of_tags(items: Iterable[tuple[Case, V]]) -> dict[str, list[tuple[Case, V]]]:
+    """Return what is known of cases by tag; a case with several counts in each of them."""
+    by_tag: dict[str, list[tuple[Case, V]]] = {}
     for case, value in items:
         for tag in dict.fromkeys(case.tags):
-            of_tags.setdefault(tag, []).append(int(value))
-    return of_tags
+            by_tag.setdefault(tag, []).append((case, value))
+    return by_tag
+
+
+def several_groups(items: Iterable[tuple[Case, V]]) -> bool:
+    """Whether cases come from more than one group: those of one go together, and show nothing of others."""
+    return len({case.group for case, _ in items}) > 1

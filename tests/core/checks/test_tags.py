@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.drift.compared import tags_above
 from pytest_llmparity.core.checks.drift.text import GROUPS_OF_TAG, least_of_tag
 from pytest_llmparity.core.checks.family import settle, weights_of
-from pytest_llmparity.core.checks.tags import tags_of
+from pytest_llmparity.core.checks.pairing import Pair
+from pytest_llmparity.core.checks.tags import gaps_above, shares_below, tags_of
+from pytest_llmparity.core.compare.answers import Compared
+from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion
@@ -344,6 +349,47 @@ def test_engines_that_drift_as_much_as_is_accepted_fail_by_a_tag_in_one_run_of_t
 
     assert failed <= 0.05 + SLACK
     assert passed <= 0.05 + 0.03 + SLACK, "a tag passes by itself, as few groups do: up to three points in excess"
+
+
+def paired(tag: str, group: str, place: int, first: int, horizon: int = 32) -> tuple[Pair, Compared]:
+    case = Case(id=f"{group}-{place}", prompt="x", tags=(tag,), group=group)
+    fork = Fork(forked=first <= horizon, at_risk=float(min(first, horizon)))
+    said = Completion(text="x")
+    return Pair(case=case, baseline=said, candidate=said), Compared(fork=fork, baseline="x", candidate="x")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_template", [1, 4, 12])
+def test_a_tag_is_seldom_named_behind_a_pass_by_the_chance_of_a_template(per_template: int) -> None:
+    """8 tags of 12 prompts, every one of which drifts exactly as much as is accepted, prompts of a template alike."""
+    rng, named = np.random.default_rng(3), {"text": 0, "shares": 0}
+    mean = mean_rate(0.05, shape=1.0, horizon=32)
+    for _ in range(DRAWS):
+        pairs, kept = [], []
+        for tag, template in itertools.product(range(8), range(12 // per_template)):
+            rate = float(np.clip(mean * rng.exponential(), 1e-9, 1.0))
+            breaks = bool(rng.random() < 0.05)
+            for place in range(per_template):
+                pairs.append(paired(f"t{tag}", f"g{tag}-{template}", place, int(rng.geometric(rate))))
+                kept.append((pairs[-1][0].case, not breaks))
+        named["text"] += bool(tags_above(pairs, margin=0.05, alpha=0.05))
+        named["shares"] += bool(shares_below(kept, at_least=0.95, alpha=0.05))
+
+    assert {kind: times / DRAWS for kind, times in named.items() if times / DRAWS > 0.05 + SLACK} == {}
+
+
+def test_a_tag_of_one_group_shows_nothing_and_one_of_several_does() -> None:
+    one, twelve = ([f"g{place}" for place in range(n)] * (12 // n) for n in (1, 12))
+    text, kept, gaps = {}, {}, {}
+    for name, groups in (("one", one), ("twelve", twelve)):
+        pairs = [paired("poem", group, place, 1) for place, group in enumerate(groups)]
+        text[name] = tags_above(pairs, margin=0.05, alpha=0.05)
+        kept[name] = shares_below([(pair.case, False) for pair, _ in pairs], at_least=0.99, alpha=0.05)
+        gaps[name] = gaps_above([(pair.case, 1) for pair, _ in pairs], margin=0.02, alpha=0.05, side="worse")
+
+    assert text == {"one": "", "twelve": "by themselves above the margin: poem 100 %"}
+    assert kept == {"one": "", "twelve": "by themselves below what is asked: poem 0 %"}
+    assert gaps == {"one": "", "twelve": "by themselves above the margin: poem 100 %"}
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import msgspec
 from pytest_llmparity.core.checks.designs import Design, Forks, design_of
 from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.pairing import Pair, Pairing
-from pytest_llmparity.core.checks.tags import hidden_tags
+from pytest_llmparity.core.checks.tags import hidden_tags, of_tags, several_groups
 from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
 from pytest_llmparity.core.compare.shift import find_shift
 from pytest_llmparity.core.compare.text import AT_FORKS, Fork, by_shift, without_tie
@@ -243,17 +243,19 @@ def _by_part(pairs: ComparedPairs) -> str:
 def tags_above(pairs: ComparedPairs, *, margin: float, alpha: float) -> str:
     """Name the tags whose own prompts are shown to drift beyond the margin, each at its part of the error rate.
 
-    Prompts of a group count singly here: a warning beside a PASS may be wrong rather than missing.
+    Prompts of a group are one piece of evidence here as everywhere: a tag of one group shows nothing.
     """
-    tags: dict[str, list[Fork]] = defaultdict(list)
-    for pair, compared in pairs:
-        for tag in pair.case.tags:
-            tags[tag].append(compared.fork)
+    by_tag = of_tags((pair.case, compared.fork) for pair, compared in pairs)
     above: dict[str, float] = {}
-    for tag, forks in tags.items():
-        forked, at_risk = [fork.forked for fork in forks], [fork.at_risk for fork in forks]
-        result = hazard(forked, at_risk, list(map(str, range(len(forks)))), margin=margin, alpha=alpha / len(tags))
-        if result.lower > margin:
+    for tag, forks in by_tag.items():
+        result = hazard(
+            [fork.forked for _, fork in forks],
+            [fork.at_risk for _, fork in forks],
+            [case.group for case, _ in forks],
+            margin=margin,
+            alpha=alpha / len(by_tag),
+        )
+        if result.lower > margin and several_groups(forks):
             above[tag] = result.estimate
     return hidden_tags("above the margin", above)
 
