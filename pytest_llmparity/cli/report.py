@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmparity.core.history.entries import Entry
     from pytest_llmparity.core.verdict import Verdict
     from pytest_llmparity.report.overview import Change
-    from pytest_llmparity.run.judge.recorded import Told
+    from pytest_llmparity.run.judge.recorded import WholeRun
 
 _NAMES = {"json": "run.json and samples.jsonl", "html": "one page", "md": "a text for a pull request"}
 
@@ -66,25 +66,25 @@ def _report(asked: argparse.Namespace) -> int:
         raise UsageError(f"--{word} writes the report of one run; name one, or leave it out to compare two")
     with store_of(root) as store:
         runs = runs or [newest_judged(store)]
-        told = [stored(store, run, root=root) for run in runs]
-        if len(told) == 2:
-            lines = _compared(told[0], told[1])
+        stored_runs = [stored(store, run, root=root) for run in runs]
+        if len(stored_runs) == 2:
+            lines = _compared(stored_runs[0], stored_runs[1])
         else:
-            whole = asked.html and not told[0].record.portion  # a part stands in no line with whole sets
-            past = up_to(store, told[0].record, kept=None) if whole else []
-            lines = _shown(told[0], formats, Path(asked.out).absolute() if asked.out else root / OUT, root, past)
+            whole = asked.html and not stored_runs[0].record.portion  # a part stands in no line with whole sets
+            past = up_to(store, stored_runs[0].record, kept=None) if whole else []
+            lines = _shown(stored_runs[0], formats, Path(asked.out).absolute() if asked.out else root / OUT, root, past)
     for line in map(uncommanded, lines):
         print(line)
-    return OK if asked.comment is None else _comment(asked.comment, told[0], root)
+    return OK if asked.comment is None else _comment(asked.comment, stored_runs[0], root)
 
 
-def _comment(name: str, told: Told, root: Path) -> int:
+def _comment(name: str, whole: WholeRun, root: Path) -> int:
     """Write the comment on a run, where there is a pull request."""
     from pytest_llmparity.report.workflow import comment
     from pytest_llmparity.transport.pulls import link_of
 
     link = link_of(os.environ)
-    text = comment.of_run(told.record, told.samples, name=name, link=link, root=root, origin=told.origin)
+    text = comment.of_run(whole.record, whole.samples, name=name, link=link, root=root, origin=whole.origin)
     return _put(name, text)
 
 
@@ -130,21 +130,21 @@ def _merged(root: Path, runs: Sequence[str]) -> list[str]:
     return [run]
 
 
-def _shown(told: Told, formats: Sequence[str], out: Path, root: Path, past: Sequence[Entry]) -> list[str]:
+def _shown(whole: WholeRun, formats: Sequence[str], out: Path, root: Path, past: Sequence[Entry]) -> list[str]:
     from pytest_llmparity.report import files, terminal
     from pytest_llmparity.report.release import gate
     from pytest_llmparity.report.terminal.troubles import failed
 
     columns = shutil.get_terminal_size((WIDTH, 24)).columns
-    width, record = min(120, columns), told.record
+    width, record = min(120, columns), whole.record
     lines = [*failed(record, width=width), *terminal.summary(record, width=width)]
     for decision in record.decisions:
-        lines += ["", *gate.message(decision, told, width=min(gate.WIDTH, columns))]
-    written = files.write(formats, record, told.samples, out, root=root, origin=told.origin, history=past)
+        lines += ["", *gate.message(decision, whole, width=min(gate.WIDTH, columns))]
+    written = files.write(formats, record, whole.samples, out, root=root, origin=whole.origin, history=past)
     return [*lines, *(printable(f"report: {path}") for path in written)]
 
 
-def _compared(before: Told, after: Told) -> list[str]:
+def _compared(before: WholeRun, after: WholeRun) -> list[str]:
     """Return what got worse, better, stayed open, and was only asked once, with both runs' numbers."""
     from pytest_llmparity.core.history.entries import entry_of
     from pytest_llmparity.core.words.explain import count

@@ -85,12 +85,14 @@ def ending_lines(
 
 def _renderings(examinations: Sequence[Examination], width: int) -> Iterator[str]:
     """Yield how every engine renders chats beside the baseline."""
-    told = sorted((each for each in examinations if each.rendered), key=lambda each: not each.engine.baseline)
-    if len(told) < 2:
+    with_renderings = sorted(
+        (each for each in examinations if each.rendered), key=lambda each: not each.engine.baseline
+    )
+    if len(with_renderings) < 2:
         return
     yield "rendered prompts"
-    ours = told[0]
-    for theirs in told[1:]:
+    ours = with_renderings[0]
+    for theirs in with_renderings[1:]:
         names = [ours.engine.name, theirs.engine.name]
         for case, text in ours.rendered.items():
             texts = [text, theirs.rendered.get(case)]

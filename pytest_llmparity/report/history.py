@@ -17,7 +17,7 @@ _WIDEST: Final = 36
 
 def lines(entries: Sequence[Entry], *, width: int = WIDTH) -> list[str]:
     """Return the runs of every test and candidate: a line for each run, the newest last."""
-    told: list[str] = []
+    lines: list[str] = []
     twice = repeated(entry.verdicts for entry in entries)
     pairs = dict.fromkeys(_pair(v, entry) for entry in entries for v in entry.verdicts)
     candidates = [pair for pair in pairs if pair[2] is not None or not _held(pair, list(pairs))]
@@ -26,14 +26,14 @@ def lines(entries: Sequence[Entry], *, width: int = WIDTH) -> list[str]:
         rows = [_row(entry, engine, verdicts, twice) for entry, verdicts in ours if verdicts]
         margins = _margins([v for _, verdicts in ours for v in verdicts], twice)
         against = f" against {baseline}" if baseline else ""
-        told += [""] if told else []
-        told += wrapped(printable(f"{test.rpartition('::')[2]}: {engine}{against}{margins}"), width, indent="  ")
+        lines += [""] if lines else []
+        lines += wrapped(printable(f"{test.rpartition('::')[2]}: {engine}{against}{margins}"), width, indent="  ")
         wide = [min(_WIDEST, max(cells(row[column]) for row in rows)) for column in range(3)]
         indent = " " * (sum(wide) + 8)
         for *cells_, words in rows:
             head = "  ".join(pad(text, size) for text, size in zip(cells_, wide, strict=True))
-            told += wrapped(f"{head}  {words}", width, head="  ", indent=indent)
-    return [line.rstrip() for line in told]
+            lines += wrapped(f"{head}  {words}", width, head="  ", indent=indent)
+    return [line.rstrip() for line in lines]
 
 
 def record(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -51,8 +51,10 @@ def lines(engines: Mapping[str, Sequence[Told]], *, width: int = WIDTH) -> Itera
     Engines for which there is no room beside the others stand in a matrix of their own below.
     """
     names = list(engines)
-    rows = {told.canary: None for of_engine in engines.values() for told in of_engine}
-    by_name = {name: {told.canary: told.outcome for told in of_engine} for name, of_engine in engines.items()}
+    rows = {of_canary.canary: None for of_engine in engines.values() for of_canary in of_engine}
+    by_name = {
+        name: {of_canary.canary: of_canary.outcome for of_canary in of_engine} for name, of_engine in engines.items()
+    }
     first = max((len(row) for row in rows), default=0)
     beside = max(1, (width - first) // (_COLUMN + 2))
     for begin in range(0, max(1, len(names)), beside):
@@ -63,16 +65,18 @@ def lines(engines: Mapping[str, Sequence[Told]], *, width: int = WIDTH) -> Itera
         for row in rows:
             yield _row([row.ljust(first), *(by_name[name].get(row, "").ljust(_COLUMN) for name in shown)])
     for name in names:
-        counted = Counter(told.outcome for told in engines[name])
+        counted = Counter(of_canary.outcome for of_canary in engines[name])
         yield ""
         outcomes = ", ".join(f"{outcome} {n}" for outcome, n in counted.most_common())
         yield from hanging(printable(f"{name}: {outcomes}"), width)
-        for told in engines[name]:
-            if told.outcome in ("violated", "refused", "failed"):
-                yield from hanging(f"  {told.outcome} {told.canary}: {explain.plain(told.why, 160)}", width)
-                if told.answered:
-                    yield from hanging(f"    it answered {explain.quote(told.answered, 80)}", width)
-    used = {told.outcome for of_engine in engines.values() for told in of_engine}
+        for of_canary in engines[name]:
+            if of_canary.outcome in ("violated", "refused", "failed"):
+                yield from hanging(
+                    f"  {of_canary.outcome} {of_canary.canary}: {explain.plain(of_canary.why, 160)}", width
+                )
+                if of_canary.answered:
+                    yield from hanging(f"    it answered {explain.quote(of_canary.answered, 80)}", width)
+    used = {of_canary.outcome for of_engine in engines.values() for of_canary in of_engine}
     yield ""
     for line in LEGEND:
         if line.partition(":")[0] in used:
@@ -94,9 +98,9 @@ def record(
                 "name": name,
                 **identities.get(name, {}),
                 "canaries": [
-                    {"canary": t.canary, "outcome": t.outcome, "why": t.why, "answered": t.answered} for t in told
+                    {"canary": t.canary, "outcome": t.outcome, "why": t.why, "answered": t.answered} for t in outcomes
                 ],
             }
-            for name, told in engines.items()
+            for name, outcomes in engines.items()
         ],
     }

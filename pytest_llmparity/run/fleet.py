@@ -263,8 +263,11 @@ class Fleet:
             record = dataclasses.replace(before.record, incomparable=why)
             self._engaged[name] = dataclasses.replace(before, record=record)
             return why
-        told = (*now.record.notes, *(f"{name} before and after it was started again: {each}" for each in remarks))
-        notes = (*before.record.notes, *(note for note in told if note not in before.record.notes))
+        notes_now = (
+            *now.record.notes,
+            *(f"{name} before and after it was started again: {each}" for each in remarks),
+        )
+        notes = (*before.record.notes, *(note for note in notes_now if note not in before.record.notes))
         record = dataclasses.replace(before.record, notes=notes)
         self._engaged[name] = dataclasses.replace(before, record=record, adapter=adapter)
         return None

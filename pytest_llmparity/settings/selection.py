@@ -126,8 +126,10 @@ def told_of(named_by: str) -> Iterator[None]:
         yield
     except EngineSelectionError as error:
         lines = str(error).split("\n")
-        told = [f"{named_by}: {line.removeprefix(_OPTION)}" if line.startswith(_OPTION) else line for line in lines]
-        raise EngineSelectionError("\n".join(told)) from None
+        lines_of_option = [
+            f"{named_by}: {line.removeprefix(_OPTION)}" if line.startswith(_OPTION) else line for line in lines
+        ]
+        raise EngineSelectionError("\n".join(lines_of_option)) from None
 
 
 def parse_engines(values: Sequence[str]) -> list[Entry]:

@@ -42,7 +42,7 @@ def as_chat(request: Mapping[str, Any]) -> dict[str, Any]:
     chat["messages"] = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
     tools = [tool for tool in request.get("tools") or () if isinstance(tool, dict)]
     wanted = (request.get("text") or {}).get("format") or {}
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "tools": [{"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}} for tool in tools],
         "max_tokens": request.get("max_output_tokens"),
         "logprobs": "message.output_text.logprobs" in (request.get("include") or ()),
@@ -50,8 +50,8 @@ def as_chat(request: Mapping[str, Any]) -> dict[str, Any]:
     }
     if wanted:
         named = {name: value for name, value in wanted.items() if name != "type"}
-        told["response_format"] = {"type": wanted.get("type")} | ({"json_schema": named} if named else {})
-    return chat | {name: value for name, value in told.items() if value}
+        fields["response_format"] = {"type": wanted.get("type")} | ({"json_schema": named} if named else {})
+    return chat | {name: value for name, value in fields.items() if value}
 
 
 class Speech:

@@ -206,7 +206,7 @@ def _job(asked: argparse.Namespace, root: Path) -> Job:
             "that may not; llmparity gate decides about one"
         )
     variants = named(asked.engine, values, config.engines)
-    variants, told = _told(asked, variants)
+    variants, stands = _told(asked, variants)
     default = project.baseline if project.baseline != asked.engine else None
     baseline = asked.baseline or default or variants[0].name
     if baseline == asked.engine:  # as it is configured, beside its versions, which have its name in a run
@@ -217,7 +217,7 @@ def _job(asked: argparse.Namespace, root: Path) -> Job:
         picked = argparse.Namespace(**{**vars(asked), "engines": both, "more": None})
         selected(picked, baseline=against, variants=to_text([variants[0], variant]))
     shown = f"{variants[0].label}, the first of them" if baseline == variants[0].name else against
-    return Job(engine=asked.engine, variants=variants, baseline=baseline, against=shown, known=told)
+    return Job(engine=asked.engine, variants=variants, baseline=baseline, against=shown, known=stands)
 
 
 def _source(asked: argparse.Namespace) -> str:
@@ -291,8 +291,10 @@ def _told(asked: argparse.Namespace, variants: Sequence[Variant]) -> tuple[list[
             f"nothing is left between {labels[first]} and {labels[last]}: versions stand with the oldest first, so "
             "--good names one before the last, and --bad one after that"
         )
-    told = ({} if asked.good is None else {0: Stands.GOOD}) | ({} if asked.bad is None else {last - first: Stands.BAD})
-    return list(variants[first : last + 1]), told
+    stands = ({} if asked.good is None else {0: Stands.GOOD}) | (
+        {} if asked.bad is None else {last - first: Stands.BAD}
+    )
+    return list(variants[first : last + 1]), stands
 
 
 # one gate -------------------------------------------------------------------------------------------------------------
@@ -309,7 +311,7 @@ def _gate(asked: argparse.Namespace, job: Job, variant: Variant, root: Path, pol
         decided = _once(asked, job, variant, root, policy, "--parity-retry-failed")
     _refuse_without_baseline(decided, job)
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
-    record = kept.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)
+    record = kept.record(decided.decision, decided.whole, decided=now, suite=asked.suite, root=root)
     decisions.append(root / ".llmparity", record)
     return decided
 
@@ -345,7 +347,7 @@ def _refuse_without_baseline(decided: Decided, job: Job) -> None:
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.core.gate.policy import Ruled
 
-    engines = {engine.name: engine for engine in decided.told.record.engines}
+    engines = {engine.name: engine for engine in decided.whole.record.engines}
     if why := engines[decided.decision.baseline].unusable:
         raise UsageError(f"versions are held against {job.against}, which cannot be used, so the search ends: {why}")
     alone = [test for test in decided.decision.broken if test.level == "required" and test.ruled is Ruled.INCONCLUSIVE]
@@ -362,8 +364,8 @@ def _may_ask_more(root: Path, decided: Decided) -> bool:
     from pytest_llmparity.store.runs import Store
 
     with Store.open(root / ".llmparity") as store:
-        state = read_state(store, decided.told.record.run)
-    return state is not None and (state.incomplete is not None or bool(decided.told.record.failures))
+        state = read_state(store, decided.whole.record.run)
+    return state is not None and (state.incomplete is not None or bool(decided.whole.record.failures))
 
 
 def _changed(root: Path, engine: str, search: Search, versions: Sequence[Version]) -> list[Difference]:

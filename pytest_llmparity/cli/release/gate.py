@@ -271,12 +271,12 @@ def _tell(decided: Decided, root: Path, asked: argparse.Namespace) -> int:
     from pytest_llmparity.store.whole import replace
 
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
-    record = kept.record(decided.decision, decided.told, decided=now, suite=asked.suite, root=root)
+    record = kept.record(decided.decision, decided.whole, decided=now, suite=asked.suite, root=root)
     width = min(gate.WIDTH, shutil.get_terminal_size((gate.WIDTH, 24)).columns)
-    lines = gate.message(kept.kept(decided.decision), decided.told, width=width)
+    lines = gate.message(kept.kept(decided.decision), decided.whole, width=width)
     try:
         decisions.append(root / ".llmparity", record)
-        github.add_decision(gate.shared(lines, decided.told, root=root), os.environ)
+        github.add_decision(gate.shared(lines, decided.whole, root=root), os.environ)
         if asked.json is not None:
             replace(Path(asked.json), [json.dumps(record, indent=1, allow_nan=False), "\n"])
     except (LLMParityError, OSError) as error:

@@ -135,8 +135,8 @@ class SimilarityCheck(BaseCheck):
             return whole
         tags = self._tags(evidence.prompts, evidence.sequential)
         left = left_to_all(tags, self._wanted(evidence.sequential))
-        told = [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
-        return [*told, *beside(whole, evidence, tags.judged, judged)]
+        with_tags_left = [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
+        return [*with_tags_left, *beside(whole, evidence, tags.judged, judged)]
 
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
         """Refuse ``by="tag"`` where no tag has prompts enough."""

@@ -159,14 +159,14 @@ def effect(before: Drift, after: Drift, *, tries: int = TRIES) -> Effect:
     nothing_left = not after.above or not any(after.by_case.values())
     passed = after.verdict.outcome is Outcome.PASS or not any(after.by_case.values())
     passes = before.fails and passed
-    told = ONE_OF * len(before.by_case.keys() & after.silent) <= len(before.by_case)
+    enough = ONE_OF * len(before.by_case.keys() & after.silent) <= len(before.by_case)
     return Effect(
         before=before.verdict.estimate,
         after=after.verdict.estimate,
         n=len(both),
         groups=groups,
         p=p,
-        gone=told and ((passes and p <= ALPHA) or (less and nothing_left)),
+        gone=enough and ((passes and p <= ALPHA) or (less and nothing_left)),
         less=less,
     )
 

@@ -107,7 +107,7 @@ def of_engine(provenance: FirstLine) -> Iterator[tuple[str, str]]:
     """Yield the texts of a first line with their places."""
     yield "engine", provenance.engine
     yield "version", provenance.version or ""
-    yield from ((f"identity.{name}", str(told.value)) for name, told in provenance.identity.items())
+    yield from ((f"identity.{name}", str(fact.value)) for name, fact in provenance.identity.items())
     for name, value in provenance.launch.items():
         texts = value if isinstance(value, tuple) else (str(value),)
         yield from ((f"launch.{name}", text) for text in texts)

@@ -73,7 +73,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def locked(self) -> Locked:
         """The engine as the lock keeps it."""
-        facts = {name: Fact(value=told.value, source=told.source) for name, told in self.identity.items()}
+        facts = {name: Fact(value=fact.value, source=fact.source) for name, fact in self.identity.items()}
         return Locked(kind=self.kind, plugin=self.plugin, identity=facts, launch=self.launch)
 
 

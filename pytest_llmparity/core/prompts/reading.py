@@ -98,8 +98,8 @@ def _cases(
         if case is None:
             continue
         if case.id in seen:
-            told = f"case {given(case.id)} was already given in {place}{seen[case.id]}; ids are unique"
-            problems.append((number, told))
+            problem = f"case {given(case.id)} was already given in {place}{seen[case.id]}; ids are unique"
+            problems.append((number, problem))
             continue
         seen[case.id] = number
         cases.append(case)

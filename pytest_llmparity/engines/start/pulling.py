@@ -130,8 +130,8 @@ def how_far(log: Path) -> Layers | None:
             last = file.read().decode("utf-8", "replace")
     except OSError:
         return None
-    told = _TOLD.findall(last)
-    return Layers(*map(int, told[-1])) if told else None
+    counts = _TOLD.findall(last)
+    return Layers(*map(int, counts[-1])) if counts else None
 
 
 def client_words(text: str) -> str:

@@ -132,15 +132,15 @@ def _refuse_elsewhere(spec: EngineSpec, runtime: Runtime, environ: Mapping[str, 
             [*runtime.argv, "context", "inspect", "--format", "{{json .Endpoints.docker.Host}}"], environ
         )
         address = out.strip().strip('"') if code == 0 and out.strip() else address
-        told = f"Docker goes by {_origin(address)}"
+        why = f"Docker goes by {_origin(address)}"
     else:
         _, out, _ = run([*runtime.argv, "info", "--format", "{{.Host.ServiceIsRemote}}"], environ)
         if out.strip() == "true" and not address and platform.system() == "Linux":
             address = "ssh://"  # of a connection that its own configuration names
-        told = f"podman only talks to a service ({', '.join((*options, '--connection', variable))})"
+        why = f"podman only talks to a service ({', '.join((*options, '--connection', variable))})"
     if _ELSEWHERE.match(address):
         raise spec.launch_error(
-            f"{told}, which starts containers on another machine as far as can be told, and an engine is published on "
+            f"{why}, which starts containers on another machine as far as can be told, and an engine is published on "
             "that machine's loopback only. Let the runtime be this machine's, or start the engine there and give its "
             "base_url."
         )

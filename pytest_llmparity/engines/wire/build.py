@@ -168,10 +168,10 @@ def effort_to_template(fields: JsonObject, *, keep: bool) -> JsonObject:
     effort = fields.get("reasoning_effort")
     if effort is None:
         return fields
-    told = fields.get("chat_template_kwargs")
+    given = fields.get("chat_template_kwargs")
     argument: JsonObject = {"enable_thinking": False} if effort == "none" else {"reasoning_effort": effort}
     sent: JsonObject = {"reasoning_effort": effort} if keep else {}
-    return {**sent, "chat_template_kwargs": argument | (dict(told) if isinstance(told, Mapping) else {})}
+    return {**sent, "chat_template_kwargs": argument | (dict(given) if isinstance(given, Mapping) else {})}
 
 
 class RequestBuilder:

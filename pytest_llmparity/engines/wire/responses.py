@@ -213,8 +213,8 @@ def _whole(response: Mapping[str, Any], *, logprobs: Sequence[Any] = ()) -> Json
             texts += [string(part.get("text")) or string(part.get("refusal")) for part in content]
             scored += [entry for part in content for entry in sequence(part.get("logprobs"))]
         elif kind == "reasoning":
-            told = content or mappings(item.get("summary"))
-            thoughts.append("".join(string(part.get("text")) for part in told))
+            parts = content or mappings(item.get("summary"))
+            thoughts.append("".join(string(part.get("text")) for part in parts))
         elif kind == "function_call":
             function = {"name": item.get("name"), "arguments": item.get("arguments")}
             calls.append({"index": len(calls), "id": _id(item), "function": function})

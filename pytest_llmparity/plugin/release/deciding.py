@@ -23,7 +23,7 @@ from pytest_llmparity.report import json, junit
 from pytest_llmparity.report.release import gate, kept
 from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.judge.decided import Decided, decided_of
-from pytest_llmparity.run.judge.recorded import DECISIONS, Told
+from pytest_llmparity.run.judge.recorded import DECISIONS, WholeRun
 from pytest_llmparity.store import decisions
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ class Deciding:
 
     def decide(self, session: Session, record: RunRecord, tests: Mapping[str, str]) -> RunRecord:
         """Return the record of a run with what the policy makes of each candidate; ``tests`` has why each failed."""
-        told = Told(record=record, samples=session.samples(), origin=session.origin(record.verdicts), tests=tests)
+        whole = WholeRun(record=record, samples=session.samples(), origin=session.origin(record.verdicts), tests=tests)
         candidates = [engine.name for engine in record.engines if not engine.baseline]
         try:
             self.made = [
                 decided_of(
-                    session.store(), told, self.policy, root=session.root, baseline=session.baseline, candidate=c
+                    session.store(), whole, self.policy, root=session.root, baseline=session.baseline, candidate=c
                 )
                 for c in candidates
             ]
@@ -99,7 +99,7 @@ class Deciding:
             session.store().put_document(record.run, DECISIONS, content)
         now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
         for each in [] if self.silent else self.made:
-            line = kept.record(each.decision, each.told, decided=now, root=session.root)
+            line = kept.record(each.decision, each.whole, decided=now, root=session.root)
             decisions.append(session.root / ".llmparity", line)
         self._kept = True
 
@@ -110,12 +110,12 @@ class Deciding:
         """
         places = json.here(config.rootpath, ())  # a policy may have been named by an absolute path
         properties = [pair for decision in self._records for pair in junit.of_decision(decision)]
-        told = [(name, places.shorten(value)) for name, value in properties]
-        for plugin in config.pluginmanager.get_plugins() if told else ():
+        shortened = [(name, places.shorten(value)) for name, value in properties]
+        for plugin in config.pluginmanager.get_plugins() if shortened else ():
             kind = type(plugin)
             # pytest gives no other way to its writer at the end; a plugin of somebody's may have what it has.
             if (kind.__module__, kind.__name__) == ("_pytest.junitxml", "LogXML"):
-                for name, value in told:
+                for name, value in shortened:
                     plugin.add_global_property(name, value)
                 plugin.pytest_sessionfinish()
 
@@ -123,14 +123,14 @@ class Deciding:
         """Return the decisions in words."""
         if self.silent:
             return []
-        told = zip(self._records, self.made, strict=True)
-        return [line for decision, each in told for line in ("", *gate.message(decision, each.told, width=width))]
+        decisions = zip(self._records, self.made, strict=True)
+        return [line for decision, each in decisions for line in ("", *gate.message(decision, each.whole, width=width))]
 
     def tell_workflow(self, root: Path) -> None:
         """Give a workflow of GitHub the decisions, below the summary of the run."""
         for decision, each in [] if self.silent else zip(self._records, self.made, strict=True):
-            message = gate.message(decision, each.told)
-            github.add_decision(gate.shared(message, each.told, root=root), os.environ)
+            message = gate.message(decision, each.whole)
+            github.add_decision(gate.shared(message, each.whole, root=root), os.environ)
 
     def exit_code(self, exitstatus: int) -> int:
         """Return the exit code of the worst decision; where there is none a mistake was made, of which 4 tells."""

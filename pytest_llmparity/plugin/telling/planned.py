@@ -126,8 +126,8 @@ def unrunnable(problems: Mapping[str, str]) -> list[str]:
     """Return which tests cannot run and why, by their node ids; nothing where all can."""
     if not problems:
         return []
-    told = [f"  {printable(test)}: {printable(why.partition(chr(10))[0])}" for test, why in problems.items()]
-    return [f"{count(len(problems), 'test')} cannot run, and a run would end with exit code 1:", *told]
+    lines = [f"  {printable(test)}: {printable(why.partition(chr(10))[0])}" for test, why in problems.items()]
+    return [f"{count(len(problems), 'test')} cannot run, and a run would end with exit code 1:", *lines]
 
 
 def told_ahead(session: pytest.Session, problems: Mapping[str, str]) -> list[str]:

@@ -40,7 +40,7 @@ class Version:
     @property
     def run(self) -> str:
         """The run its decision was made on, empty where there is none."""
-        return "" if self.decided is None else self.decided.told.record.run
+        return "" if self.decided is None else self.decided.whole.record.run
 
 
 def plan(engine: str, versions: Sequence[str], search: Search, *, baseline: str, stored: bool, width: int) -> list[str]:
@@ -62,7 +62,7 @@ def gated(version: Version) -> str:
         return "not gated"
     if version.decided is None:
         return f"{version.stands}, as you said"
-    stored = version.stands is not Stands.UNUSABLE and not version.decided.told.record.requests
+    stored = version.stands is not Stands.UNUSABLE and not version.decided.whole.record.requests
     asked_nobody = "; its answers were stored, nobody was asked" if stored else ""
     return printable(f"{_WORDS[version.stands]}  {_why(version)}{asked_nobody}")
 
@@ -89,11 +89,11 @@ def message(
         lines += wrapped(printable(f"{head}{why}{run}"), width, indent=" " * (wide + 2))
     lines += ["", *wrapped(printable(_conclusion(engine, versions, search)), width, indent="  ")]
     if changed:
-        told = [line for difference in changed for line in difference_lines(difference, width)]
+        apart = [line for difference in changed for line in difference_lines(difference, width)]
         good, bad = search.good, search.bad
         assert good is not None
         assert bad is not None
-        lines += ["", printable(f"What changed from {versions[good].label} to {versions[bad].label}:"), *told]
+        lines += ["", printable(f"What changed from {versions[good].label} to {versions[bad].label}:"), *apart]
     return [line.rstrip() for line in lines]
 
 
@@ -158,7 +158,7 @@ def _why(version: Version) -> str:
 
 def _trouble(decided: Decided) -> str:
     decision = decided.decision
-    record = next((e for e in decided.told.record.engines if e.name == decision.candidate), None)
+    record = next((e for e in decided.whole.record.engines if e.name == decision.candidate), None)
     why = (record.unusable if record is not None else None) or "it gave no answers"
     first, *lines = why.removeprefix(f"{decision.candidate}: ").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -14,7 +14,7 @@ from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable, wrapped
 from pytest_llmparity.report import json
-from pytest_llmparity.run.judge.recorded import Told
+from pytest_llmparity.run.judge.recorded import WholeRun
 
 WIDTH: Final = 100
 LISTED: Final = 5
@@ -54,15 +54,15 @@ class Way(NamedTuple):
     total: int
 
 
-def message(decision: DecisionRecord, told: Told, *, width: int = WIDTH) -> list[str]:
+def message(decision: DecisionRecord, whole: WholeRun, *, width: int = WIDTH) -> list[str]:
     """Return the decision in words, bounded in length; every text of a model or a server is escaped."""
     lines = [*wrapped(printable(f"{decision.outcome}: {decision.advice}"), width, indent="  "), ""]
     if decision.flips is not None:
-        answers = _answers(told, [case for way in ways(decision) for case in way.cases[:LISTED]])
+        answers = _answers(whole, [case for way in ways(decision) for case in way.cases[:LISTED]])
         lines += _grounds(decision, width)
         lines += ["", *_changed(decision, width)]
-        lines += ["", *_behaviour(decision, told, answers, width), ""]
-    lines += _provenance(decision, told, width)
+        lines += ["", *_behaviour(decision, whole, answers, width), ""]
+    lines += _provenance(decision, whole, width)
     return [line.rstrip() for line in lines]
 
 
@@ -223,14 +223,14 @@ def ways(decision: DecisionRecord) -> list[Way]:
     ]
 
 
-def _behaviour(decision: DecisionRecord, told: Told, answers: Answers, width: int) -> list[str]:
+def _behaviour(decision: DecisionRecord, whole: WholeRun, answers: Answers, width: int) -> list[str]:
     """Return how many cases turned and in what way, and the worst of each kind with both answers."""
     lines = wrapped(f"What changed in the answers: {counts(decision)}.", width, indent="  ")
     for title, cases, total in ways(decision):
         lines += [f"{title}, the gravest first:"]
         lines += [line for case in cases[:LISTED] for line in _turned(case, decision, answers, width, title=title)]
         if total > LISTED:
-            run = f"llmparity report {told.record.run} --html"
+            run = f"llmparity report {whole.record.run} --html"
             lines += _with_command(f"  and {total - LISTED} more, all of them with both answers:", run, width)
     return lines
 
@@ -282,24 +282,24 @@ def _quoted(answer: Completion | None, case: Turned) -> str:
     return ("…" if begin else "") + explain.quote(in_words(answer)[begin:], _SHOWN)
 
 
-def _answers(told: Told, cases: Iterable[Turned]) -> dict[tuple[str, str], Completion]:
+def _answers(whole: WholeRun, cases: Iterable[Turned]) -> dict[tuple[str, str], Completion]:
     """Return by engine and case the first answers to the cases that are shown."""
     wanted = {case.case: case.test for case in cases}
     first: dict[tuple[str, str], Completion] = {}
-    for sample in told.samples:
+    for sample in whole.samples:
         if sample.phase is not Phase.MAIN or sample.completion is None or sample.case not in wanted:
             continue
-        origin, test = told.origin(sample), wanted[sample.case]
+        origin, test = whole.origin(sample), wanted[sample.case]
         if test and origin is not None and origin.tests and test not in origin.tests:
             continue
         first.setdefault((sample.engine, sample.case), sample.completion)
     return first
 
 
-def _provenance(decision: DecisionRecord, told: Told, width: int) -> list[str]:
+def _provenance(decision: DecisionRecord, whole: WholeRun, width: int) -> list[str]:
     words = printable(f"Policy: {decision.policy} (sha256 {decision.sha256[:SHORT]}).")
     lines = wrapped(words, width, indent="  ")
-    run = told.record.run
+    run = whole.record.run
     return [*lines, *_with_command(f"Run: {run}. The whole of it:", f"llmparity report {run} --html", width)]
 
 
@@ -308,9 +308,9 @@ def _with_command(words: str, command: str, width: int) -> list[str]:
     return [f"{words} {command}"] if len(words) + len(command) < width else [words, f"    {command}"]
 
 
-def shared(lines: Sequence[str], told: Told, *, root: Path) -> list[str]:
+def shared(lines: Sequence[str], whole: WholeRun, *, root: Path) -> list[str]:
     """Return the message for others: without the folders of this machine."""
-    places = json.here(root, json.files_of(told.record))
+    places = json.here(root, json.files_of(whole.record))
     return [str(places.shorten(line)) for line in lines]
 
 

@@ -14,7 +14,7 @@ from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.report import json
-from pytest_llmparity.run.judge.recorded import Told
+from pytest_llmparity.run.judge.recorded import WholeRun
 
 FORMAT: Final = 1
 
@@ -136,7 +136,7 @@ def _of_required(count: int, decision: Decision) -> str:
 
 
 def record(
-    decision: Decision, told: Told, *, decided: str, root: Path | None = None, suite: Sequence[str] = ()
+    decision: Decision, whole: WholeRun, *, decided: str, root: Path | None = None, suite: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the decision as JSON builtins, as it is stored and as ``--json`` writes it; ``decided`` is when.
 
@@ -146,11 +146,11 @@ def record(
     content = {
         "format": FORMAT,
         "decided": decided,
-        "version": told.record.version,
+        "version": whole.record.version,
         "outcome": decision.outcome.value,
         "baseline": decision.baseline,
         "candidate": decision.candidate,
-        "run": told.record.run,
+        "run": whole.record.run,
         "suite": list(suite),
         "policy": {"source": decision.policy.source, "sha256": decision.policy.sha256},
         "advice": _advice(decision),
@@ -172,7 +172,7 @@ def record(
         "improvements": [_case(flip) for flip in flips.improvements[:KEPT]],
         "changed_cases": [_case(flip) for flip in flips.changed[:KEPT]],
     }
-    shortened: dict[str, Any] = json.here(root, json.files_of(told.record)).shorten(json.clean(content))
+    shortened: dict[str, Any] = json.here(root, json.files_of(whole.record)).shorten(json.clean(content))
     return shortened
 
 

@@ -257,14 +257,14 @@ def remarked(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
     What could not be asked of an engine, for one: a PASS does not speak for it.
     """
     judged = [v for v in verdicts if v.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)]
-    told = ((remark, verdict) for verdict in judged for remark in explain.remarks(verdict, of_reader=False))
-    return _each_once("noted:", told, width=width)
+    remarks = ((remark, verdict) for verdict in judged for remark in explain.remarks(verdict, of_reader=False))
+    return _each_once("noted:", remarks, width=width)
 
 
-def _each_once(title: str, told: Iterable[tuple[str, Verdict]], *, width: int) -> list[str]:
+def _each_once(title: str, remarks: Iterable[tuple[str, Verdict]], *, width: int) -> list[str]:
     """Return what is told of verdicts below a title, each sentence once, with the checks it concerns."""
     by_sentence: dict[str, dict[str, None]] = defaultdict(dict)
-    for sentence, verdict in told:
+    for sentence, verdict in remarks:
         by_sentence[sentence][f"{verdict.kind} of {verdict.test.rpartition('::')[2]}"] = None
     lines = [
         line

@@ -194,9 +194,9 @@ def _gate(test: str, verdicts: Sequence[Verdict], escaped: Callable[[str], str])
         lines.append(f"| {' | '.join(shown)} |")
     # What of a verdict that did not pass is to be known stands below it.
     quiet = [verdict for verdict in verdicts if verdict.outcome is Outcome.PASS]
-    told = [(v, remark) for v in quiet for remark in explain.remarks(v, of_reader=False) if remark not in v.reason]
-    lines += [""] if told else []
-    lines += [f"- {escaped(f'{verdict.kind}, {explain.pair(verdict)}: {remark}')}" for verdict, remark in told]
+    remarks = [(v, remark) for v in quiet for remark in explain.remarks(v, of_reader=False) if remark not in v.reason]
+    lines += [""] if remarks else []
+    lines += [f"- {escaped(f'{verdict.kind}, {explain.pair(verdict)}: {remark}')}" for verdict, remark in remarks]
     return "\n".join([*lines, "", ""])
 
 

@@ -89,8 +89,8 @@ def _called(function: Callable[[], object], folders: Sequence[Path], *, inputs: 
         raise
     except Exception as error:
         words = str(error).partition("\n")[0]
-        told = f"{type(error).__name__}: {words}" if words else type(error).__name__
-        raise PromptSetError(f"{source} makes the prompts and raised {told}") from error
+        raised = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        raise PromptSetError(f"{source} makes the prompts and raised {raised}") from error
     if known is not None:
         _MADE[inputs][known] = made
     return made

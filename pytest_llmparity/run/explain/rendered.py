@@ -41,16 +41,16 @@ class RenderedPrompt:
         candidate, baseline = self._pair.candidate, self._pair.baseline
         names = f"{candidate.name} and {baseline.name}"
         offsets = offsets_of(self._pair)
-        told: Cause | None = None
+        cause: Cause | None = None
         with contextlib.suppress(Spent):  # that it is the prompt was shown, if not what of it
-            told = (
+            cause = (
                 self._template()
                 or (self._bos() if set(offsets.values()) == {1} else None)
                 or (self.turns(offsets) if min(offsets.values(), default=0) < 0 else None)
                 or self._system(offsets)
                 or self._stand_in(offsets)
             )
-        return told or Cause(
+        return cause or Cause(
             layer=PROMPT,
             text=f"{names} make different prompts of the same chat{_counted(candidate.name, offsets)}: template, "
             "BOS token or hidden text, such as a system prompt",

@@ -17,7 +17,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import IDENTITY
 from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
-from pytest_llmparity.run.judge.recorded import DECISIONS, Ruling, Told, stored
+from pytest_llmparity.run.judge.recorded import DECISIONS, Ruling, WholeRun, stored
 from pytest_llmparity.run.ledger import RunState, read_state
 from pytest_llmparity.store.golden import files
 from pytest_llmparity.store.runs import Store
@@ -31,7 +31,7 @@ class Decided:
     """A decision, and the run it was made on as a report tells it."""
 
     decision: Decision
-    told: Told
+    whole: WholeRun
 
 
 class OtherLimits(ConfigError):
@@ -48,43 +48,43 @@ def decided(
     for one whose limits are not those it was judged by, ``StoreError`` where it was not judged to its end, or asked
     a part of what its tests ask.
     """
-    told = stored(store, run, root=root)
+    whole = stored(store, run, root=root)
     if chosen := (read_state(store, run) or RunState()).chosen:
         raise StoreError(
             f"run {run} decides nothing: {chosen}, and a decision is about whole runs; run the suite whole"
         )
     _refuse_other_limits(store, run, policy)
-    return decided_of(store, told, policy, root=root, baseline=baseline, candidate=candidate)
+    return decided_of(store, whole, policy, root=root, baseline=baseline, candidate=candidate)
 
 
 def decided_of(
-    store: Store, told: Told, policy: Policy, *, root: Path, baseline: str | None, candidate: str | None
+    store: Store, whole: WholeRun, policy: Policy, *, root: Path, baseline: str | None, candidate: str | None
 ) -> Decided:
     """Return what a policy makes of a run as it was just judged; raises as :func:`decided`."""
-    run = told.record.run
-    before, after = _two(told.record, baseline, candidate)
+    run = whole.record.run
+    before, after = _two(whole.record, baseline, candidate)
     locks = [_locked(store, run, engine, root) for engine in (before, after)]
     ours, theirs = locks
     if ours is None or theirs is None:  # of an engine that was never there, only what is configured may be known
         ours, theirs = (Locked(kind=e.kind, plugin="", identity=e.identity.facts) for e in (before, after))
-    verdicts = told.record.verdicts
+    verdicts = whole.record.verdicts
     decision = decide(
         policy,
         verdicts,
         baseline=before.name,
         candidate=after.name,
-        tests=told.tests,
+        tests=whole.tests,
         flips=flips(
             verdicts,
-            told.record.failures,
-            expected(verdicts, told.samples, told.origin, baseline=before.name, candidate=after.name),
+            whole.record.failures,
+            expected(verdicts, whole.samples, whole.origin, baseline=before.name, candidate=after.name),
             baseline=before.name,
             candidate=after.name,
         ),
         apart=[difference for difference in lock.differences(ours, theirs) if difference.live or difference.locked],
         alike=_alike(ours, theirs),
     )
-    return Decided(decision=decision, told=told)
+    return Decided(decision=decision, whole=whole)
 
 
 def changed_between(store: Store, before: str, after: str, engine: str) -> list[Difference]:
@@ -95,8 +95,8 @@ def changed_between(store: Store, before: str, after: str, engine: str) -> list[
     ours, theirs = (engines_in(store, run)[0].get(engine) for run in (before, after))
     if ours is None or theirs is None:
         return []
-    told = [d for d in lock.differences(ours, theirs) if d.live is not None and d.locked is not None]
-    return list({difference.field: difference for difference in reversed(told)}.values())[::-1]
+    changed = [d for d in lock.differences(ours, theirs) if d.live is not None and d.locked is not None]
+    return list({difference.field: difference for difference in reversed(changed)}.values())[::-1]
 
 
 def _refuse_other_limits(store: Store, run: str, policy: Policy) -> None:

@@ -46,15 +46,15 @@ def _entry(store: Store, info: RunInfo) -> Entry | None:
     """Return what one run came to, ``None`` where it was not judged to its end."""
     if (entry := store.document(info.id, HISTORY, Entry)) is not None:
         return entry
-    state, told = read_state(store, info.id), store.document(info.id, REPORTED, Reported)
-    if state is None or told is None or state.shard or state.portion:
+    state, reported = read_state(store, info.id), store.document(info.id, REPORTED, Reported)
+    if state is None or reported is None or state.shard or state.portion:
         return None
     record = RunRecord(
         run=info.id,
         version=info.version,
         engines=tuple(state.engines.values()),
-        verdicts=told.verdicts,
-        errors={test: why for test, why in told.tests.items() if why},
+        verdicts=reported.verdicts,
+        errors={test: why for test, why in reported.tests.items() if why},
     )
     return entry_of(record)
 

@@ -13,11 +13,11 @@ _WHICH: Final = ("version", "build", "model", "revision", "digest", "quantizatio
 
 def question_of(engines: Sequence[EngineRecord]) -> str:
     """Return a text that names these engines and what each of them tells of itself."""
-    told = [
+    engines_told = [
         [engine.name, {"kind": engine.kind} | {f: str(v) for f in _WHICH if (v := engine.identity.get(f)) is not None}]
         for engine in engines
     ]
-    return json.dumps(told, sort_keys=True)
+    return json.dumps(engines_told, sort_keys=True)
 
 
 def completed(question: str, earlier: Iterable[str], looks: Callable[[str], int]) -> tuple[str, str]:
@@ -42,7 +42,8 @@ def _both(earlier: str, now: str) -> str | None:
     if len(before) != len(json.loads(now)):
         return None
     if any(
-        name != other or any(facts[f] != told[f] for f in facts.keys() & told) for (name, facts), (other, told) in pairs
+        name != other or any(facts[f] != facts_now[f] for f in facts.keys() & facts_now)
+        for (name, facts), (other, facts_now) in pairs
     ):
         return None
-    return json.dumps([[name, {**facts, **told}] for (name, facts), (_, told) in pairs], sort_keys=True)
+    return json.dumps([[name, {**facts, **facts_now}] for (name, facts), (_, facts_now) in pairs], sort_keys=True)

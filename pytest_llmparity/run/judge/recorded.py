@@ -63,7 +63,7 @@ class Ruling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class WholeRun:
     """Everything a report is made of: the run, its answers, and what says whose question an answer is.
 
     ``tests`` has every test by its node id, and why it failed where no verdict says so, else nothing. It is empty where
@@ -142,26 +142,26 @@ def newest_judged(store: Store) -> str:
     )
 
 
-def stored(store: Store, run: str, *, root: Path) -> Told:
+def stored(store: Store, run: str, *, root: Path) -> WholeRun:
     """Return a run as its session reported it; ``StoreError`` where it was not judged to its end, or is not there."""
     info = store.info(run)
-    state, told = read_state(store, run), store.document(run, REPORTED, Reported)
+    state, reported = read_state(store, run), store.document(run, REPORTED, Reported)
     if state is not None and state.shard:
         raise StoreError(f"run {run} is {state.shard}; llmparity merge puts the shards together and judges them")
-    if state is None or told is None:
+    if state is None or reported is None:
         why = "was interrupted while gathering" if state is None else "was not judged to its end by this version"
         raise StoreError(
             f"run {run} {why}; pytest --parity-mode replay={run} --parity-report html judges it and writes the page"
         )
     judging = Judging.of(store, run, state, settings=Settings(), root=root, embedder=lambda: None)
-    verdicts, tests = told.verdicts, told.tests
+    verdicts, tests = reported.verdicts, reported.tests
     with readable(run):
-        record = record_of_run(run, info.version, judging, state, verdicts, reproduce=told.reproduce, tests=tests)
+        record = record_of_run(run, info.version, judging, state, verdicts, reproduce=reported.reproduce, tests=tests)
     decided = store.document(run, DECISIONS, Ruling) or Ruling()
     record = dataclasses.replace(record, decisions=decided.decisions)
     samples = [sample for ours in judging.samples.values() for sample in ours]
     asked = origins(store, run, judging.records, verdicts)
-    return Told(record=record, samples=samples, origin=asked, tests=tests)
+    return WholeRun(record=record, samples=samples, origin=asked, tests=tests)
 
 
 def latency_quantiles(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyQuantiles]:

@@ -29,8 +29,8 @@ def apart(first: Side, second: Side) -> str:
         for side, alone in ((first, files[0] - files[1]), (second, files[1] - files[0]))
         if alone
     ]
-    told = only or [words for file in sorted(files[0] & files[1]) for words in _of_file(file, first, second)][:1]
-    return f" ({'; '.join(told)})" if told else ""
+    sentences = only or [words for file in sorted(files[0] & files[1]) for words in _of_file(file, first, second)][:1]
+    return f" ({'; '.join(sentences)})" if sentences else ""
 
 
 def _of_file(file: str, first: Side, second: Side) -> Iterator[str]:

@@ -344,11 +344,11 @@ def _wires(name: str, key: str, parts: Sequence[ShardRun]) -> dict[str, str]:
     wires: dict[str, str] = {}
     golden = parts[0].state.engines[name].golden is not None
     for part in parts:
-        told = part.store.document(part.run, wires_name(name, key), dict[str, str]) or {}
-        if not golden and (strange := sorted(told.keys() - set(part.claim.own.get(key, ())))):
+        sent = part.store.document(part.run, wires_name(name, key), dict[str, str]) or {}
+        if not golden and (strange := sorted(sent.keys() - set(part.claim.own.get(key, ())))):
             names = explain.first_names(strange)
             raise ShardError(f"{part} says that it asked {name} cases of other shards ({names}); gather it again")
-        wires |= told
+        wires |= sent
     return wires
 
 

@@ -212,7 +212,7 @@ def test_a_test_that_fails_on_the_baseline_alone_ends_the_search() -> None:
 
     def refuse(*broken: BrokenTest) -> None:
         made: Any = SimpleNamespace(
-            told=SimpleNamespace(record=SimpleNamespace(engines=[usable])),
+            whole=SimpleNamespace(record=SimpleNamespace(engines=[usable])),
             decision=SimpleNamespace(baseline="prod", broken=broken),
         )
         _refuse_without_baseline(made, job)

@@ -112,9 +112,9 @@ class ReasoningCheck(LimitedCheck):
         asked = [case for case in cases if case.id in thoughts]
         hold = self._too_long if lasting else self._present
         held = {case.id: hold(thoughts[case.id]) for case in asked}
-        told = [case for case in asked if held[case.id] is not None]
-        wrong = {case.id: why for case in told if (why := held[case.id])}
-        kept = [case.id not in wrong for case in told]
+        known = [case for case in asked if held[case.id] is not None]
+        wrong = {case.id: why for case in known if (why := held[case.id])}
+        kept = [case.id not in wrong for case in known]
         silence = Silence()
         uncounted = 0
         for case in asked:
@@ -130,7 +130,7 @@ class ReasoningCheck(LimitedCheck):
             verdict,
             measures=self._measures(lasting),
             requests=len(asked),
-            details=(*_first(engine.name, told, wrong), *_seen(engine.name, asked, thoughts), *unknown),
+            details=(*_first(engine.name, known, wrong), *_seen(engine.name, asked, thoughts), *unknown),
             differing=tuple(
                 Difference(
                     case=case,
@@ -143,7 +143,7 @@ class ReasoningCheck(LimitedCheck):
         unasked = len(cases) - len(engine.left_out) - len(asked)
         missing = Missing(
             of=len(asked),
-            used=len(told),
+            used=len(known),
             reasons=tuple(unknown),
             stopped=evidence.incomplete or "" if unasked > 0 else "",
             sequential=evidence.sequential,
@@ -160,7 +160,7 @@ class ReasoningCheck(LimitedCheck):
             evidence,
             kept,
             at_least=self.rate,
-            cases=told,
+            cases=known,
             about=asked,
             missing=missing,
             remarks=remarks,
@@ -260,11 +260,11 @@ def _long(thought: Thought) -> str:
     return f" for {'' if thought.counted else 'about '}{explain.count(thought.tokens, 'token')}"
 
 
-def _first(engine: str, told: Sequence[object], wrong: Mapping[str, str]) -> list[str]:
+def _first(engine: str, known: Sequence[object], wrong: Mapping[str, str]) -> list[str]:
     """Count the answers that are not as wanted, and show the first."""
     for case, why in wrong.items():
         return [
-            f"{len(wrong)} of {explain.count(len(told), 'answer')} of {engine} not as wanted; first: "
+            f"{len(wrong)} of {explain.count(len(known), 'answer')} of {engine} not as wanted; first: "
             f"{explain.plain(case, 40)}: {explain.plain(why, 120)}"
         ]
     return []

@@ -95,9 +95,9 @@ class StreamCheck(LimitedCheck):
         if not any(ways.answered(case.id) for case in asked):
             return self._silent(verdict, evidence, engine, ways, asked)
         read = {case.id: self._held(ways, case.id) for case in asked}
-        told = [case for case in asked if read[case.id].same is not None]
+        comparable = [case for case in asked if read[case.id].same is not None]
         forgiven = [case for case in asked if read[case.id].unrepeated]
-        kept = [bool(read[case.id].same) for case in told]
+        kept = [bool(read[case.id].same) for case in comparable]
         silence = Silence()
         for case in asked:
             if answers := read[case.id].silent:
@@ -117,21 +117,21 @@ class StreamCheck(LimitedCheck):
             verdict,
             measures="of answers are the same streamed and unstreamed",
             requests=ways.requests(asked),
-            details=(*_different(engine.name, told, read), *pardon, *unknown),
+            details=(*_different(engine.name, comparable, read), *pardon, *unknown),
             differing=tuple(
                 Difference(
                     case=case.id,
                     what=explain.plain(read[case.id].why, 120),
                     candidate_sha256=digest(read[case.id].text) if read[case.id].text else None,
                 )
-                for case in told
+                for case in comparable
                 if not read[case.id].same
             ),
         )
         stopped = evidence.incomplete or "" if len(asked) < len(cases) else ""
         missing = Missing(
             of=len(asked) - len(forgiven),
-            used=len(told),
+            used=len(comparable),
             reasons=(*pardon, *unknown),
             stopped=stopped,
             sequential=evidence.sequential,
@@ -141,12 +141,12 @@ class StreamCheck(LimitedCheck):
             evidence,
             kept,
             at_least=self.rate,
-            cases=told,
+            cases=comparable,
             about=asked,
             missing=missing,
             remarks=pardon,
         )
-        if done.outcome is Outcome.PASS and len(forgiven) > len(told):
+        if done.outcome is Outcome.PASS and len(forgiven) > len(comparable):
             reason = f"{pardon[0]}: too much to say that streaming changes nothing"
             done = dataclasses.replace(done, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
         return done
@@ -349,14 +349,14 @@ def _pardon(engine: str, forgiven: Sequence[Case], asked: Sequence[Case]) -> tup
     )
 
 
-def _different(engine: str, told: Sequence[Case], read: Mapping[str, _Held]) -> list[str]:
+def _different(engine: str, comparable: Sequence[Case], read: Mapping[str, _Held]) -> list[str]:
     """Count the answers that are not the same by what differs, and show the first."""
-    bad = [case.id for case in told if not read[case.id].same]
+    bad = [case.id for case in comparable if not read[case.id].same]
     if not bad:
         return []
     counts = Counter(part for case in bad for part in read[case].parts)
     shown = ", ".join(f"{_WORDS.get(part, part)} {count}" for part, count in counts.most_common())
     return [
-        f"of {explain.count(len(told), 'answer')} of {engine}, not the same streamed and unstreamed: {shown}",
+        f"of {explain.count(len(comparable), 'answer')} of {engine}, not the same streamed and unstreamed: {shown}",
         f"first: {explain.plain(bad[0], 40)}: {explain.plain(read[bad[0]].why, 160)}",
     ]

@@ -210,14 +210,14 @@ class ToolsCheck(LimitedCheck):
         """Return the verdict of a limit on one engine's answers."""
         at_least = self.limits()[limit]
         asked = [case for case in cases if case.id in read]
-        told = [case for case in asked if not read[case.id].cut or _known(limit, case, read[case.id])]
+        judged = [case for case in asked if not read[case.id].cut or _known(limit, case, read[case.id])]
         if limit == "rate":  # who calls nothing, and need not, says nothing of how it calls
-            told = [case for case in told if read[case.id].calls or read[case.id].problem]
-        say = {case.id for case in told}
+            judged = [case for case in judged if read[case.id].calls or read[case.id].problem]
+        say = {case.id for case in judged}
         if limit == "rate":
             asked = [case for case in asked if case.id in say or _cut_short(case, read[case.id])]
-        wrong = {case.id: why for case in told if (why := _wrong(limit, case, read[case.id]))}
-        kept = [case.id not in wrong for case in told]
+        wrong = {case.id: why for case in judged if (why := _wrong(limit, case, read[case.id]))}
+        kept = [case.id not in wrong for case in judged]
         silence = Silence()
         for case in asked:
             if case.id not in say:
@@ -227,9 +227,9 @@ class ToolsCheck(LimitedCheck):
             measures=_MEASURES[limit],
             requests=len(asked),
             details=(
-                *(_f1(told, read, evidence.alpha) if limit == "trigger" else ()),
-                *_faults(engine.name, told, read),
-                *_first(engine.name, told, read, wrong, limit),
+                *(_f1(judged, read, evidence.alpha) if limit == "trigger" else ()),
+                *_faults(engine.name, judged, read),
+                *_first(engine.name, judged, read, wrong, limit),
                 *silence.limits(),
             ),
             differing=tuple(
@@ -238,7 +238,7 @@ class ToolsCheck(LimitedCheck):
                     what=explain.plain(wrong[case.id], 120),
                     candidate_sha256=digest(read[case.id].text) if read[case.id].answered else None,
                 )
-                for case in told
+                for case in judged
                 if case.id in wrong
             ),
         )
@@ -246,12 +246,12 @@ class ToolsCheck(LimitedCheck):
         stopped = evidence.incomplete or "" if unasked > 0 else ""
         missing = Missing(
             of=len(asked),
-            used=len(told),
+            used=len(judged),
             reasons=tuple(silence.limits()),
             stopped=stopped,
             sequential=evidence.sequential,
         )
-        return share_judged(verdict, evidence, kept, at_least=at_least, cases=told, about=asked, missing=missing)
+        return share_judged(verdict, evidence, kept, at_least=at_least, cases=judged, about=asked, missing=missing)
 
     def _agree(
         self,

@@ -117,8 +117,8 @@ class LlamaCppAdapter(GgufServer):
 
     def capabilities(self) -> Capabilities:
         """Return what the kind can do, and what ``/props`` says that this model reads beside text."""
-        able, told = super().capabilities(), mapping(self.control.ask("/props").get("modalities"))
-        images, audio = (yes if isinstance(yes := told.get(name), bool) else None for name in ("vision", "audio"))
+        able, modalities = super().capabilities(), mapping(self.control.ask("/props").get("modalities"))
+        images, audio = (yes if isinstance(yes := modalities.get(name), bool) else None for name in ("vision", "audio"))
         return dataclasses.replace(
             able,
             images=images if able.images is None else able.images,

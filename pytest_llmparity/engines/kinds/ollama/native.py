@@ -59,9 +59,9 @@ def effort(request: Request, *, engine: str) -> str:
     Raises ``ParameterNotHonoured`` for arguments of a template, which Ollama takes none of but the switch, and for a
     switch and an effort that contradict each other.
     """
-    told = mapping(request.thinking.get("chat_template_kwargs"))
-    level, switch = str(request.thinking.get("reasoning_effort") or ""), told.get("enable_thinking")
-    for name in told:
+    arguments = mapping(request.thinking.get("chat_template_kwargs"))
+    level, switch = str(request.thinking.get("reasoning_effort") or ""), arguments.get("enable_thinking")
+    for name in arguments:
         if name != "enable_thinking" or not isinstance(switch, bool):
             why = "Ollama has no chat_template_kwargs; enable_thinking, true or false, is sent as its think"
             raise build.refuse(f"chat_template_kwargs.{name}", why, engine=engine, case=request.case)
