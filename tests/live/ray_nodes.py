@@ -116,6 +116,11 @@ class TwoNodes:
         self._process.stdin.flush()
         assert self._answer() == {"done": word}
 
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Return what runs on it under a title that begins so."""
+        family = psutil.Process(self._process.pid).children(recursive=True)
+        return [process for process in family if " ".join(process.cmdline()).startswith(title)]
+
     @contextlib.contextmanager
     def joined_by(self, python: Path) -> Iterator[None]:
         """Have a third node join for a block, whose processes run in the environment of this Python."""

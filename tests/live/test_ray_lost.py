@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.live.conftest import LIMIT_S, REPO, LiveRun, until
-from tests.live.ray_nodes import SUITE, two_nodes
+from tests.live.ray_nodes import SUITE, TwoNodes, two_nodes
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -160,6 +160,35 @@ def test_a_node_that_is_killed_costs_only_what_it_had_not_answered(
     assert twice <= lost
     assert told_twice <= (twice if replicas > 1 else CONCURRENCY)  # calls of the application that never reached it
     assert f"at least {told_twice} of them under way" in told
+
+
+def test_a_process_that_is_killed_is_no_node_that_is_gone(
+    cluster: TwoNodes,
+    launch: Callable[..., LiveRun],
+    fakes: Callable[..., str],
+    some: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """Its engine is started again at once, where it was reserved, and the one before is ended by its keeper."""
+    config = fakes("a", resources="one = 1") + fakes("b", resources="two = 1")
+    suite = ASKED_ONCE.format(prompts=str(some("mixed", 72)))
+    option = f"--parity-executor=ray={cluster.address}"
+    run = launch("--engines=a,b", option, *REPORT, "--parity-explain-requests=0", suite=suite, config=config)
+    until(lambda: answered(run, "b") >= 20 or run.process.poll() is not None, LIMIT_S, run)
+    engines = [psutil.Process(pid) for pid in pids(tmp_path)]
+    actors = cluster.processes("ray::EngineNode")
+    assert len(engines) == len(actors) == 2
+    for actor in actors:
+        actor.kill()
+
+    assert run.wait() == 0, run.output
+    told = " ".join(run.output.split())
+    for name in ("a", "b"):
+        ended = rf"{name}: its process on node [0-9a-f]{{8}} of the cluster ended \(ActorDiedError\); \d+ requests? had"
+        assert re.search(ended, told), run.output
+        assert answered(run, name) == 72
+        assert len((tmp_path / f"{name}.starts").read_text().split()) == 2
+    assert not psutil.wait_procs(engines, 10)[1]
 
 
 def test_a_run_that_is_stopped_on_two_nodes_goes_on_with_what_is_missing(
