@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def suite(prompts: Path) -> str:
-    return SUITE.format(prompts=str(prompts / "mixed.jsonl"), tokens=24)
+def suite(some: Callable[..., Path]) -> str:
+    return SUITE.format(prompts=str(some("mixed", 8)), tokens=24)
 
 
 @pytest.mark.parametrize(
