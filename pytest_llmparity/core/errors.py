@@ -44,6 +44,10 @@ import errno
 import sys
 import traceback
 from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_llmparity.core.sample import Completion
 
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _USED_UP = _NO_DESCRIPTORS | {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
@@ -192,11 +196,10 @@ class NotRecorded(AnswerError):
 class EmptyAnswer(AnswerError):
     """The engine answered 200 with no text, no reasoning and no tool call.
 
-    ``finish`` is why it ended as the engine said, ``tokens`` how many it says it generated.
+    ``answer`` is what it said besides: why it ended, its token counts, its model.
     """
 
-    finish: str = ""
-    tokens: int | None = None
+    answer: Completion | None = None
 
 
 class Timeout(EngineError):

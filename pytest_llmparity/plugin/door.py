@@ -185,6 +185,8 @@ class Door:
         except LLMParityError as error:
             pytest.fail(str(error), pytrace=False)
         item.user_properties[:] = [(name, value) for name, value in item.user_properties if not junit.ours(name)]
+        if verdicts and repeats.is_last(item) and (part := self.session.part_of(gate)):
+            item.user_properties.append((junit.PORTION, part))
         for verdict in verdicts:
             if repeats.is_last(item):
                 item.user_properties.extend(junit.properties(verdict))

@@ -2,15 +2,21 @@
 
 The names are public: ``llmparity.KIND.ENGINE.FIELD`` with KIND as in the JSON report (``text``, ``schema.gap``,
 ``latency.ttft_p50``, ``text[poem]``) and FIELD one of ``outcome estimate lower upper margin unit n groups floor
-baseline cause``; of a decision ``llmparity.decision.CANDIDATE.FIELD`` with FIELD one of ``outcome baseline advice
+baseline cause``, and ``llmparity.portion`` where a test was asked a part of its prompts (``60 of 300 prompts, sample
+of tag refund``); of a decision ``llmparity.decision.CANDIDATE.FIELD`` with FIELD one of ``outcome baseline advice
 policy sha256``. What is not known has no property.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_llmparity.core.identity.record import DecisionRecord
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.printable import printable
+
+PORTION: Final = "llmparity.portion"
+"""The property of a test case that was asked a part of its prompts: which part."""
 
 
 def ours(name: str) -> bool:

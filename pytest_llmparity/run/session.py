@@ -16,6 +16,7 @@ from pytest_llmparity.core.history.entries import Entry, entry_of
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder, Progress
+from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.sample import Identity, Sample, to_json
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
@@ -258,6 +259,10 @@ class Session:
         return Explaining(
             self.settings, self._judging, self._state, self.store(), self._fleet, self._loop, self._progress.say, alone
         ).explained(declaration, settled, of_body)
+
+    def part_of(self, test: str) -> str:
+        """Say which part of a test's prompts this run asked, empty where it asked all."""
+        return self._state.portion.said(as_declared(self.gates[test].prompts))
 
     def evidence(self, test: str, check: Check) -> Evidence | None:
         """Return what a check of this test judges, ``None`` where nothing was gathered."""

@@ -240,6 +240,7 @@ def test_nothing_after_the_results_is_an_end_and_of_a_token_limit_it_is_none(
     last = [answer for answer in samples(bench) if answer["engine"] == "b"]
     assert {(each["stopped"] or {}).get("kind") for each in last} == {stopped}, result.stdout.str()
     assert {len(each["turns"]) for each in last} == {2}
+    assert all(each["usage"]["prompt_tokens"] for each in last), "what else its server said is kept"
     assert told_of in told(result)
     outcome = "FAIL" if stopped else "INCONCLUSIVE"
     assert outcomes(bench)["tools.agree", "b"] == outcomes(bench)["tools.rate", "b"] == outcome

@@ -75,6 +75,16 @@ def test_a_sample_is_the_same_each_time_and_judged_as_one(bench: Bench, pair: li
     assert {verdict["n"] for verdict in bench.report()["verdicts"]} == {8}
 
 
+def test_a_junit_report_says_which_part_was_asked(bench: Bench, pair: list[PosingEngine]) -> None:
+    bench.gate(CHECKS)
+    bench.run("--parity-sample=8", "--junitxml=part.xml", engines=pair, left_out=())
+    bench.run("--junitxml=whole.xml", engines=pair, left_out=())
+
+    told = [(bench.pytester.path / f"{name}.xml").read_text("utf-8") for name in ("part", "whole")]
+    assert 'name="llmparity.portion" value="8 of 16 prompts, sample"' in told[0]
+    assert "llmparity.portion" not in told[1]
+
+
 def test_a_sample_larger_than_the_set_is_a_whole_run(bench: Bench, pair: list[PosingEngine]) -> None:
     bench.gate(CHECKS)
     result = bench.run("--parity-sample=99", engines=pair)

@@ -12,7 +12,7 @@ import msgspec
 
 from pytest_llmparity.core.checks.base import Best, besides, gap_judged, share_judged
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
-from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown
+from pytest_llmparity.core.checks.missing import JUDGED, Missing, Silence, describe, gap_shown
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of
@@ -21,7 +21,7 @@ from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.right.expected import kept, why_wrong
-from pytest_llmparity.core.right.extract import Extract, extracted, wanted
+from pytest_llmparity.core.right.extract import QUICK, SLOW, Extract, Patience, extracted, wanted
 from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.stats.paired import Side
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
@@ -150,7 +150,8 @@ class AnswersCheck(LimitedCheck):
         marking = _Marking(self.extract, self.schemas)
         marks = {name: marking.of(engine, evidence.prompts) for name, engine in evidence.engines.items()}
         again = marking.again(evidence.engines[evidence.baseline], evidence.prompts) if self.flips is not None else {}
-        return self.by_limit(evidence, lambda limit, part: self._limit_verdicts(limit, marks, again, part))
+        verdicts = self.by_limit(evidence, lambda limit, part: self._limit_verdicts(limit, marks, again, part))
+        return [_too_slow(verdict, self.extract, marking.patience) for verdict in verdicts]
 
     def _limit_verdicts(
         self, limit: str, marks: Mapping[str, Marks], again: Marks, evidence: Evidence
@@ -265,6 +266,7 @@ class _Marking:
     """Holds answers against what cases expect; a schema is read once however many cases name it."""
 
     def __init__(self, extract: Extract | None, schemas: Mapping[str, str]) -> None:
+        self.patience = Patience()
         self._extract = extract
         self._contracts = Contracts(files=schemas)
 
@@ -293,7 +295,7 @@ class _Marking:
         contract = self._contracts.of(case) if asked else None
         fits = None if contract is None else lambda completion: contract.hold(completion).problem
         expect = kept(case.expect)
-        given = extracted(answer.text, self._extract) if "answer" in expect else None
+        given = extracted(answer.text, self._extract, patience=self.patience) if "answer" in expect else None
         wrong = why_wrong(expect, answer, extract=self._extract, fits=fits, given=given)
         return Mark(wrong=wrong, answer=answer, unread="" if given is None else given.problem)
 
@@ -409,6 +411,18 @@ def _named(extract: Extract | None) -> str:
     if code is None or not name.endswith("<lambda>"):
         return name
     return f"<lambda> at {PurePath(code.co_filename).name}:{code.co_firstlineno}"  # all of a module have one name
+
+
+def _too_slow(verdict: Verdict, extract: Extract | None, patience: Patience) -> Verdict:
+    """Return the ERROR of a check whose regular expression was given up, which read some answers and others not."""
+    if not patience.unread or verdict.outcome not in JUDGED:
+        return verdict
+    reason = (
+        f"extract={_named(extract)} takes more than {QUICK} s on each of {SLOW} answers, so the "
+        f"{explain.count(patience.unread, 'answer')} behind them were not read: write it without repetitions of "
+        "repetitions"
+    )
+    return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason, p_pass=None, p_fail=None, open=False)
 
 
 def _silent(verdict: Verdict, engine: EngineEvidence, marks: Marks, evidence: Evidence) -> Verdict | None:

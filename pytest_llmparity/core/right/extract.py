@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -19,13 +20,17 @@ from pytest_llmparity.core.right import Extracted
 from pytest_llmparity.core.words import explain
 
 if TYPE_CHECKING:
-    from regex import Pattern
+    from regex import Match, Pattern
 
 Extract: TypeAlias = str | Callable[[str], object]
 """``number``, ``choice``, ``bool``, ``json:$.path``, a regular expression, or a function of the answer's text."""
 
 SECONDS: Final = 0.5
 """Processor time that a regular expression may take on one answer. A usual one takes microseconds."""
+QUICK: Final = 0.05
+"""Processor time from which it is slow on an answer; so many, :data:`SLOW`, are given :data:`SECONDS` more."""
+SLOW: Final = 20
+"""On so many answers of a check a regular expression may be slow; the answers behind them are not read."""
 WORDS: Final = ("number", "choice", "bool")
 JSON: Final = "json:"
 
@@ -76,13 +81,30 @@ def _meant(extract: str) -> str:
     return "" if not near else near[0] if near[0] in WORDS else f"{JSON}{path or '$.field'}"
 
 
-def extracted(text: str, extract: Extract | None) -> Extracted:
+@dataclass(slots=True)
+class Patience:
+    """On how many answers of a check a regular expression was slow, and how many were not read for it.
+
+    So a thousand hostile answers take a minute at the most: without it each would take :data:`SECONDS`.
+    """
+
+    slow: int = 0
+    unread: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether no further answer is read."""
+        return self.slow >= SLOW
+
+
+def extracted(text: str, extract: Extract | None, *, patience: Patience | None = None) -> Extracted:
     """Return what a text says; without ``extract`` the text itself, but for white space around it.
 
     ``number``, ``choice`` and ``bool``: see :func:`~.number.number`, :func:`~.choice.choice` and
     :func:`~.truth.truth`. ``json:``: the value at a path of the JSON the text is, all of it as ``json.loads`` takes it.
     A regular expression: what its group finds first, else what all of it does; one that takes longer than
-    :data:`SECONDS` finds nothing. A function: what it returns; what it raises is a problem.
+    :data:`SECONDS` finds nothing, and none is tried where ``patience`` with it is over. A function: what it
+    returns; what it raises is a problem.
 
     >>> extracted("3 boxes of 4 are twelve, so 1,200 in all.", "number").value
     Decimal('1200')
@@ -99,8 +121,12 @@ def extracted(text: str, extract: Extract | None) -> Extracted:
         return _field(text, extract[len(JSON) :])
     if extract in WORDS:
         return _reader(extract)(text)
+    patience = patience or Patience()
+    if patience.over:
+        patience.unread += 1
+        return Extracted(problem=f"{explain.quote(extract, 40)} was slow on {SLOW} answers before it: not read")
     try:
-        match = _compiled(extract).search(text, timeout=SECONDS)
+        match = _searched(extract, text, patience)
     except TimeoutError:
         return Extracted(problem=f"{explain.quote(extract, 40)} takes more than {SECONDS} s on it, so nothing was read")
     if match is None:
@@ -109,6 +135,16 @@ def extracted(text: str, extract: Extract | None) -> Extracted:
     if value is None:
         return Extracted(problem=f"the group of {explain.quote(extract, 40)} took no part")
     return Extracted(value=value.strip())
+
+
+def _searched(pattern: str, text: str, patience: Patience) -> Match[str] | None:
+    """Return what a regular expression finds; ``TimeoutError`` where that takes longer than it may."""
+    compiled = _compiled(pattern)
+    try:
+        return compiled.search(text, timeout=QUICK)
+    except TimeoutError:
+        patience.slow += 1
+        return compiled.search(text, timeout=SECONDS)
 
 
 def _compiled(pattern: str) -> Pattern[str]:

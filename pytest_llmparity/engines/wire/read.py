@@ -151,8 +151,9 @@ class Reader:
             **self._of,
         )
 
-    def empty(self, finish: str, tokens: int | None) -> errors.EmptyAnswer:
+    def empty(self, answer: Completion) -> errors.EmptyAnswer:
         """Return the error of an answer that says nothing."""
+        finish = answer.finish_reason
         about = f" to case {self.case!r}" if self.case else ""
         cause = (
             "The token limit came first: raise max_tokens, or context_length where the prompt fills it or is cut to it."
@@ -164,7 +165,7 @@ class Reader:
             f"{shown(finish, 40) or 'none'}). {cause}",
             **self._of,
         )
-        error.finish, error.tokens = valid(finish), tokens
+        error.answer = answer
         return error
 
     def aborted(self, finish: str) -> errors.ServerFailure:
@@ -383,7 +384,7 @@ def _further(draft: Draft, reader: Reader) -> Completion:
     try:
         choice = _choice(draft, reader)
     except errors.EmptyAnswer as error:
-        return Completion(text="", finish_reason=error.finish, completion_tokens=error.tokens)
+        choice = error.answer or Completion(text="")
     tokens = choice.completion_tokens if choice.completion_tokens is not None else len(choice.logprobs) or None
     return msgspec.structs.replace(choice, completion_tokens=tokens, logprobs=(), token_ends=())
 
@@ -402,10 +403,8 @@ def _choice(draft: Draft, reader: Reader) -> Completion:
         remarks.append("lone surrogate replaced")
     if draft.finish.lower() in _BROKEN_OFF:
         raise reader.aborted(draft.finish)
-    if not (text or reasoning or calls):
-        raise reader.empty(draft.finish, draft.counts.get("completion"))
     cached = draft.counts.get("cached")
-    return Completion(
+    answer = Completion(
         text=text,
         reasoning=reasoning,
         tool_calls=calls,
@@ -421,6 +420,9 @@ def _choice(draft: Draft, reader: Reader) -> Completion:
         normalised=tuple(dict.fromkeys(remark for remark in remarks if remark)),
         token_ends=_ends(draft, spoken.used),
     )
+    if not (text or reasoning or calls):
+        raise reader.empty(answer)
+    return answer
 
 
 def _ends(draft: Draft, used: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from pytest_llmparity.core.ports import Answer
 from pytest_llmparity.core.sample import Completion, JsonObject
 from pytest_llmparity.engines.facts.values import mapping, mappings, sequence, string
 from pytest_llmparity.engines.wire import read
+from pytest_llmparity.engines.wire.refusals import shown
 
 PATH: Final = "/v1/responses"
 
@@ -28,7 +29,10 @@ LOGPROBS: Final = "message.output_text.logprobs"
 
 _UNFINISHED: Final = {"max_output_tokens": "length", "max_tokens": "length"}
 """``incomplete_details.reason`` in the words of finish reasons."""
-_ENDS: Final = ("response.completed", "response.incomplete", "response.failed")
+_ENDED: Final = ("completed", "incomplete", "failed", "cancelled")
+"""The statuses of a response that nothing follows; ``in_progress`` and ``queued`` are said of one that is under way."""
+_ENDS: Final = {f"response.{status}": status for status in _ENDED}
+"""The events that end a stream, each with the status it stands for."""
 _THOUGHT: Final = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
 
 
@@ -128,8 +132,9 @@ def _flat(value: Mapping[str, Any], name: str) -> JsonObject:
 def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
     """Read a finished answer, streamed or not; raises an ``AnswerError`` naming engine and case.
 
-    A stream is whole when an event said how the response ended. ``completed`` is ``stop``, or ``tool_calls`` where
-    there are calls: llama.cpp and Ollama say ``completed`` of an answer that the token limit cut, too, which its
+    A stream is whole when an event said how the response ended, an unstreamed one when its ``status`` did: what is in
+    progress or queued is half an answer, and what does not say so may be. ``completed`` is ``stop``, or ``tool_calls``
+    where there are calls: llama.cpp and Ollama say ``completed`` of an answer that the token limit cut, too, which its
     count of tokens shows (``Completion.cut``).
     """
     reader, draft = read.Reader(engine, case, answer), read.Draft()
@@ -148,7 +153,12 @@ def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
         if not (ended or draft.cut_call):
             raise reader.unfinished(f"the stream ended after {len(answer.body)} bytes without response.completed")
     else:
-        read.take(draft, _whole(reader.document(holding="output")))
+        response = reader.document(holding="output")
+        status = string(response.get("status"))
+        if status not in _ENDED:
+            said = f"says {shown(status, 40)}" if status else "is not there"
+            raise reader.broken(f"its status {said}, so whether the answer is whole is not known")
+        read.take(draft, _whole(response, status=status))
     return read.finished(draft, reader)
 
 
@@ -170,7 +180,9 @@ class _Stream:
         piece = string(event.get("delta"))
         if kind in _ENDS:
             # Those of the whole response say more than those that were streamed: vLLM (0.32) leaves bytes out there.
-            whole = _whole(mapping(event.get("response")), logprobs=self._logprobs)
+            response = mapping(event.get("response"))
+            status = string(response.get("status"))
+            whole = _whole(response, status=status if status in _ENDED else _ENDS[kind], logprobs=self._logprobs)
             return whole | {name: event[name] for name in ("timings", "metrics") if name in event}
         if kind in ("response.output_text.delta", "response.refusal.delta"):
             self._logprobs += sequence(event.get("logprobs"))
@@ -201,8 +213,11 @@ def _id(item: Mapping[str, Any]) -> str:
     return string(item.get("call_id")) or string(item.get("id"))
 
 
-def _whole(response: Mapping[str, Any], *, logprobs: Sequence[Any] = ()) -> JsonObject:
-    """Return a response as a chat's answer; ``logprobs`` are those of its events, good where it has none itself."""
+def _whole(response: Mapping[str, Any], *, status: str, logprobs: Sequence[Any] = ()) -> JsonObject:
+    """Return a response that ended with a ``status`` as a chat's answer.
+
+    ``logprobs`` are those of its events, good where it has none itself.
+    """
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[JsonObject] = []
@@ -221,19 +236,18 @@ def _whole(response: Mapping[str, Any], *, logprobs: Sequence[Any] = ()) -> Json
     message: JsonObject = {"content": "".join(texts), "reasoning": "\n".join(filter(None, thoughts))}
     if calls:
         message["tool_calls"] = calls
-    choice: JsonObject = {"message": message, "finish_reason": _finish(response, called=bool(calls))}
+    choice: JsonObject = {"message": message, "finish_reason": _finish(response, status, called=bool(calls))}
     if scored or logprobs:
         choice["logprobs"] = {"content": scored or list(logprobs)}
     told_too = {name: response[name] for name in ("model", "usage", "timings", "metrics", "stats") if name in response}
     return {**told_too, "choices": [choice]}
 
 
-def _finish(response: Mapping[str, Any], *, called: bool) -> str:
+def _finish(response: Mapping[str, Any], status: str, *, called: bool) -> str:
     """Return why a response ended, in the words of finish reasons."""
-    status = string(response.get("status"))
     if status == "incomplete":
         reason = string(mapping(response.get("incomplete_details")).get("reason"))
         return _UNFINISHED.get(reason, reason or "length")
-    if status in ("", "completed"):
+    if status == "completed":
         return "tool_calls" if called else "stop"
     return "error" if status == "failed" else status

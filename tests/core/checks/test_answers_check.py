@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pytest_llmparity.core.checks.answers import AnswersCheck
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
+from pytest_llmparity.core.right import extract
 from pytest_llmparity.core.sample import Phase, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
@@ -357,3 +359,28 @@ def test_engines_of_which_next_to_no_answer_is_right_show_no_gap(make: Factory, 
     for kind in ("answers.gap", "answers.flips"):
         assert verdicts[kind, "cand"].outcome is Outcome.INCONCLUSIVE
         assert "right on either engine" in verdicts[kind, "cand"].reason or not right
+
+
+def test_a_hostile_pattern_is_given_up_and_the_verdicts_say_so(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract, "SECONDS", 0.06)  # as long as the first try: how often it is tried is what counts
+    hostile = ["a" * 60 + "!"] * 120
+    began = time.process_time()
+
+    found = judge(make, check.answers(extract=r"(?:a|aa)+$", rate=0.95, gap=0.05), [RIGHT] * 120, ours=hostile)
+
+    assert time.process_time() - began < 20 * 2 * (0.05 + 0.06) + 4
+    assert {verdict.outcome for verdict in found.values()} == {Outcome.ERROR}
+    assert (
+        "takes more than 0.05 s on each of 20 answers, so the 220 answers behind them were not read: write it without "
+        "repetitions of repetitions" in found["answers.rate", "base"].message
+    )
+
+
+def test_a_pattern_that_is_slow_on_few_answers_is_no_trouble(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract, "SECONDS", 0.06)
+    answers = ["a" * 60 + "!"] * 3 + [RIGHT] * 61
+
+    found = judge(make, check.answers(extract=r"(?:a|aa)+$|(?<=is )\d+", rate=0.8), answers)
+
+    assert found["answers.rate", "base"].outcome is Outcome.PASS
+    assert found["answers.rate", "cand"].estimate == 61 / 64

@@ -14,7 +14,7 @@ from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet
 from pytest_llmparity.core.prompts.arms import other
-from pytest_llmparity.core.sample import Phase
+from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -459,3 +459,21 @@ def test_the_draft_stands_in_the_plan() -> None:
 
     assert plan == "schema({…}, rate=0.9), by JSON Schema draft 7: 64 prompts; at least needed: rate 29"
     assert "by JSON Schema 2020-12 (it names no draft): " in check.schema(SCHEMA, rate=0.9).power(cases=64, groups=64)
+
+
+def test_an_answer_that_was_cut_violates_a_schema_that_nothing_behind_it_could_keep(make: Factory) -> None:
+    def cut(text: str) -> Completion:
+        return Completion(text=text, finish_reason="length")
+
+    base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
+    broken = engine(make, "broken", [RIGHT] * 62 + [cut('{"queue": 7, "hou'), cut('{"queue": "bi')], [VIOLATES] * N)
+    begun = engine(make, "begun", [RIGHT] * 63 + [cut('{"queue": "bi')], [VIOLATES] * N)
+
+    found = judged(make, check.schema(SCHEMA, arms=0.9), base, broken, begun)
+    violated, kept = found["schema.constraint", "broken"], found["schema.constraint", "begun"]
+
+    assert (violated.outcome, violated.constraint, violated.n) == (Outcome.FAIL, "violated", 63)
+    assert "violates it in 1 of 63 answers" in violated.message
+    assert "(cut, and nothing that follows mends it)" in violated.details[0]
+    assert violated.differing[0].case == "c62"
+    assert (kept.outcome, kept.constraint, kept.n) == (Outcome.PASS, "enforced", 63)

@@ -153,6 +153,33 @@ def test_a_failed_response_is_the_error_it_holds() -> None:
         read(response(status="failed", error={"code": "server_error", "message": "it broke"}))
 
 
+@pytest.mark.parametrize(
+    ("status", "said"), [("in_progress", "says in_progress"), ("queued", "says queued"), (None, "is")]
+)
+def test_a_response_that_does_not_say_that_it_ended_is_no_answer(status: str | None, said: str) -> None:
+    begun = response(message("One"), status=status)
+    if status is None:
+        del begun["status"]
+
+    with pytest.raises(errors.ProtocolError, match=f"its status {said}.*whether the answer is whole is not known"):
+        read(begun)
+
+
+def test_a_response_that_was_cancelled_is_half_an_answer() -> None:
+    with pytest.raises(errors.ServerFailure, match="broke its answer"):
+        read(response(message("One"), status="cancelled"))
+
+
+@pytest.mark.parametrize("status", ["in_progress", None])
+@pytest.mark.parametrize(("end", "finish"), [("completed", "stop"), ("incomplete", "length")])
+def test_the_event_that_ends_a_stream_says_how_where_the_response_in_it_does_not(
+    status: str | None, end: str, finish: str
+) -> None:
+    told = {"type": f"response.{end}", "response": response(message("One"), status=status)}
+
+    assert read(events(text("One"), told), STREAM).finish_reason == finish
+
+
 def test_a_stream_without_its_end_is_no_answer() -> None:
     with pytest.raises(errors.ProtocolError, match=r"without response\.completed"):
         read(events(text("One")), STREAM)

@@ -11,6 +11,7 @@ import msgspec
 
 from pytest_llmparity.core.checks.base import gap_judged
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown, rested
+from pytest_llmparity.core.checks.schema.beginning import broken_already
 from pytest_llmparity.core.checks.schema.contract import Reading, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts
 from pytest_llmparity.core.compare.answers import digest, speechless
@@ -114,14 +115,20 @@ class Arms:
         """Say what became of the constraint on one engine: a finding about it, exact, whatever the ``margin``.
 
         One answer that came to its end and does not fit what was sent fails it: the engine took the constraint, and
-        the application that trusts it gets something else.
+        the application that trusts it gets something else. So does one that its token limit cut, where nothing that
+        could follow would make it fit.
         """
         cases = [case for case in self.constrained.prompts.cases if case.id not in engine.left_out]
         answers, refused = engine.answers(), self._refused(engine)
         ended = [c for c in cases if c.id in answers and not answers[c.id].cut and not answers[c.id].tool_calls]
-        whole = [case for case in ended if not speechless(answers[case.id])]
-        empty = len(ended) - len(whole)
-        readings = {case.id: self._sent.of(case).hold(answers[case.id]) for case in whole}
+        spoken = {case.id for case in ended if not speechless(answers[case.id])}
+        empty = len(ended) - len(spoken)
+        begun = self._broken_already(cases, answers)
+        whole = [case for case in cases if case.id in spoken or case.id in begun]
+        readings = {
+            case.id: begun[case.id] if case.id in begun else self._sent.of(case).hold(answers[case.id])
+            for case in whole
+        }
         violating = [case for case in whole if readings[case.id].problem is not None]
         settled = len(whole) + len(refused)
         verdict = dataclasses.replace(verdict, requests=len(answers) + len(engine.failures()), n=settled)
@@ -171,6 +178,17 @@ class Arms:
         stopped = self.constrained.incomplete or "" if len(whole) < len(cases) else ""
         done = rested(kept, Missing(of=len(cases), used=len(whole), reasons=(unknown,), stopped=stopped))
         return done if done.outcome is Outcome.PASS else dataclasses.replace(done, constraint="not shown")
+
+    def _broken_already(self, cases: Sequence[Case], answers: Mapping[str, Completion]) -> dict[str, Reading]:
+        """Return, by case, how answers that their token limit cut violate what was sent, whatever may follow."""
+        broken: dict[str, Reading] = {}
+        for case in cases:
+            answer = answers.get(case.id)
+            if answer is None or not answer.cut or answer.tool_calls:
+                continue
+            if (why := broken_already(answer.text, self._sent.of(case).schema)) is not None:
+                broken[case.id] = Reading(problem=f"{why} (cut, and nothing that follows mends it)", text=answer.text)
+        return broken
 
     def difference(self, verdict: Verdict, engine: EngineEvidence, *, margin: float) -> Verdict:
         """Judge whether the constraint makes answers wrong: right in the free arm, wrong in the constrained one."""
