@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineError, UsageError, advice
 from pytest_llmparity.core.gate import PLUGIN, VARIANTS_OPTION
-from pytest_llmparity.core.sample import to_json
+from pytest_llmparity.core.sample import ApplicationCall, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words.explain import explained, one_line, pair
 from pytest_llmparity.core.words.failing import failure_text
@@ -38,6 +38,9 @@ from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.settings.variants import to_text
 
+ASKED = "llmparity_asked"
+"""Name in a report of what its test sent engines that are recorded."""
+
 
 class Door:
     """One per pytest process in which engines are selected."""
@@ -54,6 +57,7 @@ class Door:
         self._declared: set[str] = set()
         self._untagged: dict[str, str] = {}
         self._briefly: dict[str, str] = {}
+        self._heard: dict[str, dict[str, tuple[ApplicationCall, ...]]] = {}
         self.placing = _placing(config, settings, self._token, self._handed)
         self.session = Session(
             settings,
@@ -283,6 +287,29 @@ class Door:
         if code is not None and not function.__module__.startswith("pytest_llmparity."):
             path = os.path.relpath(code.co_filename, self.config.rootpath)
             self.tally.taken.add(f"{path}:{code.co_firstlineno}")
+
+    def overhear(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Put into a report what the test sent engines that are recorded; a person sees it where the test failed."""
+        asked = self.session.asked(item.nodeid)
+        if asked:
+            setattr(report, ASKED, [to_json(each) for each in asked])
+        heard = self._heard.setdefault(item.nodeid, {})
+        for each in asked:
+            heard[each.engine] = (*heard.get(each.engine, ()), *each.calls)
+        if report.failed and heard:
+            report.sections += [(f"calls of {engine}", text) for engine, text in self._calls(item, heard)]
+
+    def _calls(self, item: pytest.Item, heard: Mapping[str, tuple[ApplicationCall, ...]]) -> Iterator[tuple[str, str]]:
+        """Yield what was sent to each engine, beside what the same test sent another one, if it ran before."""
+        from pytest_llmparity.report.terminal.asked import asked
+
+        callspec = getattr(item, "callspec", None)
+        name = None if callspec is None else callspec.params.get("llmparity_engine_name")
+        for engine, calls in heard.items():
+            others = [other.name for other in self.settings.engines if name == engine != other.name]
+            elsewhere = ((o, self._heard.get(item.nodeid.replace(f"[{name}", f"[{o}"), {}).get(o, ())) for o in others)
+            other, of_other = next(((o, made) for o, made in elsewhere if made), ("", ()))
+            yield engine, "\n".join(asked(engine, calls, other=other, others=of_other))
 
     # after the tests -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_llmparity.core.history.entries import Entry
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Sample
+from pytest_llmparity.core.values.calls import Asked
 from pytest_llmparity.report import json
 from pytest_llmparity.report.workflow import markdown
 
@@ -21,16 +22,17 @@ def write(
     root: Path | None,
     origin: Callable[[Sample], SampleOrigin | None],
     history: Sequence[Entry] = (),
+    asked: Sequence[Asked] = (),
 ) -> list[Path]:
     """Write the reports of these formats (``json``, ``html``, ``md``) and return the file of each to begin with.
 
-    The page shows the ``history`` of runs up to this one.
+    The page shows the ``history`` of runs up to this one. ``asked`` is what plain tests sent engines that are recorded.
 
     Raises ``UsageError`` when one cannot be written.
     """
     written: list[Path] = []
     if "json" in formats:
-        json.write(record, samples, folder, root=root, origin=origin)
+        json.write(record, samples, folder, root=root, origin=origin, asked=asked)
         written.append(folder / "run.json")
     if "html" in formats:
         from pytest_llmparity.report.html import page  # only who wants a page waits for its template

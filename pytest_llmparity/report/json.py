@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -20,6 +20,7 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.golden.records import spell
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Completion, Sample
+from pytest_llmparity.core.values.calls import Asked
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.store.whole import replace
 
@@ -158,12 +159,14 @@ def write(
     *,
     root: Path | None = None,
     origin: Callable[[Sample], SampleOrigin | None] = lambda sample: None,
+    asked: Sequence[Asked] = (),
 ) -> None:
     """Write ``run.json`` and ``samples.jsonl`` into ``folder``, which is made when it is not there.
 
-    Each file appears whole or not at all; ``run.json`` comes last, so whoever sees it finds its samples. ``root`` is
-    the project's folder, left out of paths; ``origin`` tells who asked what a sample answers. Raises ``UsageError``
-    when the folder cannot be written.
+    What plain tests ``asked`` of engines that are recorded goes into ``calls.jsonl``, which is there only then. Each
+    file appears whole or not at all; ``run.json`` comes last, so whoever sees it finds its samples. ``root`` is the
+    project's folder, left out of paths; ``origin`` tells who asked what a sample answers. Raises ``UsageError`` when
+    the folder cannot be written.
     """
     places = here(root, files_of(record))
     lines = (
@@ -171,7 +174,13 @@ def write(
         for sample in samples
     )
     run = [json.dumps(to_json(record, places=places), allow_nan=False, indent=1) + "\n"]
-    put(folder, {"samples.jsonl": lines, "run.json": run})
+    sent = [
+        json.dumps(clean(places.shorten({"run": record.run, **samples_module.to_json(each)})), allow_nan=False) + "\n"
+        for each in asked
+    ]
+    put(folder, {"samples.jsonl": lines, **({"calls.jsonl": sent} if sent else {}), "run.json": run})
+    if not sent:
+        (folder / "calls.jsonl").unlink(missing_ok=True)  # of an earlier run
 
 
 def put(folder: Path, parts_of: Mapping[str, Iterable[str]]) -> None:

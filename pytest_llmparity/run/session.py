@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_llmparity.core import late
 from pytest_llmparity.core.errors import DesignError, LLMParityError
@@ -17,7 +17,8 @@ from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.ports import Embedder, Progress
 from pytest_llmparity.core.prompts.arms import as_declared
-from pytest_llmparity.core.sample import Identity, Sample, to_json
+from pytest_llmparity.core.sample import Identity, Sample, from_json, to_json
+from pytest_llmparity.core.values.calls import Asked
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
@@ -56,6 +57,9 @@ from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.once import once
 from pytest_llmparity.store.runs import GATHERED, JUDGED, Store
+
+if TYPE_CHECKING:
+    from pytest_llmparity.run.application.plain import Recorders
 
 C = TypeVar("C")
 
@@ -99,6 +103,7 @@ class Session:
         self._store: Store | None = None
         self._state = RunState()
         self._judging: Judging | None = None
+        self._recorders: Recorders | None = None
         self._lock = Guard(root, settings)
         self.gates = Gates(settings, root=root, lock=self._lock)
         self._goldens = Goldens(settings, root=root, lock=self._lock, partly=lambda: self.gates.in_part)
@@ -310,7 +315,18 @@ class Session:
 
         Raises the reason when it cannot be had, or is another engine than its pins say.
         """
-        return handle_of(self.available(name)[0])
+        adapter, _ = self.available(name)
+        if not adapter.spec.record:
+            return handle_of(adapter)
+        from pytest_llmparity.run.application.plain import Recorders
+
+        self._recorders = self._recorders or Recorders()
+        return self._recorders.handle(adapter)
+
+    def asked(self, test: str) -> list[Asked]:
+        """Return what a plain test sent to engines that are recorded, keys masked, and forget it."""
+        asked = [] if self._recorders is None else self._recorders.taken(test)
+        return [from_json(type(each), self.mask.value(to_json(each))) for each in asked]
 
     @property
     def canaries(self) -> int:
@@ -387,6 +403,8 @@ class Session:
 
     def close(self) -> list[str]:
         """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""
+        if self._recorders is not None:
+            self._recorders.close()
         parting = [self.mask.text(sentence) for sentence in self._fleet.close()]
         parting += [self.mask.text(sentence) for sentence in self._part()]
         self._loop.close()

@@ -259,6 +259,14 @@ class EngineSpec:
     download: Annotated[bool, Key("yes or no", "let the engine download its model (default false)", only="start")] = (
         False
     )
+    record: Annotated[
+        bool,
+        Key(
+            "yes or no",
+            "keep what tests with the fixture `engine` send it (default false), "
+            "[application values](application-values.md#tests-without-checkvalue)",
+        ),
+    ] = field(default=False, compare=False)
     start_timeout_s: Annotated[
         float | None, Key("seconds", "seconds to become ready (defaults: [engines](engines.md))", only="start")
     ] = None

@@ -20,6 +20,14 @@ _ENGINES_OWN: Final = ("model",)
 """Fields of a request that name the engine, which differ between engines and say nothing."""
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What one test that is no gate sent one engine, in the order in which its calls began."""
+
+    test: str
+    engine: str
+    calls: tuple[ApplicationCall, ...]
+
+
 class CallFork(msgspec.Struct, frozen=True, kw_only=True):
     """The first call that differs, counted from 1, and in what: its ``request``, its ``answer``, or that it was made.
 

@@ -12,7 +12,9 @@ import pytest
 from pytest_llmparity.core.errors import LLMParityError
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import from_json, to_json
+from pytest_llmparity.core.values.calls import Asked
 from pytest_llmparity.core.verdict import Verdict
+from pytest_llmparity.core.words.explain import count
 from pytest_llmparity.core.words.printable import WIDTH, printable, uncommanded, wrapped
 from pytest_llmparity.plugin import repeats, shards, xdist
 from pytest_llmparity.plugin.options import verbosity
@@ -30,8 +32,9 @@ class Tally:
     """What came of the tests of a run, in whichever process each of them ran.
 
     ``commands`` run each test again, ``used`` tells whether any of them used this plugin, ``unjudged`` has why each
-    failed where no verdict says so. ``planned`` are the lines of the plan, ``taken`` where fixtures named as ours are,
-    ``engines`` what workers found out about engines, by name.
+    failed where no verdict says so, ``asked`` what plain tests sent engines that are recorded. ``planned`` are
+    the lines of the plan, ``taken`` where fixtures named as ours are, ``engines`` what workers found out about engines,
+    by name.
     """
 
     def __init__(self, session: Session) -> None:
@@ -41,6 +44,7 @@ class Tally:
         self.planned: list[str] = []
         self.taken: set[str] = set()
         self.engines: dict[str, EngineRecord] = {}
+        self.asked: list[Asked] = []
         self._session = session
         self._verdicts: dict[str, list[Verdict]] = {}
 
@@ -58,6 +62,11 @@ class Tally:
             self._session.adopt(carried["run"])
         self._verdicts[carried["test"]] = [from_json(Verdict, fields) for fields in carried["verdicts"]]
         self.commands[carried["test"]] = carried["again"]
+
+    def hear(self, report: pytest.TestReport) -> None:
+        """Take what a test sent engines that are recorded out of its report."""
+        if sent := getattr(report, "llmparity_asked", None):
+            self.asked += [from_json(Asked, each) for each in sent]
 
     def ended(self, handed_back: Mapping[str, Any]) -> None:
         """Take what a worker planned and gathered: under xdist nobody else collects tests."""
@@ -160,6 +169,7 @@ class Ending:
             f"the fixture engine is this suite's own ({place}); that of llmparity is parity_engine too"
             for place in sorted(self._tally.taken)
         ]
+        self.summary += self._keep_asked()
         if not (self._tally.verdicts or self._session.run or self._settings.reports):
             return
         record = self._session.record(self._tally.verdicts, self._tally.commands, self._tally.unjudged)
@@ -200,6 +210,24 @@ class Ending:
             self.summary += wrapped(printable(line), WIDTH, indent="  ")
         return pytest.ExitCode.TESTS_FAILED if wrote and exitstatus == pytest.ExitCode.OK else exitstatus
 
+    def _keep_asked(self) -> list[str]:
+        """Store with the run what plain tests sent, and say where it is."""
+        asked = self._tally.asked
+        if not asked:
+            return []
+        from pytest_llmparity.run.application.plain import CALLS, Told
+
+        places = ["calls.jsonl"] if "json" in self._settings.reports else []
+        if self._session.run:
+            self._session.store().put_document(self._session.run, CALLS, to_json(Told(asked=tuple(asked))))
+            places.insert(0, "the store, with the run")
+        calls = count(sum(len(each.calls) for each in asked), "call")
+        tests = count(len({each.test for each in asked}), "test")
+        kept = f"in {' and '.join(places)}"
+        if not places:
+            kept = "nowhere: this run has no gate, and --parity-report=json was not asked for"
+        return wrapped(f"recorded: {calls} of {tests}, kept {kept}", WIDTH)
+
     def _write(self, record: RunRecord) -> list[str]:
         if not self._settings.reports:
             return []
@@ -211,6 +239,7 @@ class Ending:
             root=self._config.rootpath,
             origin=self._session.origin(self._tally.verdicts),
             history=self._session.history(record) if "html" in self._settings.reports and self._session.run else (),
+            asked=self._tally.asked,
         )
         return [f"report: {path}" for path in written]
 

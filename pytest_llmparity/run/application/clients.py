@@ -48,13 +48,18 @@ class Connections:
 
 
 @dataclass(frozen=True)
-class CalledEngine(EngineHandle):
-    """One engine for one run of an application."""
-
-    _shared: Connections = field(repr=False)
+class RecordedEngine(EngineHandle):
+    """One engine whose address is that of a recorder."""
 
     def _through(self) -> dict[str, Any]:
         return {"ca_bundle": None, "proxy": None}  # to the recorder, which goes the engine's way from there
+
+
+@dataclass(frozen=True)
+class CalledEngine(RecordedEngine):
+    """One engine for one run of an application."""
+
+    _shared: Connections = field(repr=False)
 
     def openai(self) -> sdk.OpenAI:
         """Return a client of the ``openai`` package as any engine does; all runs share its connections."""

@@ -200,7 +200,7 @@ class Values:
             return [
                 f"first: {explain.plain(case.id, 40)}: {explain.plain(where, 80)}",
                 *(f"  {name:<{width}} {explain.plain(text, 100)}" for name, text in zip(names, texts, strict=True)),
-                *_fork_lines(call_fork(ours, theirs), names),
+                *fork_lines(call_fork(ours, theirs), names),
             ]
         return []
 
@@ -239,7 +239,8 @@ def call_fork(ours: Held, theirs: Held) -> CallFork | None:
     return first_difference(ours.calls, theirs.calls)
 
 
-def _fork_lines(fork: CallFork | None, names: tuple[str, str]) -> list[str]:
+def fork_lines(fork: CallFork | None, names: tuple[str, str]) -> list[str]:
+    """Say which call of two runs differs first and how, nothing where there is none."""
     if fork is None:
         return []
     width = max(map(len, names))
