@@ -44,10 +44,6 @@ import errno
 import sys
 import traceback
 from collections.abc import Collection
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pytest_llmparity.core.sample import Completion
 
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _USED_UP = _NO_DESCRIPTORS | {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
@@ -196,10 +192,14 @@ class NotRecorded(AnswerError):
 class EmptyAnswer(AnswerError):
     """The engine answered 200 with no text, no reasoning and no tool call.
 
-    ``answer`` is what it said besides: why it ended, its token counts, its model.
+    ``finish`` is why it ended as the engine said, ``tokens`` how many it says it generated, ``prompt_tokens`` how many
+    it was sent, ``model`` the name it answered under.
     """
 
-    answer: Completion | None = None
+    finish: str = ""
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+    model: str = ""
 
 
 class Timeout(EngineError):

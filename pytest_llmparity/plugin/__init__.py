@@ -171,7 +171,6 @@ def pytest_runtest_makereport(
     report = yield
     door = item.config.stash.get(DOOR, None)
     if door is not None:
-        door.overhear(item, report)
         door.tidy(item, report, call.excinfo.value if call.excinfo else None)
     if door is not None and report.when == "call":
         setattr(report, CARRIED, door.carry(item, judged=not report.skipped or hasattr(report, "wasxfail")))
@@ -245,7 +244,6 @@ class Receiver:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a gate's call report carries, before others write down what is told of a test."""
         self._attempts.settle(report)
-        self._door.tally.unjudged.settle(report)
         self._door.tally.hear(report)
         if (carried := getattr(report, CARRIED, None)) is not None:
             self._door.tally.receive(carried)

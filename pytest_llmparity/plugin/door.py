@@ -319,6 +319,7 @@ class Door:
         The line of a test of ours in the short summary says why it failed, numbers first, and is one line: on a CI
         service pytest would print the whole text there once more.
         """
+        self.overhear(item, report)
         if report.failed:
             words = self._briefly.pop(item.nodeid, "") or getattr(error, "brief", "")
             if repeats.gate_of(item) in self._declared or "llmparity_door" in getattr(item, "fixturenames", ()):

@@ -259,14 +259,9 @@ class EngineSpec:
     download: Annotated[bool, Key("yes or no", "let the engine download its model (default false)", only="start")] = (
         False
     )
-    record: Annotated[
-        bool,
-        Key(
-            "yes or no",
-            "keep what tests with the fixture `engine` send it (default false), "
-            "[application values](application-values.md#tests-without-checkvalue)",
-        ),
-    ] = field(default=False, compare=False)
+    record: Annotated[bool, Key("yes or no", "keep what [plain tests](application-values.md) send it (false)")] = field(
+        default=False, compare=False
+    )
     start_timeout_s: Annotated[
         float | None, Key("seconds", "seconds to become ready (defaults: [engines](engines.md))", only="start")
     ] = None
@@ -385,16 +380,16 @@ class Settings:
     ``max_requests`` and ``budget_s`` (seconds) are hard stops, ``None`` for none. ``sequential`` stops asking when
     nothing is open. ``cases`` restricts the run to rows with these ids and forbids verdicts. ``frozen`` refuses engines
     that are not as the lock file says. ``replay_run`` is the run to judge again in mode ``replay``, ``None`` for the
-    newest. ``out`` is absolute, and so is ``history``, the file that
-    what the run came to is added to. ``key_variables`` are the names of every configured engine's
-    secrets, selected or not: an engine's process gets its own only. ``gather`` says whether engines are asked at the
-    same time; ``None`` leaves it to their addresses. ``timed_changes`` is how often the engine in memory may change
-    while latencies of two are held against each other. ``keep_runs`` is how many of the newest runs the store keeps.
-    ``explain`` makes experiments on verdicts that do not fail too, ``explain_requests`` is the most that they may take
-    on one pair of engines, 0 for none. ``update_golden`` says which golden answers are written from what the engines
-    answer, ``policy`` by what is decided about them. ``shard`` is the share of the cases that is asked, ``None`` for
-    all of them; ``portion`` says which of each prompt set are asked at all. ``executor`` is ``local``, ``ray`` or
-    ``ray=ADDRESS``: where engines that we start run. ``origins`` says by setting what set it.
+    newest. ``out`` is absolute, and so is ``history``, the file that what the run came to is added to.
+    ``key_variables`` are the names of every configured engine's secrets, selected or not: an engine's process gets its
+    own only. ``gather`` says whether engines are asked at the same time; ``None`` leaves it to their addresses.
+    ``timed_changes`` is how often the engine in memory may change while latencies of two are held against each other.
+    ``keep_runs`` is how many of the newest runs the store keeps. ``explain`` makes experiments on verdicts that do not
+    fail too, ``explain_requests`` is the most that they may take on one pair of engines, 0 for none. ``update_golden``
+    says which golden answers are written from what the engines answer, ``policy`` by what is decided about them.
+    ``shard`` is the share of the cases that is asked, ``None`` for all of them; ``portion`` says which of each prompt
+    set are asked at all. ``executor`` is ``local``, ``ray`` or ``ray=ADDRESS``: where engines that we start run.
+    ``origins`` says by setting what set it.
     """
 
     engines: tuple[EngineSpec, ...] = ()
@@ -501,7 +496,5 @@ class Settings:
 
     def engine(self, name: str) -> EngineSpec:
         """Return the selected engine with this name; ``KeyError`` if it is not selected."""
-        for spec in self.engines:
-            if spec.name == name:
-                return spec
-        raise KeyError(name)
+        by_name = {spec.name: spec for spec in self.engines}
+        return by_name[name]

@@ -165,7 +165,8 @@ class Reader:
             f"{shown(finish, 40) or 'none'}). {cause}",
             **self._of,
         )
-        error.answer = answer
+        error.finish, error.tokens = answer.finish_reason, answer.completion_tokens
+        error.prompt_tokens, error.model = answer.prompt_tokens, answer.model
         return error
 
     def aborted(self, finish: str) -> errors.ServerFailure:
@@ -384,7 +385,7 @@ def _further(draft: Draft, reader: Reader) -> Completion:
     try:
         choice = _choice(draft, reader)
     except errors.EmptyAnswer as error:
-        choice = error.answer or Completion(text="")
+        return Completion(text="", finish_reason=error.finish, completion_tokens=error.tokens)
     tokens = choice.completion_tokens if choice.completion_tokens is not None else len(choice.logprobs) or None
     return msgspec.structs.replace(choice, completion_tokens=tokens, logprobs=(), token_ends=())
 

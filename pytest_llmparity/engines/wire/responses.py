@@ -156,8 +156,8 @@ def parse(answer: Answer, *, engine: str, case: str | None) -> Completion:
         response = reader.document(holding="output")
         status = string(response.get("status"))
         if status not in _ENDED:
-            said = f"says {shown(status, 40)}" if status else "is not there"
-            raise reader.broken(f"its status {said}, so whether the answer is whole is not known")
+            words = f"says {shown(status, 40)}" if status else "is not there"
+            raise reader.broken(f"its status {words}, so whether the answer is whole is not known")
         read.take(draft, _whole(response, status=status))
     return read.finished(draft, reader)
 

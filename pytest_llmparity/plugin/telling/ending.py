@@ -64,7 +64,8 @@ class Tally:
         self.commands[carried["test"]] = carried["again"]
 
     def hear(self, report: pytest.TestReport) -> None:
-        """Take what a test sent engines that are recorded out of its report."""
+        """Take out of a report why its test failed, and what it sent engines that are recorded."""
+        self.unjudged.settle(report)
         if sent := getattr(report, "llmparity_asked", None):
             self.asked += [from_json(Asked, each) for each in sent]
 

@@ -332,12 +332,16 @@ def _read_calls(engine: Engine, job: Job, exchange: Exchange) -> Completion:
     try:
         return _read(engine, exchange, job.case)
     except EmptyAnswer as error:
-        answer = error.answer or Completion(text="")
-        finish, tokens = answer.finish_reason, answer.completion_tokens or 0
-        dropped = finish == "tool_calls" or (finish != "length" and tokens > 1)
+        dropped = error.finish == "tool_calls" or (error.finish != "length" and (error.tokens or 0) > 1)
         if job.turn == 1 and not (dropped and b'"tools":' in job.wire.body):
             raise
-        return answer
+        return Completion(
+            text="",
+            finish_reason=error.finish,
+            prompt_tokens=error.prompt_tokens,
+            completion_tokens=error.tokens,
+            model=error.model,
+        )
 
 
 def _read(engine: Engine, exchange: Exchange, case: str) -> Completion:
