@@ -267,7 +267,7 @@ class Session:
 
     def part_of(self, test: str) -> str:
         """Say which part of a test's prompts this run asked, empty where it asked all."""
-        return self._state.portion.said(as_declared(self.gates[test].prompts))
+        return self._state.portion.in_words(as_declared(self.gates[test].prompts))
 
     def evidence(self, test: str, check: Check) -> Evidence | None:
         """Return what a check of this test judges, ``None`` where nothing was gathered."""
