@@ -86,13 +86,13 @@ def structured_prompts() -> tuple[PromptSet, dict[str, list[str]]]:
     return PromptSet(name="draws", cases=every.cases), {"structured": [case.id for case in every.cases]}
 
 
-def unit_of(prompts: PromptSet) -> Unit:
+def unit_of(prompts: PromptSet, tokens: int = MAX_TOKENS) -> Unit:
     """Return the prompts as a test with text and logprobs has them asked."""
     declaration = Declaration(
         test="draws",
         prompts=prompts,
         checks=(check.text(margin=0.05),),
-        sampling=Sampling(max_tokens=MAX_TOKENS),
+        sampling=Sampling(max_tokens=tokens),
         concurrency=CONCURRENCY,
     )
     (unit,) = make_plan([declaration]).units
@@ -229,6 +229,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         engines, floors = tiny_engines(asked), TINY_FLOORS
     else:
         prompts, sets = structured_prompts() if asked.model == "structured" else smollm2_prompts(asked.each)
+        if asked.quantize is None:
+            raise SystemExit("name llama-quantize by --quantize: the gguf package makes no K-quants")
         files = smollm2.copies(asked.store, asked.quantize, asked.classes.split(","))
         engines, floors = smollm2_engines(files, asked), {"f16": COLD}
     about = {

