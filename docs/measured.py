@@ -1,7 +1,7 @@
 """Makes the tables and the picture of docs/statistics.md from the recordings in ``fixtures/draws``.
 
     python docs/measured.py            # all of them; ten minutes on busy cores
-    python docs/measured.py NAME...    # some tables: whole, kinds, shift, text, classes, smollm2, structured, picture
+    python docs/measured.py NAME...    # some tables, by their names in TABLES, or picture
 
 Every table stands between two marks of the page that name it.
 """
@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.draws import (  # noqa: E402  # the checkout
     COARSE,
+    DRAWS,
     HIDDEN,
     HONEST,
     MARGIN,
@@ -42,7 +43,11 @@ from pytest_llmparity.core.verdict import Verdict  # noqa: E402
 PAGE: Final = ROOT / "docs/statistics.md"
 PICTURE: Final = ROOT / "docs/statistics.svg"
 CLASSES: Final = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
-Q6: Final = Pair(baseline="f16", candidate="q6_k", prompts="pool")
+BETWEEN: Final = (
+    Pair(baseline="f16", candidate="q6_k", prompts="pool"),
+    Pair(baseline="f16", candidate="q4_k_m", prompts="mixed"),
+)
+"""What lies so near the margin on these prompts that more of them are needed."""
 STRUCTURED: Final = ("extraction", "invoices", "tickets", "json")
 """Tags of prompts that are answered in JSON."""
 NAMES: Final = {
@@ -137,10 +142,20 @@ def kinds() -> str:
 def shift_outcomes() -> str:
     """Return how often draws pass, fail and stay open by the shift."""
     drawn, rows = Drawn.of("tiny"), []
-    for pair in (*HONEST, Q6, *COARSE, *HIDDEN):
+    for pair in (*HONEST, *BETWEEN, *COARSE, *HIDDEN):
         cells = [counted(outcomes(drawn, pair, [check.logprobs(shift=MARGIN)], size=size)) for size in SIZES]
         rows.append([f"{name_of(pair.candidate)} against {name_of(pair.baseline)}", pair.prompts, *cells])
     return table(["pair", "prompts", *(f"{size} prompts, {2 * (size + 48)} requests" for size in SIZES)], rows)
+
+
+def groups() -> str:
+    """Return how often draws of the mixed set pass, fail and stay open by the shift with the groups of the file."""
+    drawn, rows = Drawn.of("tiny", grouped=True), []
+    weights = (Pair(baseline="f16", candidate=name, prompts="mixed") for name in ("q8_0", "q4_k_m", "q4_0"))
+    for pair in (*weights, *HIDDEN):
+        tallies = [outcomes(drawn, pair, [check.logprobs(shift=MARGIN)], size=size) for size in SIZES]
+        rows.append([name_of(pair.candidate), *(f"{counted(of)} ({statistics.median(of.groups):g})" for of in tallies)])
+    return table(["against llama.cpp F16", *(f"{size} prompts (groups)" for size in SIZES)], rows)
 
 
 def text_outcomes() -> str:
@@ -169,13 +184,19 @@ def confusion(counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return which class was named how often for which copy."""
     seen = list(dict.fromkeys(named for of_copy in counts.values() for named in of_copy))
     rows = [[copy.upper(), *(str(of_copy.get(name, 0)) for name in seen)] for copy, of_copy in counts.items()]
-    return table(["copy, of 100 draws of 24", *(f"named {name}" for name in seen)], rows)
+    return table([f"copy, of {DRAWS} draws of 24", *(f"named {name}" for name in seen)], rows)
 
 
 def classes() -> str:
     """Return the classes named on the tiny model."""
     copies = [name.lower() for name in CLASSES]
-    return confusion(named(Drawn.of("tiny"), CLASSES, copies, name="pool", size=24, draws=100))
+    return confusion(named(Drawn.of("tiny"), CLASSES, copies, name="pool", size=24))
+
+
+def classes_in_groups() -> str:
+    """Return the classes named on the mixed set of the tiny model with the groups of the file."""
+    copies = [name.lower() for name in CLASSES]
+    return confusion(named(Drawn.of("tiny", grouped=True), CLASSES, copies, name="mixed", size=24))
 
 
 def smollm2() -> str:
@@ -192,8 +213,8 @@ def smollm2() -> str:
         pair = Pair(baseline="f16", candidate=name, prompts="instruct")
         nats: list[Check] = [check.logprobs(shift=margin)]
         told = any(answer.logprobs for answer in engine.answers[Phase.MAIN].values())
-        cells = [counted(outcomes(drawn, pair, nats, size=size, draws=100)) if told else "" for size in (16, 24)]
-        cells.append(counted(outcomes(drawn, pair, [check.text(margin=0.05)], size=32, draws=100)))
+        cells = [counted(outcomes(drawn, pair, nats, size=size)) if told else "" for size in (16, 24)]
+        cells.append(counted(outcomes(drawn, pair, [check.text(margin=0.05)], size=32)))
         rows.append([name_of(name), shift(drawn, pair) if told else "", forks(drawn, name, every), *cells])
     head = [
         *("against F16", "shift", "forks"),
@@ -201,11 +222,7 @@ def smollm2() -> str:
         f"text, 32 prompts, {2 * (32 + 48)} requests, margin 5 %",
     ]
     copies = [name.lower() for name in CLASSES]
-    return (
-        table(head, rows)
-        + "\n"
-        + confusion(named(drawn, CLASSES, ["bf16", *copies], name="instruct", size=24, draws=100))
-    )
+    return table(head, rows) + "\n" + confusion(named(drawn, CLASSES, ["bf16", *copies], name="instruct", size=24))
 
 
 def structured() -> str:
@@ -233,8 +250,10 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "whole": whole,
     "kinds": kinds,
     "shift": shift_outcomes,
+    "groups": groups,
     "text": text_outcomes,
     "classes": classes,
+    "classes-in-groups": classes_in_groups,
     "smollm2": smollm2,
     "structured": structured,
 }
