@@ -32,6 +32,10 @@ ALTERNATIVES: Final = 5
 """Alternatives per token that are asked for."""
 WITHOUT: Final = "check.text() compares the answers without them"
 """What is said of engines whose logprobs cannot be compared."""
+FORCED: Final = (
+    "logprobs of answers to a schema are told before it forbids tokens by some kinds of engine (llama.cpp) and after "
+    "by others (vLLM), and these are of two kinds"
+)
 NOT_SHIFTED: Final = Shift(most=0.0, least=0.0, positions=0, unlisted=0)
 """The best that may be thought of a prompt without two answers."""
 
@@ -85,9 +89,10 @@ class LogprobsCheck(BaseCheck):
             limit = self._limit(evidence, candidate)
             if limit.nats is None:
                 return [dataclasses.replace(opened, outcome=Outcome.INCOMPARABLE, reason=limit.refused)]
-            pairing = pair_answers(evidence, candidate)
+            pairing = _without_forced(pair_answers(evidence, candidate), evidence, candidate)
             refused = (
-                sampled(opened, evidence, "a shift is measured between greedy answers")
+                self._forced(opened, pairing)
+                or sampled(opened, evidence, "a shift is measured between greedy answers")
                 or pairing.unanswered(opened, evidence)
                 or self._unfit(opened, evidence, candidate)
             )
@@ -101,6 +106,12 @@ class LogprobsCheck(BaseCheck):
 
     def _limit(self, evidence: Evidence, candidate: EngineEvidence) -> ladders.Limit:
         return ladders.limit(evidence, candidate, given=self.shift, words="check.logprobs(shift=…)")
+
+    def _forced(self, verdict: Verdict, pairing: Pairing) -> Verdict | None:
+        """Return the verdict where every prompt asks for a schema of engines that tell logprobs at different places."""
+        if pairing.cases or FORCED not in pairing.left_out:
+            return None
+        return dataclasses.replace(verdict, outcome=Outcome.INCOMPARABLE, reason=f"{FORCED}; {WITHOUT}")
 
     def _unfit(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict | None:
         """Return the verdict where one engine's logprobs are not what they should be."""
@@ -156,11 +167,40 @@ class LogprobsCheck(BaseCheck):
             lines.insert(0, about)
         origin = (f"margin {explain.nats(margin)}, {limit.source}",) if limit.source else ()
         no_floor = () if evidence.single else unrecorded(baseline, floor)
-        remarks = (*origin, *limit.notes, *had_turn, *no_floor)
+        forced = pairing.left_out.get(FORCED, 0)
+        apart = (f"{explain.count(forced, 'prompt')} left out: {FORCED}",) if forced else ()
+        remarks = (*origin, *limit.notes, *had_turn, *no_floor, *apart)
         done = dataclasses.replace(verdict.judged(judgement), details=tuple(lines), remarks=remarks)
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))
+
+
+def told_apart(case: Case, evidence: Evidence, candidate: EngineEvidence) -> bool:
+    """Whether the logprobs of two answers to a case are not of one kind: it asks for a schema, of two kinds of engine.
+
+    Seen on llama.cpp, which tells what the model thinks of tokens that the schema then forbids, and vLLM, which does
+    not list those: leads that are the same lay 8 nats apart.
+    """
+    forced = case.response_format is not None and case.response_format.get("type") != "text"
+    return forced and evidence.engines[evidence.baseline].kind != candidate.kind
+
+
+def _without_forced(pairing: Pairing, evidence: Evidence, candidate: EngineEvidence) -> Pairing:
+    """Return what is compared without the cases of which logprobs are told apart, which are counted as left out."""
+    apart = {case.id for case in pairing.cases if told_apart(case, evidence, candidate)}
+    if not apart:
+        return pairing
+    lost = tuple(case for case in pairing.lost if case.id not in apart)
+    return dataclasses.replace(
+        pairing,
+        cases=tuple(case for case in pairing.cases if case.id not in apart),
+        pairs=tuple(pair for pair in pairing.pairs if pair.case.id not in apart),
+        failed=tuple(case for case in pairing.failed if case.id not in apart),
+        lost=lost,
+        absent=min(pairing.absent, len(lost)),
+        left_out={**pairing.left_out, FORCED: len(apart)},
+    )
 
 
 def refused_by_probe(engine: str, can: Capabilities, checks: Sequence[Check]) -> str | None:

@@ -35,7 +35,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     unrecorded,
 )
 from pytest_llmparity.core.checks.drift.ladders import Limit, TextMargin, limit, text_margin
-from pytest_llmparity.core.checks.drift.logprobs import apart, shown_shift, unfit_logprobs
+from pytest_llmparity.core.checks.drift.logprobs import apart, shown_shift, told_apart, unfit_logprobs
 from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import both_short, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
@@ -324,8 +324,9 @@ class TextCheck(BaseCheck):
         judgement = comparison.judge(comparison.forks, margin)
         details = fork_lines(verdict, counted, judgement.groups, comparison, "" if verdict.tag else held.source)
         # With their token records in memory: each is looked at three times.
-        some = counted[:: max(1, len(counted) // SHIFTED)]
-        shown = [(pair.case, in_memory(pair.baseline), in_memory(pair.candidate)) for pair, _ in some]
+        told = [pair for pair, _ in counted if not told_apart(pair.case, evidence, candidate)]
+        some = told[:: max(1, len(told) // SHIFTED)]
+        shown = [(pair.case, in_memory(pair.baseline), in_memory(pair.candidate)) for pair in some]
         shifted = shown_shift(shown, evidence)
         verdict = dataclasses.replace(verdict, apart=apart([compared.fork for _, compared in counted], shifted))
         if shifted is not None:

@@ -403,3 +403,48 @@ def test_forks_of_golden_answers_of_other_weights_are_graded_as_those_of_live_en
         return [*text.details, *text.remarks]
 
     assert lines(golden="prod") == lines()
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+
+
+def of_two_kinds(make: Factory, forced: int, *, kind: str = "vllm", cases: int = 16) -> Evidence:
+    """Engines whose leads are 8 nats apart where a schema forbids tokens on one side, and alike elsewhere."""
+    asked = [make.case(at, response_format=SCHEMA if at < forced else None) for at in range(cases)]
+    base, cand = [spoken(2.0)] * cases, [spoken(10.0 if at < forced else 2.0) for at in range(cases)]
+    return make.evidence(
+        make.engine("base", base, kind="llamacpp", cold=base, warm=base, parallel=base),
+        make.engine("cand", cand, kind=kind),
+        cases=asked,
+    )
+
+
+def test_logprobs_under_a_schema_are_not_compared_between_kinds_that_tell_them_before_it_and_after(
+    make: Factory,
+) -> None:
+    verdict = judge(of_two_kinds(make, 16))
+
+    assert verdict.outcome is Outcome.INCOMPARABLE
+    assert "before it forbids tokens" in verdict.reason
+    assert "check.text() compares the answers" in verdict.reason
+
+
+def test_prompts_with_a_schema_are_left_out_beside_others_and_that_is_said(make: Factory) -> None:
+    verdict = judge(of_two_kinds(make, 8))
+
+    assert (verdict.outcome, verdict.n, verdict.estimate) == (Outcome.PASS, 8, 0.0)
+    assert any(line.startswith("8 prompts left out: logprobs of answers to a schema") for line in verdict.remarks)
+
+
+def test_engines_of_one_kind_are_held_together_under_a_schema_too(make: Factory) -> None:
+    verdict = judge(of_two_kinds(make, 16, kind="llamacpp"))
+
+    assert (verdict.outcome, verdict.estimate) == (Outcome.FAIL, pytest.approx(8.0))
+
+
+def test_text_shows_no_shift_between_such_kinds(make: Factory) -> None:
+    verdict = check.text(margin=0.5).judge(of_two_kinds(make, 16))[0]
+
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.shape is None
+    assert not any("shift" in line for line in verdict.details)
