@@ -55,10 +55,8 @@ def rows() -> Iterator[Row]:
         yield _row(
             ("prompt cache, with a salt", "prompt cache")[number], {"prompt cache"}, "stories", as_it_is, (cache,), how
         )
-    crowd = proxy.crowded(logit_bias=[[" the", -100]])
-    yield _row(
-        "batch", {"concurrency"}, "stories", as_it_is, (crowd,), {"checks": (TEXT,), "quantization": "F16"}, of="F16"
-    )
+    how = {"checks": (planted.SMALL,), "quantization": "F16"}
+    yield _row("batch", {"concurrency"}, "stories", as_it_is, (planted.CROWDED,), how, of="F16")
     cache_of_4 = ("-ctk", "q4_0", "-ctv", "q4_0")
     yield _row(
         "KV cache Q4_0", {LEFT}, "mixed", as_it_is, (), {"checks": (FINE,), "kv_cache": "q4_0"}, cache_of_4, of="F16"

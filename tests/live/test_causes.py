@@ -41,6 +41,11 @@ LIGHTER = "Q8_0"
 TEXT, NATS = check.text(margin=0.05), check.logprobs(shift=0.02)
 FINE = check.logprobs(shift=0.003)
 """A token before the prompt moves this model little: an engine against itself shifts by 0.0000."""
+CROWDED = proxy.crowded(logit_bias=[[" the", -100]])
+SMALL = check.text(margin=0.02)
+"""For what acts only on requests that overlap: 8 % of tokens part, and which requests do is chance. Lower bounds of 16
+prompts lie between 4 and 5.5 % then, on either side of 5.
+"""
 PIRATE = proxy.hidden_system(
     "You are a pirate who answers in rhymes about the sea, and never says more than ten words."
 )
@@ -385,9 +390,7 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
 @pytest.mark.slow
 def test_an_engine_that_answers_otherwise_beside_others_is_named_for_that(bench: Bench) -> None:
     """What it does then no other removal takes away: one token is never chosen."""
-    crowded = proxy.crowded(logit_bias=[[" the", -100]])
-
-    named = bench.named(bench.prompts("stories"), bench.engine(), crowded, checks=(TEXT,))
+    named = bench.named(bench.prompts("stories"), bench.engine(), CROWDED, checks=(SMALL,))
 
     assert named == [{"concurrency"}]
 
