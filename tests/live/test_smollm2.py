@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from pytest_llmparity.core.identity.proposing import proposed
 
 from benchmarks import record_draws, smollm2
 from benchmarks.draws import Drawn, Pair, ladder, named, outcomes, remembered
@@ -24,6 +23,7 @@ from benchmarks.outcomes_engines import CONCURRENCY, Gatherer, Served
 from benchmarks.recordings import Recording
 from pytest_llmparity import check
 from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.identity.agreed import proposed
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome

@@ -439,7 +439,8 @@ def test_prompts_with_a_schema_are_left_out_beside_others_and_that_is_said(make:
 def test_engines_of_one_kind_are_held_together_under_a_schema_too(make: Factory) -> None:
     verdict = judge(of_two_kinds(make, 16, kind="llamacpp"))
 
-    assert (verdict.outcome, verdict.estimate) == (Outcome.FAIL, pytest.approx(8.0))
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.estimate == pytest.approx(8.0)
 
 
 def test_text_shows_no_shift_between_such_kinds(make: Factory) -> None:
