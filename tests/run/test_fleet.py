@@ -14,6 +14,7 @@ import pytest
 from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import LoopbackEngine
 from tests.doubles.ollama_daemon import GO, Model, OllamaDaemon
@@ -112,6 +113,19 @@ def test_a_process_that_ends_at_start_is_told_with_its_last_words(project: Proje
     assert first.engage("a") is engaged, "it is not tried again"
     assert second.engage("a").record.error is not None, "by nobody"
     assert project.events == ["a starts"]
+
+
+def test_whoever_waits_for_another_process_of_the_run_stops_when_its_time_is_up(project: Project) -> None:
+    keeper = project.keeper()
+    how = {"env": {}, "cwd": project.path, "log": project.path / "a.log", "stop_signal": 9, "grace_s": 0.0}
+    assert keeper.start("a", argv=["sleep", "60"], **how).first  # type: ignore[arg-type]  # one dict of several types
+    fleet = Fleet({"a": project.process("a")}, keeper=lambda: keeper, workdir=project.path / ".llmparity")
+    fleet.allowance = Allowance(requests=None, seconds=0.2)
+
+    error = fleet.engage("a").record.error
+
+    assert error is not None
+    assert "was not waited for while another process of this run started it: the run's time was up" in error
 
 
 @pytest.mark.slow
