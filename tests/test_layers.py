@@ -293,6 +293,20 @@ def test_what_stands_inside_a_room_imports_what_stands_before_it(within: str) ->
     assert not list(out_of_order(graph(), within, ORDER[within]))
 
 
+@pytest.mark.parametrize(
+    "within", sorted({path.relative_to(ROOT / PACKAGE).parts[0] for path in FILES} & FLOORS.keys())
+)
+def test_parts_of_a_room_import_each_other_in_no_circle(within: str) -> None:
+    """In rooms that have no place in ORDER, too: there a folder and a file beside it may lead either way, not both."""
+    edges: dict[str, set[str]] = {}
+    for module, targets in graph().items():
+        if (own := place_of(module, within)) is not None:
+            others = {there for target in targets if (there := place_of(target, within)) is not None}
+            edges.setdefault(own, set()).update(others - {own})
+
+    assert not circles(edges)
+
+
 def test_an_import_that_leads_up_inside_a_room_is_seen() -> None:
     edges = {
         f"{PACKAGE}.run.low": {f"{PACKAGE}.run.high.door", f"{PACKAGE}.core.x"},
