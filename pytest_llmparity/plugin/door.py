@@ -114,7 +114,7 @@ class Door:
                 self._untagged[gate] = str(error)
             except LLMParityError as error:
                 self._problems[gate] = str(error)
-        if items and not xdist.is_worker(self.config):
+        if items:
             self._refuse_unknown()
         if self._deciding is not None and items and not xdist.is_worker(self.config):
             self._deciding.refuse_unfit(self.session, items)
@@ -125,7 +125,9 @@ class Door:
             if not self._problems:
                 self.session.gates.refuse_unknown()
         except UsageError as error:
-            raise pytest.UsageError(str(error)) from None
+            if not xdist.is_worker(self.config):
+                raise pytest.UsageError(str(error)) from None
+            self.tally.misuse = str(error)  # the controller ends with it; no test of this worker runs
 
     def _spare(self, gate: str, item: pytest.Item, marker: pytest.Mark) -> None:
         """Take note of what a skipped test would ask, as far as it can be read: it will be asked another day."""
@@ -136,6 +138,8 @@ class Door:
 
     def gather(self) -> None:
         """Gather what the tests declared; an error of ours becomes the set-up error of every gate."""
+        if self.tally.misuse:
+            return
         try:
             self.session.gather()
         except LLMParityError as error:
@@ -162,6 +166,8 @@ class Door:
         gate = repeats.gate_of(item)
         self._runs.pop(gate, None)
         self._concluded.pop(gate, None)
+        if self.tally.misuse:
+            return self.tally.misuse
         if gate in self._problems:
             return self._problems[gate]
         if (gate in self._declared or gate in self._untagged) and self.broken:

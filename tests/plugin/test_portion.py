@@ -138,10 +138,17 @@ def test_an_unknown_tag_is_told_before_anybody_is_asked(
 @pytest.mark.slow
 def test_workers_tell_of_an_unknown_tag_too(bench: Bench, pair: list[PosingEngine]) -> None:
     bench.gate(CHECKS)
+    (bench.pytester.path / "test_plain.py").write_text("def test_bot(engine):\n    raise SystemError(engine)\n")
     result = bench.run("--parity-tag=refnd", "-n2", engines=pair, left_out=())
 
-    assert result.ret == FAILED
-    result.stdout.fnmatch_lines(["*--parity-tag refnd: no selected test has a prompt with this tag*'refund'*"])
+    assert result.ret == USAGE
+    result.stdout.fnmatch_lines(
+        [
+            "*--parity-tag refnd: no selected test has a prompt with this tag*'refund'*",
+            "ERROR: --parity-tag refnd: no selected test has a prompt with this tag*",
+        ]
+    )
+    assert "SystemError" not in result.stdout.str(), "no test runs"
     assert not bench.asked(pair[0])
 
 

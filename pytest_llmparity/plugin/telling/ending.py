@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 class Tally:
     """What came of the tests of a run, in whichever process each of them ran.
 
-    ``commands`` run each test again, ``used`` tells whether any of them used this plugin, ``unjudged`` has why each
+    ``commands`` run each test again, ``used`` tells whether any of them used this plugin, ``misuse`` says what on the
+    command line no test of a worker has, so that none was run, ``unjudged`` has why each
     failed where no verdict says so, ``asked`` what plain tests sent engines that are recorded. ``planned`` are
     the lines of the plan, ``taken`` where fixtures named as ours are, ``engines`` what workers found out about engines,
     by name.
@@ -40,6 +41,7 @@ class Tally:
     def __init__(self, session: Session) -> None:
         self.commands: dict[str, str] = {}
         self.used = False
+        self.misuse = ""
         self.unjudged = repeats.Unjudged()
         self.planned: list[str] = []
         self.taken: set[str] = set()
@@ -73,6 +75,7 @@ class Tally:
         """Take what a worker planned and gathered: under xdist nobody else collects tests."""
         if handed_back["run"]:
             self._session.adopt(handed_back["run"])
+        self.misuse = self.misuse or handed_back["misuse"]
         self.planned = self.planned or handed_back["plan"]
         self.taken |= set(handed_back["taken"])
         self.engines |= {name: from_json(EngineRecord, fields) for name, fields in handed_back["engines"].items()}
@@ -112,7 +115,13 @@ class Ending:
                 plan = planned.plan_lines(self._session, self._problems, detailed=verbosity(self._config) > 0)
                 taken = sorted(self._tally.taken)
                 found_out = {name: to_json(record) for name, record in self._session.found_out().items()}
-                given = {"run": self._session.run, "plan": plan, "taken": taken, "engines": found_out}
+                given = {
+                    "run": self._session.run,
+                    "plan": plan,
+                    "taken": taken,
+                    "engines": found_out,
+                    "misuse": self._tally.misuse,
+                }
                 xdist.hand_back(self._config, given)
             elif self._config.option.collectonly:
                 exitstatus = self._told_ahead(exitstatus)
@@ -129,6 +138,9 @@ class Ending:
         else:
             if not xdist.is_worker(self._config) and not self._config.option.collectonly:
                 exitstatus = self._whole(exitstatus)
+            if self._tally.misuse and not xdist.is_worker(self._config):
+                self.summary.append(f"ERROR: {self._tally.misuse}; nothing was asked")
+                exitstatus = pytest.ExitCode.USAGE_ERROR
         finally:
             self.summary += self._session.close()
             self.summary = list(map(uncommanded, self.summary))
