@@ -112,7 +112,8 @@ class Drawn:
             name: [every[case] for case in cases] for name, cases in recording.about["sets"].items()
         }
         self._concurrency = int(recording.about["concurrency"])
-        self._sampling = Sampling(max_tokens=int(recording.about["max_tokens"]))
+        self.max_tokens = int(recording.about["max_tokens"])
+        self._sampling = Sampling(max_tokens=self.max_tokens)
 
     @classmethod
     def of(cls, model: str, *, grouped: bool = False) -> Drawn:
@@ -226,9 +227,10 @@ def ladder(drawn: Drawn, classes: Sequence[str], prompts: PromptSet) -> Ladder:
         pair = Pair(baseline=BASELINE, candidate=name.lower(), prompts=prompts.name)
         (shift,) = drawn.verdicts(pair, prompts, [LogprobsCheck(shift=1.0)])
         forks = drawn.verdicts(pair, prompts, [TextCheck(margin=0.5)])[0]
-        numbers = (shift.estimate, shift.lower, shift.upper, forks.estimate, forks.upper)
-        estimate, lower, upper, hazard, most = (math.nan if number is None else number for number in numbers)
-        rungs.append(Rung(quantization=name, shift=estimate, lower=lower, upper=upper, forks=hazard, most_forks=most))
+        values = (shift.estimate, shift.lower, shift.upper, forks.estimate, forks.lower, forks.upper)
+        numbers = ("shift", "lower", "upper", "forks", "least_forks", "most_forks")
+        known = {number: math.nan if value is None else value for number, value in zip(numbers, values, strict=True)}
+        rungs.append(Rung(quantization=name, tags={}, **known))
     return Ladder(
         digest=str(drawn.engines[BASELINE].identity.get("digest")),
         model="F16",
@@ -239,6 +241,8 @@ def ladder(drawn: Drawn, classes: Sequence[str], prompts: PromptSet) -> Ladder:
         groups=prompts.groups,
         prompt_set=prompts.name,
         plugin="",
+        prompt_sha256=prompts.digest,
+        max_tokens=drawn.max_tokens,
         rungs=tuple(rungs),
     )
 

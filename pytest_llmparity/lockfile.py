@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from pytest_llmparity.core.errors import LockError
 from pytest_llmparity.core.identity.agreed import Accepted, Agreed, Party
 from pytest_llmparity.core.identity.canaries import Canaries, Canary
-from pytest_llmparity.core.identity.ladder import Ladder, Rung
+from pytest_llmparity.core.identity.ladder import Forks, Ladder, Rung
 from pytest_llmparity.core.identity.lock import NAME, Locked, Setting
 from pytest_llmparity.core.sample import Fact, Source
 from pytest_llmparity.store.whole import replace
@@ -36,7 +36,10 @@ _OF_LADDER: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("prompts", "groups"), (int,)),
     **dict.fromkeys(("prompt_set", "plugin"), (str,)),
 }
+_SINCE: Final[Mapping[str, tuple[type, ...]]] = {"prompt_sha256": (str,), "max_tokens": (int,)}
+"""What a ladder has by which it is known what its text was measured on; one of an earlier version has none of it."""
 _OF_RUNG: Final = ("shift", "lower", "upper", "forks", "most_forks")
+_OF_FORKS: Final = ("forks", "least_forks", "most_forks")
 _MEASURE: Final = "take the file from version control, or delete this table and measure again with: llmparity calibrate"
 _AGAIN: Final = f"delete it, or take it from version control, and write it with: llmparity lock ({NAME})"
 
@@ -234,34 +237,63 @@ def _ladders(ladders: Sequence[Ladder]) -> Any:
         table, rungs = tomlkit.table(), tomlkit.table()
         table.add("digest", ladder.digest)
         table.add("measured", datetime.date.fromisoformat(ladder.date))
-        for name in _OF_LADDER:
+        for name in (*_OF_LADDER, *(_SINCE if ladder.prompt_sha256 else ())):
             table.add(name, getattr(ladder, name))
+        names = dict.fromkeys((*_OF_RUNG, *(_OF_FORKS if ladder.prompt_sha256 else ())))
+        tags: dict[str, Any] = {}
         for rung in ladder.rungs:
-            numbers = tomlkit.inline_table()
-            numbers.update({name: getattr(rung, name) for name in _OF_RUNG})
-            rungs.add(rung.quantization, numbers)
+            rungs.add(rung.quantization, _numbers(rung, names))
+            for tag, forks in rung.tags.items():
+                tags.setdefault(tag, tomlkit.table()).add(rung.quantization, _numbers(forks, _OF_FORKS))
         table.add("rungs", rungs)
+        if tags:
+            of_tags = tomlkit.table(is_super_table=True)
+            for tag, forks_of in tags.items():
+                of_tags.add(tag, forks_of)
+            table.add("tags", of_tags)
         tables.add(ladder.key, table)
     return tables
 
 
+def _numbers(measured: Rung | Forks, names: Iterable[str]) -> Any:
+    import tomlkit
+
+    numbers = tomlkit.inline_table()
+    numbers.update({name: getattr(measured, name) for name in names})
+    return numbers
+
+
 def _ladder(path: Path, where: str, table: Mapping[str, Any]) -> Ladder:
     rungs = _table(path, table, where, "rungs")
-    values = {name: table.get(name) for name in ("digest", *_OF_LADDER)}
+    since = _SINCE if "prompt_sha256" in table else {}
+    types = {"digest": (str,), **_OF_LADDER, **since}
+    values = {name: table.get(name) for name in types}
     for name, value in values.items():
-        if type(value) not in _OF_LADDER.get(name, (str,)):
+        if type(value) not in types[name]:
             raise LockError(f"{path}: {where}.{name} is missing or of another type; {_MEASURE}")
     date = table.get("measured")
     if type(date) is not datetime.date:
         raise LockError(f"{path}: {where}.measured is no date; {_MEASURE}")
-    for name in rungs:
-        numbers = _table(path, rungs, f"{where}.rungs", name)
-        if any(type(numbers.get(number)) not in _NATS for number in _OF_RUNG):
-            raise LockError(f"{path}: {where}.rungs.{name} takes the numbers {', '.join(_OF_RUNG)}; {_MEASURE}")
+    names = tuple(dict.fromkeys((*_OF_RUNG, *(_OF_FORKS if since else ()))))
+    of_rungs = {name: _measured(path, f"{where}.rungs", rungs, name, names) for name in rungs}
     if not rungs:
         raise LockError(f"{path}: {where} has no rungs; {_MEASURE}")
-    made = [Rung(quantization=name, **{n: rungs[name][n] for n in _OF_RUNG}) for name in rungs]
+    tags: dict[str, dict[str, Forks]] = {name: {} for name in rungs}
+    of_tags = _table(path, table, where, "tags", default={})
+    for tag in of_tags:
+        by_class = _table(path, of_tags, f"{where}.tags", tag)
+        for name in by_class:
+            forks = Forks(**_measured(path, f"{where}.tags.{tag}", by_class, name, _OF_FORKS))
+            tags.setdefault(name, {})[tag] = forks
+    made = [Rung(quantization=name, tags=tags[name], **numbers) for name, numbers in of_rungs.items()]
     return Ladder(date=date.isoformat(), rungs=tuple(made), **values)  # type: ignore[arg-type]  # looked at above
+
+
+def _measured(path: Path, where: str, table: Mapping[str, Any], name: str, names: Sequence[str]) -> dict[str, float]:
+    numbers = _table(path, table, where, name)
+    if any(type(numbers.get(number)) not in _NATS for number in names):
+        raise LockError(f"{path}: {where}.{name} takes the numbers {', '.join(names)}; {_MEASURE}")
+    return {number: numbers[number] for number in names}
 
 
 def _margin(path: Path, baseline: str, candidate: str, table: Mapping[str, Any]) -> Accepted:

@@ -190,6 +190,20 @@ def test_ladders_are_read_as_they_were_written(tmp_path: Path) -> None:
 
     assert lockfile.agreed(path) == agreed
     assert "[ladders.4210e926d44a.rungs]" in path.read_text()
+    assert "[ladders.4210e926d44a.tags.stories]" in path.read_text()
+
+
+def test_a_ladder_of_an_earlier_version_is_read_and_kept_as_it_is(tmp_path: Path) -> None:
+    """It has margins in nats; what its text was measured on is not known."""
+    rungs = tuple(dataclasses.replace(rung, least_forks=None, tags={}) for rung in LADDER.rungs)
+    old = Agreed().measuring(dataclasses.replace(LADDER, rungs=rungs, prompt_sha256="", max_tokens=0))
+    path = tmp_path / "llmparity.lock"
+
+    lockfile.write(path, {}, old)
+
+    assert lockfile.agreed(path) == old
+    assert "prompt_sha256" not in path.read_text()
+    assert "Q8_0 = {shift = 0.036, lower = 0.0324, upper = 0.0396" in path.read_text()
 
 
 @pytest.mark.parametrize(
@@ -199,6 +213,13 @@ def test_ladders_are_read_as_they_were_written(tmp_path: Path) -> None:
         ("measured = 2026-11-28", "measured = 3", "ladders.4210e926d44a.measured is no date"),
         ("Q8_0 = {shift = 0.036", "Q8_0 = {shift = true", "rungs.Q8_0 takes the numbers shift, lower, upper, forks"),
         ("[ladders.4210e926d44a.rungs]", "[other]", "ladders.4210e926d44a.rungs is no table"),
+        ("max_tokens = 32", "", "ladders.4210e926d44a.max_tokens is missing or of another type"),
+        ("[ladders.4210e926d44a.tags.stories]", "[ladders.4210e926d44a.tags]", "tags.Q8_0.forks is no table"),
+        (
+            "tags.stories]\nQ8_0 = {forks",
+            "tags.stories]\nQ8_0 = {x",
+            "tags.stories.Q8_0 takes the numbers",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_ladder_is_named(tmp_path: Path, line: str, instead: str, wrong: str) -> None:

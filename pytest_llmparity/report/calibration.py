@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from pytest_llmparity.core.identity.agreed import Accepted
+from pytest_llmparity.core.identity.agreed import Accepted, in_forks, in_nats
 from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable
@@ -49,8 +49,35 @@ def ladder_lines(ladder: Ladder) -> Iterator[str]:
     yield ""
     for letter, rung in letters.items():
         between = f"between {explain.nats(rung.lower)} and {explain.nats(rung.upper)}"
-        forks = f"{explain.percent(rung.forks)} of tokens fork (at most {explain.percent(rung.most_forks)})"
+        bounds = f"at most {explain.percent(rung.most_forks)}"
+        if rung.least_forks is not None:
+            bounds = f"{explain.percent(rung.least_forks)} to {explain.percent(rung.most_forks)}"
+        forks = f"{explain.percent(rung.forks)} of tokens fork ({bounds})"
         yield printable(f"  {letter} {rung.quantization:<8} {explain.nats(rung.shift)}, {between}; {forks}")
+    yield from _alike(ladder)
+
+
+def _alike(ladder: Ladder) -> Iterator[str]:
+    """Yield which classes cannot be told from coarser ones, so that they have no margin; of tags which have one."""
+    lines = []
+    for check, margin_of in (("check.logprobs()", in_nats), ("check.text()", in_forks)):
+        held = {rung.quantization: margin for rung in ladder.rungs if (margin := margin_of(ladder, rung)) is not None}
+        without = [f"{name} (from {', '.join(margin.alike)})" for name, margin in held.items() if margin.alike]
+        if without:
+            lines.append(f"  {check} cannot tell and has no margin for: {'; '.join(without)}")
+    apart = not lines
+    by_tag = {tag: "none" for rung in ladder.rungs for tag in rung.tags}
+    for tag in by_tag:
+        held = {rung.quantization: margin for rung in ladder.rungs if (margin := in_forks(ladder, rung, tag=tag))}
+        by_tag[tag] = ", ".join(name for name, margin in held.items() if not margin.alike) or "none"
+    if by_tag:
+        having = "; ".join(f"{explain.plain(tag, 30)} ({classes})" for tag, classes in by_tag.items())
+        lines.append(f"  by tag check.text() has a margin for: {having}")
+    if lines:
+        yield ""
+        yield from map(printable, lines)
+    if not apart:
+        yield "  more prompts in more groups tell classes apart that differ; or give a margin"
 
 
 def picture(marks: Mapping[str, float], *, interval: tuple[float, float, float] | None = None) -> Iterator[str]:

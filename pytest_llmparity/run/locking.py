@@ -9,11 +9,12 @@ import json
 import os.path
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pytest_llmparity import lockfile
+from pytest_llmparity.core.checks.drift.ladders import unmeasured
 from pytest_llmparity.core.errors import DesignError, LockError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.golden.updating import apart
@@ -21,7 +22,8 @@ from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.agreed import Agreed, without_folders
 from pytest_llmparity.core.identity.canaries import Canaries, Change, Seen, compare, recorded
 from pytest_llmparity.core.identity.lock import Locked, Setting, Value
-from pytest_llmparity.core.sample import IDENTITY, Fact, Identity
+from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.sample import IDENTITY, Fact, Identity, Sampling
 from pytest_llmparity.engines.played import header_of
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.probe import canaries
@@ -149,21 +151,25 @@ class Guard:
         except LockError:
             return Agreed()
 
-    def require_margins(self, checks: Iterable[Check], prompts: str) -> None:
+    def require_margins(self, checks: Sequence[Check], prompts: PromptSet, sampling: Sampling) -> None:
         """Raise ``DesignError`` where the lock has no margin for some candidate, ``LockError`` where it is broken.
 
-        Some of ``checks`` takes one, on the set ``prompts``. Whether a ladder is of this model is known only later.
+        Some of ``checks`` takes one, on ``prompts`` asked with ``sampling``. Whether a ladder is of this model is known
+        only later, so one that fits these prompts is enough.
         """
         agreed, baseline = lockfile.agreed(self._path), self._baseline or ""
         if baseline not in self._names:  # a golden, which brings a margin of its own
             return
-        text = next((str(check) for check in checks if check.needs().ladder), "")
-        if text and all(ladder.prompt_set != prompts for ladder in agreed.ladders):
+        for text in (str(check) for check in checks if check.needs().ladder):
+            unfit = [unmeasured(ladder, prompts, sampling) for ladder in agreed.ladders]
+            if not all(unfit):
+                continue
+            why = f"{'; '.join(dict.fromkeys(unfit))}. " if unfit else ""
             given = f"check.{text[:-1]}{'' if text.endswith('(') else ', '}margin=0.05)".replace("(, ", "(")
             raise DesignError(
                 f"check.{text} has no margin: how often answers part depends on the prompts and the model, so there is "
-                f"none for all. Give a share of tokens, such as {given}; or, with the unquantised GGUF file of the "
-                "model, measure its copies on these prompts: llmparity calibrate --ladder FILE --prompts PROMPTS "
+                f"none for all. {why}Give a share of tokens, such as {given}; or, with the unquantised GGUF file of "
+                "the model, measure its copies on these prompts: llmparity calibrate --ladder FILE --prompts PROMPTS "
                 f"(then commit {lock.NAME}); or hold engines with logprobs by check.logprobs()"
             )
         if not any(check.needs().accepted for check in checks):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_llmparity import lockfile
 from pytest_llmparity.cli import main
+from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.testing import Reply
+from tests.core.identity.test_ladder import LADDER
 
 if TYPE_CHECKING:
     from tests.doubles.posing import PosingEngine
@@ -152,6 +156,21 @@ def test_text_without_a_margin_is_an_error_at_set_up_that_names_what_gives_one(
     assert "check.text() has no margin: how often answers part depends on the prompts and the model" in told
     assert "such as check.text(margin=0.05); or, with the unquantised GGUF file of the model" in told
     assert "llmparity calibrate --ladder FILE --prompts PROMPTS (then commit llmparity.lock)" in told
+    assert [engine.count for engine in pair] == [0, 0]
+
+
+def test_a_ladder_of_other_prompts_is_an_error_at_set_up_whatever_their_file_is_called(
+    bench: Bench, pair: tuple[PosingEngine, PosingEngine]
+) -> None:
+    bench.gate("check.text()")
+    ladder = dataclasses.replace(LADDER, prompt_set="prompts")
+    lockfile.write(bench.pytester.path / "llmparity.lock", {}, Agreed().measuring(ladder))
+    result = bench.run(engines=pair)
+
+    result.assert_outcomes(errors=1)
+    told = " ".join(result.stdout.str().split())
+    assert "the ladder of tiny-F16.gguf was measured on prompts as it was then, and other prompts part more or" in told
+    assert "run: llmparity calibrate --ladder tiny-F16.gguf --prompts FILE (that of prompts). Give a share" in told
     assert [engine.count for engine in pair] == [0, 0]
 
 

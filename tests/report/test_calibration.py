@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from pytest_llmparity.report.calibration import pair_lines, picture
+from pytest_llmparity.report.calibration import ladder_lines, pair_lines, picture
 from tests.core.identity.test_agreed import ACCEPTED
+from tests.core.identity.test_ladder import LADDER
 
 
 def test_a_pair_is_shown_with_its_floor_its_interval_and_its_margin() -> None:
@@ -39,3 +42,22 @@ def test_letters_at_one_place_stand_above_one_another() -> None:
         "  " + " " * 24 + "b",
         "  " + " " * 24 + "a" + " " * 11 + "d",
     ]
+
+
+def test_a_ladder_says_which_classes_have_no_margin_because_coarser_ones_would_keep_it() -> None:
+    q6_k, q4_k_m = LADDER.rungs[1:3]
+    alike = dataclasses.replace(q4_k_m, lower=0.09, least_forks=0.028)
+    ladder = dataclasses.replace(LADDER, rungs=(LADDER.rungs[0], q6_k, alike, *LADDER.rungs[3:]))
+
+    clear, told = list(ladder_lines(LADDER)), list(ladder_lines(ladder))
+
+    every = "Q8_0, Q6_K, Q4_K_M, Q4_0, Q2_K"
+    assert clear[-2:] == ["", f"  by tag check.text() has a margin for: stories ({every})"]
+    assert told[-5:] == [
+        "",
+        "  check.logprobs() cannot tell and has no margin for: Q6_K (from Q4_K_M)",
+        "  check.text() cannot tell and has no margin for: Q6_K (from Q4_K_M)",
+        f"  by tag check.text() has a margin for: stories ({every})",
+        "  more prompts in more groups tell classes apart that differ; or give a margin",
+    ]
+    assert "2.17 % of tokens fork (2.12 % to 2.9 %)" in clear[-6]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar
@@ -12,6 +13,7 @@ from pytest_llmparity.core.checks.missing import JUDGED
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.stats.paired import Side
+from pytest_llmparity.core.stats.sequential import least_units
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable
@@ -20,6 +22,15 @@ V = TypeVar("V")
 By: TypeAlias = Literal["tag"]
 DOCS: Final = "docs/verdicts.md#verdicts-by-tag"
 _NAMED: Final = 6
+GROUPS_OF_TAG: Final = (
+    *((2.3, 8), (2.6, 12), (3.0, 16), (3.4, 20), (3.85, 24)),
+    *((4.8, 40), (5.6, 48), (6.4, 64), (8.0, 96)),
+)
+"""How many groups of prompts a tag takes, by the forks that the margin allows in an answer of 32 tokens or the horizon.
+
+With fewer, some tag of 16 fails in more than 5 % of runs although none drifts beyond the margin: prompts of a tag whose
+hazards differ widely (as gamma variables of shape .5), after Holm's correction (tests/core/checks/test_tags.py).
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +42,11 @@ class Tags:
 
     judged: Mapping[str, Sequence[int]]
     few: Mapping[str, Sequence[int]]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every tag that has or could have a verdict of its own."""
+        return (*self.judged, *self.few)
 
 
 def tags_of(prompts: PromptSet, enough: Callable[[Sequence[int]], bool]) -> Tags:
@@ -68,6 +84,22 @@ def beside(
 def opened(verdict: Verdict, tag: str) -> Verdict:
     """Return a verdict that says nothing yet, as one on the prompts with a tag."""
     return dataclasses.replace(verdict, kind=f"{verdict.kind}[{printable(tag)}]", tag=tag)
+
+
+def least_of_tag(margin: float, horizon: int, *, sequential: bool = False) -> int | None:
+    """Return how many groups of prompts a tag takes for a verdict of its own; ``None`` where that is not known.
+
+    So many that honest engines fail seldom, and that answers without a fork would pass. Sequential evidence holds for
+    any number.
+
+    >>> least_of_tag(0.05, 32), least_of_tag(0.12, 32), least_of_tag(0.005, 32), least_of_tag(0.5, 32)
+    (8, 24, 19, None)
+    """
+    if sequential:
+        return least_units(margin, most=horizon, alpha=0.05)
+    allowed = margin * max(horizon, 32)  # shorter answers are no safer
+    safe = next((groups for forks, groups in GROUPS_OF_TAG if allowed <= forks), None)
+    return None if safe is None else max(safe, math.floor(-math.log(0.05) / (margin * horizon)) + 1)
 
 
 def no_tag(prompts: PromptSet, tags: Tags, wanted: str) -> str | None:

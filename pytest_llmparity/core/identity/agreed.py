@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmparity.core.identity.ladder import Ladder
+from pytest_llmparity.core.identity.ladder import LEAST_FORKS, Ladder, Rung
 from pytest_llmparity.core.identity.quantization import same
 from pytest_llmparity.core.sample import Identity
 
@@ -166,3 +166,51 @@ def proposed(upper: float) -> float:
     digits = 1 - math.floor(math.log10(margin))
     scale = 10.0**digits
     return round(math.ceil(round(margin * scale, 6)) / scale, digits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassMargin:
+    """What a class of a ladder is held against, so that no coarser copy of it passes.
+
+    ``margin`` is in nats or in forks per token. ``below`` names the coarser class at whose lower bound it ends, empty
+    where there is room enough. ``alike`` are coarser classes that lie no higher than this one may, the nearest first:
+    then there is no margin that the one keeps and the others do not, and ``margin`` is ``None``. ``most`` is what this
+    one may do, ``least`` what the nearest of ``alike`` does at least.
+    """
+
+    margin: float | None
+    below: str = ""
+    alike: tuple[str, ...] = ()
+    most: float = 0.0
+    least: float = 0.0
+
+
+def in_nats(ladder: Ladder, rung: Rung) -> ClassMargin:
+    """Return the margin of a class for the shift."""
+    others = [(other.quantization, other.lower) for other in ladder.coarser(rung)]
+    return _held_below(proposed(rung.upper), rung.upper, others)
+
+
+def in_forks(ladder: Ladder, rung: Rung, *, tag: str = "") -> ClassMargin | None:
+    """Return the margin of a class for text, on all prompts or those of a tag; ``None`` where nobody measured it.
+
+    Engines that part by less than :data:`~.ladder.LEAST_FORKS` are held to that, unless a coarser copy does too.
+    """
+    own = rung.parting(tag)
+    if own is None:
+        return None
+    others = []
+    for other in ladder.coarser(rung):
+        if (parting := other.parting(tag)) is None:
+            return None
+        others.append((other.quantization, parting.least_forks))
+    return _held_below(max(LEAST_FORKS, FACTOR * own.most_forks), own.most_forks, others)
+
+
+def _held_below(wanted: float, most: float, others: Iterable[tuple[str, float]]) -> ClassMargin:
+    by_bound = sorted(others, key=lambda other: other[1])
+    alike = [(name, least) for name, least in by_bound if least <= most]
+    if alike:
+        return ClassMargin(margin=None, alike=tuple(name for name, _ in alike), most=most, least=alike[0][1])
+    name, least = by_bound[0] if by_bound else ("", math.inf)
+    return ClassMargin(margin=least, below=name, most=most) if least < wanted else ClassMargin(margin=wanted, most=most)

@@ -6,8 +6,8 @@ A ladder belongs to the file it was measured on, known by the digest of its weig
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmparity.core.identity.quantization import PLAIN
@@ -21,8 +21,21 @@ LEAST_FORKS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forks:
+    """Forks per token of a copy on the prompts of one tag, with their bounds."""
+
+    forks: float
+    least_forks: float
+    most_forks: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One copy: its class, its shift in nats with its bounds, its forks per token with their upper bound."""
+    """One copy: its class, its shift in nats with its bounds, its forks per token with theirs.
+
+    ``tags`` has the forks on the prompts of each tag that was measured. A lock of an earlier version has neither these
+    nor ``least_forks``.
+    """
 
     quantization: str
     shift: float
@@ -30,6 +43,16 @@ class Rung:
     upper: float
     forks: float
     most_forks: float
+    least_forks: float | None = None
+    tags: Mapping[str, Forks] = field(default_factory=dict)
+
+    def parting(self, tag: str = "") -> Forks | None:
+        """Return the forks on all prompts, or those of a tag; ``None`` where they were not measured with bounds."""
+        if tag:
+            return self.tags.get(tag)
+        if self.least_forks is None:
+            return None
+        return Forks(forks=self.forks, least_forks=self.least_forks, most_forks=self.most_forks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +60,9 @@ class Ladder:
     """The copies of one model, the finest first.
 
     ``digest`` is that of the unquantised file, ``model`` its name. ``server`` says by which server they were compared,
-    ``made_by`` what made the copies; the rest is as in ``core.identity.agreed.Accepted``.
+    ``made_by`` what made the copies; ``prompt_sha256`` is the digest of the prompt set, and ``max_tokens`` how long
+    answers were at most: empty and 0 in a lock of an earlier version. The rest is as in
+    ``core.identity.agreed.Accepted``.
     """
 
     digest: str
@@ -50,6 +75,8 @@ class Ladder:
     prompt_set: str
     plugin: str
     rungs: tuple[Rung, ...]
+    prompt_sha256: str = ""
+    max_tokens: int = 0
 
     @property
     def key(self) -> str:
@@ -59,7 +86,11 @@ class Ladder:
     def texts(self) -> list[tuple[str, str]]:
         """Return every text of it with its place in the lock file."""
         names = ("model", "server", "made_by", "prompt_set")
-        return [(f"ladders.{self.key}.{name}", str(getattr(self, name))) for name in names]
+        tags = dict.fromkeys(tag for rung in self.rungs for tag in rung.tags)
+        return [
+            *((f"ladders.{self.key}.{name}", str(getattr(self, name))) for name in names),
+            *((f"ladders.{self.key}.tags", tag) for tag in tags),
+        ]
 
     def rung(self, quantization: str | None) -> Rung | None:
         """Return the copy that weights of this class are held against, ``None`` where there is none.
@@ -68,6 +99,10 @@ class Ladder:
         """
         wanted = FINEST if quantization in PLAIN else quantization
         return next((rung for rung in self.rungs if rung.quantization == wanted), None)
+
+    def coarser(self, rung: Rung) -> tuple[Rung, ...]:
+        """Return the copies that shift further than this one."""
+        return tuple(other for other in self.rungs if other.shift > rung.shift)
 
 
 def place(shift: float, rungs: Sequence[Rung], nats: Sequence[str]) -> str:

@@ -11,9 +11,10 @@ from typing import ClassVar, Final
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.drift.logprobs import ALTERNATIVES
 from pytest_llmparity.core.checks.drift.text import TextCheck
+from pytest_llmparity.core.checks.tags import within
 from pytest_llmparity.core.errors import NotMeasured
-from pytest_llmparity.core.evidence import Needs
-from pytest_llmparity.core.identity.ladder import Ladder, Rung
+from pytest_llmparity.core.evidence import Evidence, Needs
+from pytest_llmparity.core.identity.ladder import Forks, Ladder, Rung
 from pytest_llmparity.core.identity.quantization import PLAIN
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines.facts import files
@@ -90,9 +91,15 @@ def measure(
     session.gather()
     evidence = session.evidence(TEST, ANY)
     assert evidence is not None
-    shifts = {verdict.engine: verdict for verdict in ANY.judge(evidence)}
-    forks = {verdict.engine: verdict for verdict in _ANY_TEXT.judge(evidence) if verdict.kind == "text"}
-    rungs = [_rung(quantization, shifts[quantization.lower()], forks[quantization.lower()]) for quantization in classes]
+    shifts, forks = {verdict.engine: verdict for verdict in ANY.judge(evidence)}, _forks(evidence)
+    of_tags = {tag: _forks(within(evidence, tag)) for tag in evidence.prompts.tag_sizes}
+    rungs = []
+    for quantization in classes:
+        name = quantization.lower()
+        of_tag = {
+            tag: of_copy for tag, by_engine in of_tags.items() if (of_copy := _bounded(by_engine[name])) is not None
+        }
+        rungs.append(_rung(quantization, shifts[name], forks[name], of_tag))
     first = shifts[classes[0].lower()]
     identity = evidence.engines[SOURCE].identity
     return Ladder(
@@ -105,13 +112,36 @@ def measure(
         groups=first.groups,
         prompt_set=prompts.stem,
         plugin=session.version,
+        prompt_sha256=evidence.prompts.digest,
+        max_tokens=evidence.sampling.max_tokens,
         rungs=tuple(sorted(rungs, key=lambda rung: rung.shift)),
     )
 
 
-def _rung(quantization: str, shift: Verdict, forks: Verdict) -> Rung:
-    numbers = (shift.estimate, shift.lower, shift.upper, forks.estimate, forks.upper)
+def _forks(evidence: Evidence) -> dict[str, Verdict]:
+    return {verdict.engine: verdict for verdict in _ANY_TEXT.judge(evidence) if verdict.kind == "text"}
+
+
+def _bounded(verdict: Verdict) -> Forks | None:
+    numbers = (verdict.estimate, verdict.lower, verdict.upper)
     if any(number is None for number in numbers):
-        raise NotMeasured(f"{quantization}: {shift.reason or forks.reason or shift.message}")
-    estimate, lower, upper, hazard, most = (round(number, 6) for number in numbers if number is not None)
-    return Rung(quantization=quantization, shift=estimate, lower=lower, upper=upper, forks=hazard, most_forks=most)
+        return None
+    estimate, least, most = (round(number, 6) for number in numbers if number is not None)
+    return Forks(forks=estimate, least_forks=least, most_forks=most)
+
+
+def _rung(quantization: str, shift: Verdict, verdict: Verdict, of_tags: Mapping[str, Forks]) -> Rung:
+    numbers, forks = (shift.estimate, shift.lower, shift.upper), _bounded(verdict)
+    if forks is None or any(number is None for number in numbers):
+        raise NotMeasured(f"{quantization}: {shift.reason or verdict.reason or shift.message}")
+    estimate, lower, upper = (round(number, 6) for number in numbers if number is not None)
+    return Rung(
+        quantization=quantization,
+        shift=estimate,
+        lower=lower,
+        upper=upper,
+        forks=forks.forks,
+        least_forks=forks.least_forks,
+        most_forks=forks.most_forks,
+        tags=of_tags,
+    )

@@ -20,6 +20,7 @@ from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.prompts.portion import ALL, Portion
+from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.explain import plain
 from pytest_llmparity.run.declare.applications import application_of, inputs_of, refuse_mixed, takes_values
@@ -202,7 +203,7 @@ def declare(
     engines: int,
     sequential: bool = False,
     in_turn: tuple[int, int] | None = None,
-    margins: Callable[[Sequence[Check], str], None] | None = None,
+    margins: Callable[[Sequence[Check], PromptSet, Sampling], None] | None = None,
     function: Callable[..., object] | None = None,
     arguments: Mapping[str, object] = MappingProxyType({}),
     portion: Portion = ALL,
@@ -212,8 +213,8 @@ def declare(
     ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
     what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be
     judged, ``in_turn`` how many engines are loaded and how often the one in memory may change, where one is at a time.
-    ``margins`` refuses checks, on the set of this name, that take a margin from where there is none: it is said first,
-    because how many prompts a check takes depends on it. ``function`` is the test's and ``arguments`` what its
+    ``margins`` refuses checks, on these prompts so asked, that take a margin from where there is none: it is said
+    first, because how many prompts a check takes depends on it. ``function`` is the test's and ``arguments`` what its
     parameters give it: with ``check.value`` it is called. ``portion`` says which of the prompts are asked;
     :class:`Untagged` where that is none.
     Raises ``UsageError`` for arguments the marker does not take, ``PromptSetError`` for the prompt file and
@@ -248,7 +249,7 @@ def declare(
         application=application,
     )
     if margins is not None and any(check.needs().accepted or check.needs().ladder for check in checks):
-        margins(checks, prompts.name)
+        margins(checks, prompts, declaration.sampling)
     cases, groups = len(prompts.cases), prompts.groups
     problems = [
         f"{problem}: {check} at {place(check.where, folders[-1])}"

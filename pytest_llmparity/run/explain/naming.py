@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core.checks.drift.ladders import about, ladder_of
+from pytest_llmparity.core.checks.drift.logprobs import shown_shift
+from pytest_llmparity.core.checks.drift.text import SHIFTED
+from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.identity.pins import agree
-from pytest_llmparity.core.sample import Completion, Sample
+from pytest_llmparity.core.prompts import Case
+from pytest_llmparity.core.sample import Completion, Sample, in_memory
 from pytest_llmparity.core.verdict import Cause
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
@@ -79,12 +83,23 @@ class Naming:
         )
 
     def moved(self, read: Read) -> str:
-        """Say how far next tokens moved where both engines read the same text, and which class of weights does that."""
-        of_class = about(self._evidence, read.nats)
+        """Say how far next tokens moved where both engines read the same text, and what class the answers are about.
+
+        That is by the answers of the gate: a ladder is of whole answers, and next tokens move several times less.
+        """
         early, late = explain.nats(read.early), explain.nats(read.late)
+        words = f"{explain.nats(read.nats)}, {early} early in answers and {late} late"
+        whole = shown_shift(self._answers(), self._evidence)
+        of_class = "" if whole is None else about(self._evidence, whole.nats)
         return (
-            f"{explain.nats(read.nats)}{f' ({of_class})' if of_class else ''}, {early} early in answers and {late} late"
+            f"{words}; whole answers shift by {explain.nats(whole.nats)}, {of_class}" if whole and of_class else words
         )
+
+    def _answers(self) -> Iterator[tuple[Case, Completion, Completion]]:
+        """Yield pairs of answers of the gate to about so many prompts as a verdict shows the shift of."""
+        pairs = pair_answers(self._evidence, self._evidence.engines[self._pair.candidate.name]).pairs
+        for pair in pairs[:: max(1, len(pairs) // SHIFTED)]:
+            yield pair.case, in_memory(pair.baseline), in_memory(pair.candidate)
 
     def narrowed(self, cause: Cause, read: Read) -> Cause:
         """Return what remains as weights or as arithmetic, by next tokens where the model has a ladder."""

@@ -7,11 +7,20 @@ import dataclasses
 import pytest
 
 from pytest_llmparity.core.identity.agreed import Agreed, Party
-from pytest_llmparity.core.identity.ladder import Ladder, Rung, place
+from pytest_llmparity.core.identity.ladder import Forks, Ladder, Rung, place
 
 SHIFTS = {"Q8_0": 0.036, "Q6_K": 0.087, "Q4_K_M": 0.161, "Q4_0": 0.336, "Q2_K": 0.586}
 RUNGS = tuple(
-    Rung(quantization=name, shift=shift, lower=0.9 * shift, upper=1.1 * shift, forks=shift / 4, most_forks=shift / 3)
+    Rung(
+        quantization=name,
+        shift=shift,
+        lower=0.9 * shift,
+        upper=1.1 * shift,
+        forks=shift / 4,
+        least_forks=shift / 4.1,
+        most_forks=shift / 3,
+        tags={"stories": Forks(forks=shift / 3, least_forks=shift / 3.1, most_forks=shift / 2.8)},
+    )
     for name, shift in SHIFTS.items()
 )
 LADDER = Ladder(
@@ -25,6 +34,8 @@ LADDER = Ladder(
     prompt_set="calibration",
     plugin="1.0",
     rungs=RUNGS,
+    prompt_sha256="d",  # that of ``make.evidence``
+    max_tokens=32,
 )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from pytest_llmparity.core.identity.ladder import Ladder, Rung
+from pytest_llmparity.core.identity.ladder import Forks, Ladder, Rung
 from pytest_llmparity.core.identity.record import (
     Broken,
     Change,
@@ -261,9 +261,13 @@ def varied() -> Made:
         digest=f"sha256:{'p' * 64}", model="tiny", date="2026-11-01", server="llama.cpp", made_by="llama-quantize",
         prompts=32, groups=32, prompt_set="mixed", plugin="1.0",
         rungs=tuple(
-            Rung(quantization=name, shift=s, lower=s * 0.8, upper=s * 1.2, forks=s / 5, most_forks=s / 4)
+            Rung(
+                quantization=name, shift=s, lower=s * 0.8, upper=s * 1.2, forks=s / 5, most_forks=s / 4,
+                least_forks=s / 6, tags={"poem": Forks(forks=s / 5, least_forks=s / 6, most_forks=s / 4)},
+            )
             for name, s in rungs
         ),
+        prompt_sha256="5" * 64, max_tokens=32,
     )  # fmt: skip
     latency = [
         LatencyQuantiles(engine=name, metric=metric, p50=0.1, p95=0.2, p99=0.3, n=64)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.drift.floor import recorded_noise
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
-from pytest_llmparity.core.identity.agreed import FACTOR, LOCK_FILE, Party, proposed
+from pytest_llmparity.core.identity.agreed import LOCK_FILE, Party, in_forks, in_nats
 from pytest_llmparity.core.identity.canaries import blind_by, limit_of
 from pytest_llmparity.core.identity.ladder import FINEST, LEAST_FORKS, Ladder, Rung, place
+from pytest_llmparity.core.prompts import PromptSet, digest
+from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.core.words import explain
 
 OF_LLAMA_CPP: Final = frozenset({"llamacpp", "llamacpp-python", "ollama"})
 """Kinds that compute as the server does which a ladder is measured with."""
 MOST_FORKS: Final = 0.5
 """Forks per token above which nobody takes a margin from a ladder: answers without a word in common would be near."""
+_ACTING: Final = ("repetition_penalty", "presence_penalty", "frequency_penalty", "stop")
+"""Parameters of sampling that change greedy answers."""
 
 
 def party_of(engine: EngineEvidence) -> Party:
@@ -78,7 +83,7 @@ def limit(
     accepted = evidence.agreed.margin(*names)
     run = f"run: llmparity calibrate {' '.join(names)}"
     of_ladder = (_of_finest if ties else _of_class)(evidence, candidate)
-    if accepted is None and of_ladder is not None:
+    if accepted is None and of_ladder is not None and of_ladder.nats is not None:
         return of_ladder
     parties = [party_of(engine) for engine in (baseline, candidate)]
     others = _known_to_differ(*parties)
@@ -90,7 +95,8 @@ def limit(
     if accepted is None and recorded is not None:
         return recorded
     if accepted is None:
-        return Limit(refused=f"{LOCK_FILE} has no margin for this pair; {run}, or give {words}")
+        why = "" if of_ladder is None else f", and {of_ladder.refused}"
+        return Limit(refused=f"{LOCK_FILE} has no margin for this pair{why}; {run}, or give {words}")
     if differing := accepted.differs(*parties):
         of_others = f"the margin in {LOCK_FILE} was accepted for other engines ({'; '.join(differing)})"
         return Limit(refused=f"{of_others}; if that is meant, {run}")
@@ -123,7 +129,7 @@ def _of_class(evidence: Evidence, candidate: EngineEvidence) -> Limit | None:
     rung = None if ladder is None else ladder.rung(candidate.quantization)
     if ladder is None or rung is None:
         return None
-    return Limit(nats=proposed(rung.upper), word="allowed for its class", source=_on(ladder, rung))
+    return _limit_of(ladder, rung, "allowed for its class")
 
 
 def _of_finest(evidence: Evidence, candidate: EngineEvidence) -> Limit | None:
@@ -134,11 +140,19 @@ def _of_finest(evidence: Evidence, candidate: EngineEvidence) -> Limit | None:
         return None
     own = ladder.rung(candidate.quantization) is rung
     word = "allowed for its class" if own else "allowed for 8-bit copies"
-    return Limit(nats=proposed(rung.upper), word=word, source=_on(ladder, rung))
+    return _limit_of(ladder, rung, word)
 
 
-def _on(ladder: Ladder, rung: Rung) -> str:
-    return f"{rung.quantization} on the ladder of {ladder.date} in {LOCK_FILE}"
+def _limit_of(ladder: Ladder, rung: Rung, word: str) -> Limit:
+    held = in_nats(ladder, rung)
+    source = f"{rung.quantization} on the ladder of {ladder.date} in {LOCK_FILE}"
+    if held.margin is None:
+        return Limit(
+            refused=f"the ladder of {ladder.date} in {LOCK_FILE} cannot tell {_listed(held.alike)} from "
+            f"{rung.quantization}, whose copy may shift by {explain.nats(held.most)} where {held.alike[0]} shifts by "
+            f"{explain.nats(held.least)} or more"
+        )
+    return Limit(nats=held.margin, word=word, source=f"{source}, below {held.below}" if held.below else source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,15 +164,15 @@ class TextMargin:
     refused: str = ""
 
 
-def text_margin(evidence: Evidence, candidate: EngineEvidence) -> TextMargin:
-    """Return what a pair's text is held against where no margin is given.
+def text_margin(evidence: Evidence, candidate: EngineEvidence, *, tag: str = "") -> TextMargin:
+    """Return what a pair's text is held against where no margin is given, on all prompts or on those of a tag.
 
     How often answers part depends on the prompts more than on the weights, so a class of the ladder has a margin for
-    the prompts it was measured on and for no others, and for engines that compute as its server did. Golden answers
-    are held against their own engine by *nothing may have changed*.
+    the prompts it was measured on and for no others, and for engines that compute as its server did. It has none where
+    a coarser class would keep it too. Golden answers are held against their own engine by *nothing may have changed*.
     """
     give = "give check.text(margin=…)"
-    baseline = evidence.engines[evidence.baseline]
+    baseline, prompts = evidence.engines[evidence.baseline], evidence.prompts
     names = baseline.golden or baseline.name, candidate.golden or candidate.name
     if recorded_noise(evidence, candidate) is not None and names[0] == names[1]:
         since = "nothing may have changed since the golden was recorded"
@@ -167,13 +181,14 @@ def text_margin(evidence: Evidence, candidate: EngineEvidence) -> TextMargin:
     if ladder is None:
         none = f"{LOCK_FILE} has no ladder of the weights that {explain.plain(baseline.name, 40)} serves"
         return TextMargin(refused=f"no margin: {none}; run: llmparity calibrate --ladder, or {give}")
-    of, prompts = f"the ladder of {explain.plain(ladder.model, 60)}", explain.plain(evidence.prompts.name, 60)
-    if ladder.prompt_set != evidence.prompts.name:
-        other = (
-            f"{of} was measured on {explain.plain(ladder.prompt_set, 60)}, and other prompts part more or less often"
-        )
-        again = f"measure it on these (llmparity calibrate --ladder, with --prompts and the file of {prompts})"
-        return TextMargin(refused=f"no margin: {other}; {again}, or {give}")
+    of = _named(ladder)
+    if other := unmeasured(ladder, prompts, evidence.sampling):
+        return TextMargin(refused=f"no margin: {other}, or {give}")
+    tag = tag or _tag_of(prompts, ladder)
+    if prompts.rest and (not tag or any(tag in case.tags for case in prompts.rest)):
+        some = f"{len(prompts.cases)} of {len(prompts.cases) + len(prompts.rest)} prompts"
+        part = f"this run asks {some}, and {of} was measured on all of them; run without --parity-tag, --parity-sample"
+        return TextMargin(refused=f"no margin: {part}, or {give}")
     if candidate.kind not in OF_LLAMA_CPP:
         unlike = f"{explain.plain(candidate.name, 40)} is of kind {explain.plain(candidate.kind, 40)}"
         return TextMargin(
@@ -186,9 +201,72 @@ def text_margin(evidence: Evidence, candidate: EngineEvidence) -> TextMargin:
         pin = "" if candidate.quantization else "pin it, or "
         name = explain.plain(candidate.name, 40)
         return TextMargin(refused=f"no margin: {name} {declared}, and {of} has no such class; {pin}{give}")
-    share = max(LEAST_FORKS, FACTOR * rung.most_forks)
-    if share > MOST_FORKS:
-        most = f"copies of class {rung.quantization} part at up to {explain.percent(rung.most_forks)} of tokens there"
+    return _of_forks(ladder, rung, tag, give)
+
+
+def _of_forks(ladder: Ladder, rung: Rung, tag: str, give: str) -> TextMargin:
+    of, held, there = _named(ladder), in_forks(ladder, rung, tag=tag), _where(tag)
+    if held is None:
+        none = f"{of} has no forks {there}: too few prompts, or measured before they had the tag"
+        return TextMargin(refused=f"no margin: {none}; {_again(ladder, 'these prompts')}, or {give}")
+    if held.margin is None:
+        alike = (
+            f"copies of class {rung.quantization} part at up to {explain.percent(held.most)} of tokens {there}, and at "
+            f"{explain.percent(held.least)} or more by {held.alike[0]}: text cannot tell {_listed(held.alike)} from it"
+        )
+        return TextMargin(refused=f"no margin: {alike}; judge by check.logprobs(), or {give}")
+    if held.margin > MOST_FORKS:
+        most = f"copies of class {rung.quantization} part at up to {explain.percent(held.most)} of tokens {there}"
         return TextMargin(refused=f"no margin: {most}, which text hardly tells from noise; judge by check.logprobs()")
     source = f"{rung.quantization} on {of}, {ladder.date}, in {LOCK_FILE}, over {HORIZON} tokens"
-    return TextMargin(share=share, source=f"margin {explain.percent(share)}, {source}")
+    source += f" {there}" if tag else ""
+    source += f", below {held.below}" if held.below else ""
+    return TextMargin(share=held.margin, source=f"margin {explain.percent(held.margin)}, {source}")
+
+
+def unmeasured(ladder: Ladder, prompts: PromptSet, sampling: Sampling) -> str:
+    """Say why a ladder has no margin of text for what a test asks, and what to do; empty where it was measured on that.
+
+    A part of the prompts that it was measured on is no reason here: some tags have margins of their own.
+    """
+    of, name = _named(ladder), explain.plain(prompts.name, 60)
+    again = _again(ladder, name)
+    if not ladder.prompt_sha256:
+        return f"{of} is of an earlier version, which did not keep on what prompts text was measured; {again}"
+    whole = digest((*prompts.cases, *prompts.rest)) if prompts.rest else prompts.digest
+    if ladder.prompt_sha256 != whole:
+        before = explain.plain(ladder.prompt_set, 60)
+        were = f"{before} as it was then" if ladder.prompt_set == prompts.name else before
+        return f"{of} was measured on {were}, and other prompts part more or less often; {again}"
+    if sampling.max_tokens < ladder.max_tokens:
+        shorter = f"answers of at most {ladder.max_tokens} tokens, and shorter ones part more or less often"
+        return f"{of} was measured on {shorter}; ask for so many (max_tokens={ladder.max_tokens})"
+    if acting := [name for name in _ACTING if getattr(sampling, name) != getattr(Sampling(), name)]:
+        return f"{of} was measured without {' and '.join(acting)}, which change how often answers part; leave them out"
+    return ""
+
+
+def _again(ladder: Ladder, prompts: str) -> str:
+    return f"run: llmparity calibrate --ladder {explain.plain(ladder.model, 60)} --prompts FILE (that of {prompts})"
+
+
+def _tag_of(prompts: PromptSet, ladder: Ladder) -> str:
+    """Return the tag whose prompts are asked, all of them and no others, where the ladder knows how those part."""
+    if not prompts.rest:
+        return ""
+    measured = {tag for rung in ladder.rungs for tag in rung.tags}
+    left = {tag for case in prompts.rest for tag in case.tags}
+    shared = set.intersection(*(set(case.tags) for case in prompts.cases))
+    return min(shared & measured - left, default="")
+
+
+def _named(ladder: Ladder) -> str:
+    return f"the ladder of {explain.plain(ladder.model, 60)}"
+
+
+def _where(tag: str) -> str:
+    return f"on prompts with the tag {explain.plain(tag, 40)}" if tag else "there"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

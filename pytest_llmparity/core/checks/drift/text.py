@@ -39,7 +39,18 @@ from pytest_llmparity.core.checks.drift.logprobs import apart, shown_shift, told
 from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import both_short, rested
 from pytest_llmparity.core.checks.pairing import pair_answers
-from pytest_llmparity.core.checks.tags import By, Tags, left_to_all, no_tag, opened, plan_line, tags_of, warned, within
+from pytest_llmparity.core.checks.tags import (
+    By,
+    Tags,
+    least_of_tag,
+    left_to_all,
+    no_tag,
+    opened,
+    plan_line,
+    tags_of,
+    warned,
+    within,
+)
 from pytest_llmparity.core.compare.shift import shape_of
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, floor_stages
@@ -57,15 +68,6 @@ TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
 SHIFTED: Final = 64
 """Prompts, about so many, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
-GROUPS_OF_TAG: Final = (
-    *((2.3, 8), (2.6, 12), (3.0, 16), (3.4, 20), (3.85, 24)),
-    *((4.8, 40), (5.6, 48), (6.4, 64), (8.0, 96)),
-)
-"""How many groups of prompts a tag takes, by the forks that the margin allows in an answer of 32 tokens or the horizon.
-
-With fewer, some tag of 16 fails in more than 5 % of runs although none drifts beyond the margin: prompts of a tag whose
-hazards differ widely (as gamma variables of shape .5), after Holm's correction (tests/core/checks/test_tags.py).
-"""
 _SHARE: Final = WEIGHTS["text"] / sum(WEIGHTS.values())
 """Of the error rate FAIL gets, in a test of two engines with this check alone."""
 _CAUGHT: Final = 1.6
@@ -103,7 +105,8 @@ class TextCheck(BaseCheck):
     (:attr:`~.shift.Logprobs.trouble`).
 
     ``by="tag"`` adds a verdict on the prompts of each tag that has enough of them (:func:`least_of_tag`), beside the
-    one on all. A baseline that ever differs from itself has to be shown to do so less on prompts of that tag.
+    one on all; without ``margin`` held against the forks of that tag on the ladder. A baseline that ever differs from
+    itself has to be shown to do so less on prompts of that tag.
     """
 
     kind: ClassVar[str] = "text"
@@ -247,7 +250,7 @@ class TextCheck(BaseCheck):
             if evidence.single:
                 return [self._single(opened, comparison)]
             own = self._own(evidence, evidence.engines[evidence.baseline], ties)
-            whole = self._cross(opened, evidence, candidate, comparison, own)
+            whole = self._cross(opened, evidence, candidate, comparison, own, self._margin(evidence, candidate))
             of_tags, left = self._by_tag(opened, evidence, candidate, own, ties)
             beyond = comparison.beyond()
             return [
@@ -303,10 +306,10 @@ class TextCheck(BaseCheck):
         candidate: EngineEvidence,
         comparison: Comparison,
         phases: Sequence[RepeatedPhase],
+        held: TextMargin,
     ) -> Verdict:
         """Judge a pair on all prompts, or on those of the verdict's tag: then what holds for all stands with these."""
         floor = floor_of(phases, alpha=evidence.alpha, horizon=self.horizon)
-        held = self._margin(evidence, candidate)
         margin = held.share
         pairs, counted, missing = comparison.pairs, comparison.counted, comparison.missing
         own = None if floor is None else floor.judgement.estimate
@@ -322,7 +325,8 @@ class TextCheck(BaseCheck):
         if not pairs:
             return rested(verdict, missing)
         judgement = comparison.judge(comparison.forks, margin)
-        details = fork_lines(verdict, counted, judgement.groups, comparison, "" if verdict.tag else held.source)
+        why = "" if verdict.tag and self.margin else held.source
+        details = fork_lines(verdict, counted, judgement.groups, comparison, why)
         # With their token records in memory: each is looked at three times.
         told = [pair for pair, _ in counted if not told_apart(pair.case, evidence, candidate)]
         some = told[:: max(1, len(told) // SHIFTED)]
@@ -368,10 +372,23 @@ class TextCheck(BaseCheck):
         """Return a verdict on the prompts of each tag that has enough, and which have not."""
         if self.by is None:
             return [], ()
-        margin = self._margin(evidence, candidate).share
-        tags = self._tags(evidence.prompts, margin, evidence.sequential)
-        verdicts = [self._of_tag(opened(verdict, tag), evidence, candidate, phases, ties) for tag in tags.judged]
-        return verdicts, left_to_all(tags, self._wanted(margin, evidence.sequential))
+        whole = self._margin(evidence, candidate)
+        verdicts: list[Verdict] = []
+        left: dict[float, dict[str, Sequence[int]]] = {}
+        for tag in self._tags(evidence.prompts, whole.share, evidence.sequential).all:
+            held = whole if self.margin else self._margin(evidence, candidate, tag)
+            share = held.share or whole.share  # of a tag that has none: whether it would have a verdict
+            if tag in (of_tags := self._tags(evidence.prompts, share, evidence.sequential)).few:
+                left.setdefault(share, {})[tag] = of_tags.few[tag]
+            elif held.refused:
+                refused = dataclasses.replace(opened(verdict, tag), outcome=Outcome.INCOMPARABLE, reason=held.refused)
+                verdicts.append(refused)
+            else:
+                verdicts.append(self._of_tag(opened(verdict, tag), evidence, candidate, phases, ties, held))
+        few = [
+            left_to_all(Tags(judged={}, few=of), self._wanted(share, evidence.sequential)) for share, of in left.items()
+        ]
+        return verdicts, tuple(remark for remarks in few for remark in remarks)
 
     def _of_tag(
         self,
@@ -380,13 +397,14 @@ class TextCheck(BaseCheck):
         candidate: EngineEvidence,
         phases: Sequence[RepeatedPhase],
         ties: Ties | None,
+        held: TextMargin,
     ) -> Verdict:
         part = within(evidence, verdict.tag)
         pairing = pair_answers(part, candidate)
         if (refused := pairing.unanswered(verdict, part)) is not None:
             return refused
         own = of_cases(phases, part.prompts.by_id)
-        return self._cross(verdict, part, candidate, Comparison(part, pairing, self.horizon, ties=ties), own)
+        return self._cross(verdict, part, candidate, Comparison(part, pairing, self.horizon, ties=ties), own, held)
 
     def _repeat(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, ties: Ties | None) -> Verdict:
         """Judge the floor phase in which a candidate drifted most from itself, Bonferroni-corrected for them all."""
@@ -439,27 +457,11 @@ class TextCheck(BaseCheck):
 
         return rested(done, short, best=best)
 
-    def _margin(self, evidence: Evidence, candidate: EngineEvidence) -> TextMargin:
-        """Return the margin and where it comes from, or what the user must do to have one."""
+    def _margin(self, evidence: Evidence, candidate: EngineEvidence, tag: str = "") -> TextMargin:
+        """Return the margin, of a tag too, and where it comes from, or what the user must do to have one."""
         if self.margin is not None:
             return TextMargin(share=self.margin, source=f"margin {explain.percent(self.margin)} as given")
-        return text_margin(evidence, candidate)
-
-
-def least_of_tag(margin: float, horizon: int, *, sequential: bool = False) -> int | None:
-    """Return how many groups of prompts a tag takes for a verdict of its own; ``None`` where that is not known.
-
-    So many that honest engines fail seldom, and that answers without a fork would pass. Sequential evidence holds for
-    any number.
-
-    >>> least_of_tag(0.05, 32), least_of_tag(0.12, 32), least_of_tag(0.005, 32), least_of_tag(0.5, 32)
-    (8, 24, 19, None)
-    """
-    if sequential:
-        return least_units(margin, most=horizon, alpha=0.05)
-    allowed = margin * max(horizon, HORIZON)  # shorter answers are no safer
-    safe = next((groups for forks, groups in GROUPS_OF_TAG if allowed <= forks), None)
-    return None if safe is None else max(safe, math.floor(-math.log(0.05) / (margin * horizon)) + 1)
+        return text_margin(evidence, candidate, tag=tag)
 
 
 def _stages(evidence: Evidence) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +27,13 @@ def mixed() -> Iterator[Drawn]:
         yield Drawn.of("tiny", grouped=True)
 
 
-def judged(mixed: Drawn, candidate: str, asked: Check, *, baseline: str = "f16") -> Verdict:
-    """Return the first verdict on all 144 prompts."""
+def judged(
+    mixed: Drawn, candidate: str, asked: Check, *, baseline: str = "f16", declared: str | None = None
+) -> Verdict:
+    """Return the first verdict on all 144 prompts; of a candidate that says that it is another class."""
+    if declared is not None:
+        other = dataclasses.replace(mixed.engines[candidate], name="other", quantization=declared)
+        mixed.engines, candidate = {**mixed.engines, "other": other}, "other"
     prompts = PromptSet(name="mixed", cases=tuple(mixed.sets["mixed"]))
     return mixed.verdicts(
         Pair(baseline=baseline, candidate=candidate, prompts="mixed"), prompts, [asked], agreed=AGREED
@@ -72,3 +79,20 @@ def test_arithmetic_of_bf16_leaves_near_ties_alone_and_4_bits_do_not(mixed: Draw
     assert honest.remarks[0].startswith("51 of 51 forks near-ties")
     assert coarse.outcome is Outcome.FAIL
     assert coarse.remarks[0].startswith("13 of 81 forks near-ties")
+
+
+CLASSES = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
+
+
+@pytest.mark.parametrize("asked", [check.text(), check.logprobs()], ids=str)
+@pytest.mark.parametrize(("declared", "real"), list(itertools.combinations(CLASSES, 2)))
+def test_a_copy_that_declares_a_finer_class_never_passes(mixed: Drawn, declared: str, real: str, asked: Check) -> None:
+    assert judged(mixed, real.lower(), asked, declared=declared).outcome is not Outcome.PASS
+
+
+@pytest.mark.parametrize("asked", [check.text(), check.logprobs()], ids=str)
+def test_an_honest_copy_passes_or_has_no_margin(mixed: Drawn, asked: Check) -> None:
+    outcomes = {name: judged(mixed, name.lower(), asked).outcome for name in CLASSES}
+
+    assert outcomes["Q8_0"] is Outcome.PASS
+    assert set(outcomes.values()) <= {Outcome.PASS, Outcome.INCOMPARABLE, Outcome.INCONCLUSIVE}

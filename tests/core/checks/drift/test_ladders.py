@@ -10,7 +10,9 @@ import pytest
 from pytest_llmparity import check
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.identity.agreed import Agreed
-from pytest_llmparity.core.sample import Fact, Identity
+from pytest_llmparity.core.prompts import Case, PromptSet
+from pytest_llmparity.core.prompts.portion import Portion
+from pytest_llmparity.core.sample import Fact, Identity, Sampling
 from pytest_llmparity.core.verdict import Outcome
 from tests.core.checks.drift.test_logprobs_check import spoken
 from tests.core.identity.test_agreed import ACCEPTED
@@ -153,23 +155,139 @@ def test_a_ladder_without_a_copy_of_8_bits_does_not_say_which_forks_are_near_tie
     assert check.text(margin=0.05).judge(judged)[0].outcome is Outcome.PASS
 
 
-def test_text_takes_no_margin_from_a_ladder_of_other_prompts(make: Factory) -> None:
-    """The same 8-bit copy parts at 2 % of tokens of one set and at 7 % of another."""
+RUN = "run: llmparity calibrate --ladder tiny-F16.gguf --prompts FILE (that of"
+
+
+@pytest.mark.parametrize(
+    ("name", "before"), [("stories", "calibration"), ("calibration", "calibration as it was then")]
+)
+def test_text_takes_no_margin_from_a_ladder_of_other_prompts(make: Factory, name: str, before: str) -> None:
+    """The same 8-bit copy parts at 2 % of tokens of one set and at 7 % of another, whatever their files are called."""
     judged = evidence(make, 2.15)
-    others = dataclasses.replace(judged, prompts=dataclasses.replace(judged.prompts, name="stories"))
+    others = dataclasses.replace(judged, prompts=dataclasses.replace(judged.prompts, name=name, digest="e"))
 
     (text,) = check.text().judge(others)
 
     assert text.outcome is Outcome.INCOMPARABLE
     assert text.reason == (
-        "no margin: the ladder of tiny-F16.gguf was measured on calibration, and other prompts part more or less "
-        "often; measure it on these (llmparity calibrate --ladder, with --prompts and the file of stories), or give "
-        "check.text(margin=…)"
+        f"no margin: the ladder of tiny-F16.gguf was measured on {before}, and other prompts part more or less "
+        f"often; {RUN} {name}), or give check.text(margin=…)"
     )
 
 
+def test_a_ladder_of_an_earlier_version_has_no_margin_of_text_and_one_in_nats(make: Factory) -> None:
+    rungs = tuple(dataclasses.replace(rung, least_forks=None, tags={}) for rung in LADDER.rungs)
+    old = dataclasses.replace(LADDER, prompt_sha256="", max_tokens=0, rungs=rungs)
+    judged = evidence(make, 2.15, agreed=Agreed().measuring(old))
+
+    (text,), (nats,) = check.text().judge(judged), check.logprobs().judge(judged)
+
+    assert (text.outcome, nats.outcome) == (Outcome.INCOMPARABLE, Outcome.PASS)
+    assert text.reason == (
+        "no margin: the ladder of tiny-F16.gguf is of an earlier version, which did not keep on what prompts text was "
+        f"measured; {RUN} calibration), or give check.text(margin=…)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "reason"),
+    [
+        (Sampling(max_tokens=8), "was measured on answers of at most 32 tokens, and shorter ones part more or less"),
+        (Sampling(repetition_penalty=1.3), "was measured without repetition_penalty, which change how often answers"),
+    ],
+)
+def test_text_takes_no_margin_from_a_ladder_that_was_asked_otherwise(
+    make: Factory, sampling: Sampling, reason: str
+) -> None:
+    (text,) = check.text().judge(dataclasses.replace(evidence(make, 2.15), sampling=sampling))
+
+    assert text.outcome is Outcome.INCOMPARABLE
+    assert text.reason.startswith(f"no margin: the ladder of tiny-F16.gguf {reason}")
+
+
+TAGGED = tuple(
+    Case(id=f"c{at}", prompt="Say something.", tags=("stories" if at < 16 else "copying",)) for at in range(32)
+)
+
+
+def of_tags(judged: Evidence, *portions: Portion) -> list[Evidence]:
+    """Return evidence on prompts with tags that the ladder was measured on, and on portions of them."""
+    whole = PromptSet(name="calibration", cases=TAGGED)
+    (ladder,) = judged.agreed.ladders
+    agreed = Agreed().measuring(dataclasses.replace(ladder, prompt_sha256=whole.digest))
+    tagged = dataclasses.replace(judged, prompts=whole, agreed=agreed)
+    return [tagged, *(tagged.about(portion.of(whole)) for portion in portions)]
+
+
+def test_verdicts_by_tag_take_the_margin_of_their_tag_or_none(make: Factory) -> None:
+    tagged, *_ = of_tags(evidence(make, 2.15))
+
+    whole, _, stories, copying = check.text(by="tag").judge(tagged)
+
+    assert [verdict.kind for verdict in (whole, stories)] == ["text", "text[stories]"]
+    assert whole.outcome is stories.outcome is Outcome.PASS
+    assert whole.margin == pytest.approx(1.5 * 0.161 / 3)
+    assert stories.margin == pytest.approx(1.5 * 0.161 / 2.8)
+    assert "over 32 tokens on prompts with the tag stories" in stories.details[0]
+    assert (copying.kind, copying.outcome) == ("text[copying]", Outcome.INCOMPARABLE)
+    assert copying.reason == (
+        "no margin: the ladder of tiny-F16.gguf has no forks on prompts with the tag copying: too few prompts, or "
+        f"measured before they had the tag; {RUN} these prompts), or give check.text(margin=…)"
+    )
+
+
+def test_a_part_of_the_prompts_takes_the_margin_of_its_tag_or_none(make: Factory) -> None:
+    parts = of_tags(evidence(make, 2.15), Portion(tags=("stories",)), Portion(tags=("copying",)), Portion(most=20))
+
+    (_, stories, copying, some) = (check.text().judge(part)[0] for part in parts)
+
+    assert stories.margin == pytest.approx(1.5 * 0.161 / 2.8)
+    assert copying.outcome is some.outcome is Outcome.INCOMPARABLE
+    assert some.reason == (
+        "no margin: this run asks 20 of 32 prompts, and the ladder of tiny-F16.gguf was measured on all of them; run "
+        "without --parity-tag, --parity-sample, or give check.text(margin=…)"
+    )
+
+
+def test_a_class_that_cannot_be_told_from_a_coarser_one_has_no_margin(make: Factory) -> None:
+    """Q4_0 parts, and shifts, as little as Q4_K_M may: whatever an honest copy of that keeps, it keeps too."""
+    rungs = tuple(
+        dataclasses.replace(rung, lower=0.17, least_forks=0.05) if rung.quantization == "Q4_0" else rung
+        for rung in LADDER.rungs
+    )
+    judged = evidence(make, 2.15, agreed=Agreed().measuring(dataclasses.replace(LADDER, rungs=rungs)))
+
+    (text,), (nats,) = check.text().judge(judged), check.logprobs().judge(judged)
+
+    assert text.outcome is nats.outcome is Outcome.INCOMPARABLE
+    assert text.reason == (
+        "no margin: copies of class Q4_K_M part at up to 5.37 % of tokens there, and at 5 % or more by Q4_0: text "
+        "cannot tell Q4_0 from it; judge by check.logprobs(), or give check.text(margin=…)"
+    )
+    assert nats.reason == (
+        "llmparity.lock has no margin for this pair, and the ladder of 2026-11-28 in llmparity.lock cannot tell Q4_0 "
+        "from Q4_K_M, whose copy may shift by 0.177 nats where Q4_0 shifts by 0.17 nats or more; run: llmparity "
+        "calibrate base cand, or give check.logprobs(shift=…)"
+    )
+
+
+def test_a_margin_ends_where_a_coarser_class_begins(make: Factory) -> None:
+    rungs = tuple(
+        dataclasses.replace(rung, lower=0.2, least_forks=0.06) if rung.quantization == "Q4_0" else rung
+        for rung in LADDER.rungs
+    )
+    judged = evidence(make, 2.15, agreed=Agreed().measuring(dataclasses.replace(LADDER, rungs=rungs)))
+
+    text, (nats,) = check.text().judge(judged)[0], check.logprobs().judge(judged)
+
+    assert (text.outcome, text.margin) == (Outcome.PASS, 0.06)
+    assert "over 32 tokens, below Q4_0" in text.details[0]
+    assert (nats.outcome, nats.margin) == (Outcome.PASS, 0.2)
+    assert "Q4_K_M on the ladder of 2026-11-28 in llmparity.lock, below Q4_0" in nats.message
+
+
 def test_text_takes_no_margin_from_a_class_that_parts_nearly_everywhere(make: Factory) -> None:
-    rungs = tuple(dataclasses.replace(rung, most_forks=0.4) for rung in LADDER.rungs)
+    rungs = tuple(dataclasses.replace(rung, most_forks=0.4) for rung in LADDER.rungs if rung.quantization == "Q4_K_M")
     agreed = Agreed().measuring(dataclasses.replace(LADDER, rungs=rungs))
 
     (text,) = check.text().judge(evidence(make, 2.15, agreed=agreed))
