@@ -22,6 +22,8 @@ V = TypeVar("V")
 By: TypeAlias = Literal["tag"]
 DOCS: Final = "docs/verdicts.md#verdicts-by-tag"
 _NAMED: Final = 6
+_ANSWERS: Final = 32
+"""Tokens of the answers of the table below."""
 GROUPS_OF_TAG: Final = (
     *((2.3, 8), (2.6, 12), (3.0, 16), (3.4, 20), (3.85, 24)),
     *((4.8, 40), (5.6, 48), (6.4, 64), (8.0, 96)),
@@ -97,7 +99,7 @@ def least_of_tag(margin: float, horizon: int, *, sequential: bool = False) -> in
     """
     if sequential:
         return least_units(margin, most=horizon, alpha=0.05)
-    allowed = margin * max(horizon, 32)  # shorter answers are no safer
+    allowed = margin * max(horizon, _ANSWERS)  # shorter answers are no safer
     safe = next((groups for forks, groups in GROUPS_OF_TAG if allowed <= forks), None)
     return None if safe is None else max(safe, math.floor(-math.log(0.05) / (margin * horizon)) + 1)
 
