@@ -35,7 +35,7 @@ from benchmarks.draws import (  # noqa: E402  # the checkout
 )
 from pytest_llmparity import check  # noqa: E402
 from pytest_llmparity.core.evidence import Check  # noqa: E402
-from pytest_llmparity.core.identity.agreed import proposed  # noqa: E402
+from pytest_llmparity.core.identity.agreed import in_nats  # noqa: E402
 from pytest_llmparity.core.prompts import Case, PromptSet  # noqa: E402
 from pytest_llmparity.core.sample import Phase  # noqa: E402
 from pytest_llmparity.core.verdict import Verdict  # noqa: E402
@@ -204,8 +204,9 @@ def smollm2() -> str:
     drawn = Drawn.of("smollm2")
     every = drawn.sets["instruct"]
     of_all = PromptSet(name="instruct", cases=tuple(every))
-    rungs = {rung.quantization: rung for rung in ladder(drawn, CLASSES, of_all).rungs}
-    margin = proposed(rungs["Q8_0"].upper)
+    own = ladder(drawn, CLASSES, of_all)
+    margin = in_nats(own, own.rungs[0]).margin
+    assert margin is not None
     rows = []
     for name, engine in drawn.engines.items():
         if name == "f16":

@@ -18,7 +18,7 @@ from benchmarks.record_draws import DRAWS
 from benchmarks.recordings import Recorded, read, write
 from fixtures.draws import make_instruct, make_structured
 from pytest_llmparity import check
-from pytest_llmparity.core.identity.agreed import FACTOR, proposed
+from pytest_llmparity.core.identity.agreed import FACTOR, in_nats
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, TokenLogprob
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -91,7 +91,8 @@ def test_copies_of_a_real_model_are_judged_by_the_margin_of_its_own_8_bits(
     smollm2: Drawn, copy: str, outcome: str
 ) -> None:
     prompts = PromptSet(name="instruct", cases=tuple(smollm2.sets["instruct"]))
-    margin = proposed(ladder(smollm2, ("Q8_0",), prompts).rungs[0].upper)
+    own = ladder(smollm2, CLASSES, prompts)
+    margin = in_nats(own, own.rungs[0]).margin
     pair = Pair(baseline="f16", candidate=copy, prompts="instruct")
 
     drawn = outcomes(smollm2, pair, [check.logprobs(shift=margin)], size=24, draws=40)
