@@ -1,6 +1,7 @@
 """How often canaries cry wolf, and how often they see other weights, on real llama.cpp with the tiny model.
 
     python -m benchmarks.canaries [--starts 5] [--passes 10] [--draws 2000]
+    python -m benchmarks.canaries --recorded [--draws 2000]     # of a real model, from fixtures/draws; no engine
 
 First the twelve prompts that ``llmparity lock`` asks: F16 is recorded as the lock does it, then started again several
 times and asked cold, warm and in parallel; every pass is one chance of a false alarm. Then twelve prompts drawn from a
@@ -21,11 +22,12 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.draws import Drawn
 from pytest_llmparity.cli.verbs import serving_as
 from pytest_llmparity.core.identity.canaries import Canaries, Change, compare, recorded
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.prompts.reading import parse_prompts
-from pytest_llmparity.core.sample import Completion
+from pytest_llmparity.core.sample import Completion, Phase
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.probe import canaries
 from pytest_llmparity.settings.specification import EngineSpec, Settings
@@ -125,13 +127,40 @@ def drawn(pool: Sequence[Case], draws: int) -> None:
         print(f"  {name}, {'with logprobs' if way == 'nats' else 'text alone'}: {told(counted)}")
 
 
+def of_recording(draws: int) -> None:
+    """Print what draws of twelve of SmolLM2's recorded answers say by their logprobs.
+
+    A candidate's recorded answer ends where it parts from F16, so nothing is said of text alone.
+    """
+    engines = Drawn.of("smollm2").engines
+    first, again = (engines["f16"].answers[phase] for phase in (Phase.MAIN, Phase.COLD))
+    generator = random.Random(0)
+    told_by_nats = [name for name, engine in engines.items() if engine.answers[Phase.MAIN][min(first)].logprobs]
+    counts, nats = {name: Counter[Change]() for name in told_by_nats}, {name: list[float]() for name in told_by_nats}
+    for _ in range(draws):
+        chosen = generator.sample(sorted(first), canaries.REQUESTS)
+        kept = keep([{case: of[case] for case in chosen} for of in (first, again)])
+        for name in told_by_nats:
+            answers = again if name == "f16" else engines[name].answers[Phase.MAIN]
+            seen = compare(kept, {case: answers[case] for case in chosen})
+            counts[name][seen.change] += 1
+            nats[name].append(seen.nats or 0.0)
+    print(f"{draws} draws of {canaries.REQUESTS} of {len(first)} prompts of SmolLM2, F16 recorded, with logprobs")
+    for name, counted in counts.items():
+        print(f"  {name}: {told(counted)}; {min(nats[name]):.4f} to {max(nats[name]):.4f} nats")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--passes", type=int, default=10)
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--recorded", action="store_true", help="Only draws of a real model's recorded answers")
     asked = parser.parse_args()
+    if asked.recorded:
+        of_recording(asked.draws)
+        return
     alarms(asked.starts, asked.passes)
     for name in ("mixed", "stories"):
         text = (ROOT / f"fixtures/prompts/{name}.jsonl").read_text("utf-8")
