@@ -24,7 +24,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.started import launching
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.real_runtimes import IMAGE, RUN, RealRuntime, real_runtime
+from tests.real_runtimes import IMAGE, RUN, RealRuntime, real_runtime, registry
 from tests.unavailable import unavailable
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ from pytest_llmparity import check
 def test_in_nats(): ...
 """
 
-__all__ = ["real_runtime"]
+__all__ = ["real_runtime", "registry"]
 
 
 @pytest.fixture(scope="module")
@@ -111,18 +111,28 @@ def test_a_container_that_outlives_pytest_and_keeper_goes_when_the_next_run_begi
         assert real_runtime.containers() == ["somebody-elses"]
 
 
-def test_an_image_imported_anew_under_its_tag_is_not_the_one_in_the_lock(
-    real_runtime: RealRuntime, models: Path, tmp_path: Path, lock: Callable[..., subprocess.CompletedProcess[str]]
+def test_an_image_that_is_another_one_under_its_tag_is_not_the_one_in_the_lock(
+    real_runtime: RealRuntime,
+    models: Path,
+    tmp_path: Path,
+    lock: Callable[..., subprocess.CompletedProcess[str]],
+    request: pytest.FixtureRequest,
 ) -> None:
-    image = "localhost/llmparity-anew:test"
-    real_runtime.load(image)
-    (tmp_path / "llmparity.toml").write_text(real_runtime.table("c16", models / "tiny-F16.gguf", image=image))
+    """Imported anew under it, or moved in a registry, from which it is fetched anew."""
+    registry = request.getfixturevalue("registry") if real_runtime.name == "docker" else None
+    local = "localhost/llmparity-anew:test"
+    real_runtime.load(local)
+    image = local if registry is None else registry.push(real_runtime, "anew:test", image=local)
+    config = real_runtime.table("c16", models / "tiny-F16.gguf", image=image, download=True)
+    (tmp_path / "llmparity.toml").write_text(config)
     (tmp_path / "test_anew.py").write_text("def test_up(engine):\n    assert engine.model\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
 
     locked = lock(tmp_path, "c16")
     before = frozen(tmp_path)
-    real_runtime.load(image)
+    real_runtime.load(local)
+    if registry is not None:
+        registry.push(real_runtime, "anew:test", image=local)
     after = frozen(tmp_path)
 
     assert locked.returncode == 0, locked.stderr
