@@ -40,7 +40,8 @@ DAEMON: Final = (
     *("--exec-opt", "native.cgroupdriver=cgroupfs"),
 )
 """What works as root in a container or a small virtual machine: no overlays, no systemd, no bridges."""
-RUN: Final = ("--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+LIMITS: Final = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+RUN: Final = ("--network", "host", *LIMITS)
 DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM")
 """Lets a program be told to end when this process does, however that comes."""
 MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"

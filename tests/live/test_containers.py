@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.started import launching
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.real_runtimes import IMAGE, RUN, RealRuntime, real_runtime, registry
+from tests.real_runtimes import IMAGE, LIMITS, RUN, RealRuntime, real_runtime, registry
 from tests.unavailable import unavailable
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
+OF_RUNTIMES = (125, 126, 127)
+"""Exit codes of ``run`` where no container was started."""
 GONE_S = 10.0
 """After so many seconds nothing of a killed run is left."""
 SUITE = """
@@ -74,6 +77,26 @@ def test_a_container_is_labelled_and_listens_on_loopback_alone(run: LiveRun, rea
     listens = [address.laddr.ip for address in psutil.Process(pid).net_connections("tcp") if address.status == "LISTEN"]
 
     assert name.startswith("llmparity-c16-")
+    assert listens == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("real_runtime", ["podman"], indirect=True)  # the daemon of these tests makes no bridge
+def test_on_a_bridge_its_port_is_published_on_loopback_alone(
+    real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
+) -> None:
+    volumes = [part for volume in real_runtime.volumes for part in ("--volume", volume)]
+    bridged = [*real_runtime.argv, "run", "--rm", "--network", "bridge", *LIMITS, *volumes, IMAGE, "--version"]
+    tried = subprocess.run(bridged, capture_output=True, text=True, check=False)
+    if tried.returncode in OF_RUNTIMES:
+        pytest.skip(f"{real_runtime.name} has no bridge here: {tried.stderr.strip()}")
+    spec = dataclasses.replace(real_runtime.spec(models), run_args=("--network", "bridge", *LIMITS))
+
+    record = fleet_of(keeper, tmp_path, spec).engage("boxed").record
+    port = int(record.address.rpartition(":")[2])
+    listeners = [each.laddr for each in psutil.net_connections("tcp") if each.status == "LISTEN"]
+    listens = [address.ip for address in listeners if address and address.port == port]
+
+    assert record.error is None
     assert listens == ["127.0.0.1"]
 
 
