@@ -339,9 +339,9 @@ def opened(runtime: str) -> RealRuntime:
     return Docker(folder) if runtime == "docker" else Podman(folder)
 
 
-@pytest.fixture(scope="session", params=["podman", "docker"])
+@pytest.fixture(scope="session", params=["podman", pytest.param("docker", marks=pytest.mark.slow)])
 def real_runtime(request: pytest.FixtureRequest) -> Iterator[RealRuntime]:
-    """A runtime that has :data:`IMAGE`."""
+    """A runtime that has :data:`IMAGE`; Docker's turn is slow: the same tests once more."""
     runtime = opened(request.param)
     try:
         runtime.load()
