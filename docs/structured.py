@@ -5,19 +5,21 @@
 
 Engines are found as by ``docs/findings.py``: llama.cpp is the package ``xllamacpp``, Ollama the program of
 ``LLMPARITY_OLLAMA``, the others run by the interpreters of ``LLMPARITY_VLLM_PYTHON``, ``LLMPARITY_TRANSFORMERS_PYTHON``
-and ``LLMPARITY_MLX_PYTHON``. All serve the tiny model of this repository. What was seen is kept beside the page, in
-``docs/structured-output.json``, and ``tests/docs/test_structured.py`` holds the page against it.
+``LLMPARITY_MLX_PYTHON`` and ``LLMPARITY_LITELLM_PYTHON``; LiteLLM is a proxy before a llama.cpp. All serve the tiny
+model of this repository. What was seen is kept beside the page, in ``docs/structured-output.json``, and
+``tests/docs/test_structured.py`` holds the page against it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +29,7 @@ SEEN: Final = ROOT / "docs/structured-output.json"
 MODELS: Final = ROOT / "fixtures/models/tiny"
 GGUF: Final = MODELS / "tiny-F16.gguf"
 LIMIT_S: Final = 3600
-NAMES: Final = ("llamacpp", "ollama", "vllm", "transformers", "mlx")
+NAMES: Final = ("llamacpp", "ollama", "vllm", "litellm", "transformers", "mlx")
 
 BEFORE: Final = """# Structured output, engine by engine
 
@@ -54,7 +56,9 @@ gate, [`check.schema(arms=…)`](writing-tests.md#both-arms-of-a-schema) holds y
 def configuration(name: str) -> str:
     """Return the engine's table of ``llmparity.toml``."""
     keys: dict[str, Any] = {"kind": name, "model": str(MODELS)}
-    if name not in ("mlx", "transformers"):  # their servers have no limit of context to be told
+    if name == "litellm":
+        keys |= {"model": "tiny", "args": ["--config", "litellm.yaml"]}
+    elif name not in ("mlx", "transformers"):  # their servers have no limit of context to be told
         keys["context_length"] = 1024
     if name in ("llamacpp", "ollama"):
         keys["model"] = str(GGUF)
@@ -70,7 +74,7 @@ def configuration(name: str) -> str:
 
 def look(name: str) -> dict[str, Any]:
     """Start one engine, ask it every canary, and return what became of them; ends with what the command said."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, behind(name, Path(folder)):
         (Path(folder) / "llmparity.toml").write_text(configuration(name))
         ollama = Path(os.environ.get("LLMPARITY_OLLAMA", "ollama"))
         path = os.pathsep.join([str(ollama.absolute().parent), os.environ["PATH"]])
@@ -89,6 +93,29 @@ def look(name: str) -> dict[str, Any]:
         raise SystemExit(f"{name}: {ended.stdout}{ended.stderr}")
     engine: dict[str, Any] = engines[0]
     return {**engine, "day": datetime.datetime.now(tz=datetime.UTC).date().isoformat()}
+
+
+@contextlib.contextmanager
+def behind(name: str, folder: Path) -> Iterator[None]:
+    """Serve llama.cpp for as long as a proxy before it is asked, and write the proxy's configuration; else nothing."""
+    if name != "litellm":
+        yield
+        return
+    served = folder / "behind"
+    served.mkdir()
+    (served / "llmparity.toml").write_text(configuration("llamacpp"))
+    command = [sys.executable, "-m", "pytest_llmparity", "serve", "llamacpp"]
+    with subprocess.Popen(command, cwd=served, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            told = (line for line in process.stdout if "base URL for clients of openai: " in line)
+            url = next(told).rpartition(" ")[2].strip()
+            params = {"model": f"openai/{GGUF.name}", "api_base": url, "api_key": "none"}
+            listed = [{"model_name": "tiny", "litellm_params": params}]
+            (folder / "litellm.yaml").write_text(json.dumps({"model_list": listed}))
+            yield
+        finally:
+            process.terminate()
 
 
 def page(seen: Mapping[str, Mapping[str, Any]]) -> str:

@@ -21,11 +21,15 @@ TOKENS: Final = 120
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canary:
-    """One thing that a schema asks (``name``), the schema that asks it, and the answer that its prompt asks for."""
+    """One thing that a schema asks (``name``), the schema that asks it, and the answer that its prompt asks for.
+
+    ``spelled`` is that answer as text, where JSON can be written otherwise than Python does.
+    """
 
     name: str
     schema: Mapping[str, Any]
     wanted: object
+    spelled: str = ""
 
     @property
     def case(self) -> Case:
@@ -40,7 +44,7 @@ class Canary:
     @property
     def text(self) -> str:
         """The answer that the prompt asks for."""
-        return json.dumps(self.wanted, ensure_ascii=False)
+        return self.spelled or json.dumps(self.wanted, ensure_ascii=False)
 
     @property
     def sampling(self) -> Sampling:
@@ -95,6 +99,16 @@ _CANARIES: Final = (
     ),
     Canary(name="multipleOf", schema=_object({"n": {"type": "integer", "multipleOf": 97}}), wanted={"n": 101}),
     Canary(
+        name="multipleOf, three digits",
+        schema=_object({"n": {"type": "integer", "multipleOf": 97, "minimum": 100, "maximum": 999}}),
+        wanted={"n": 101},
+    ),
+    Canary(
+        name="multipleOf, one of three",
+        schema=_object({"n": {"type": "integer", "multipleOf": 2, "minimum": 4711, "maximum": 4713}}),
+        wanted={"n": 4711},
+    ),
+    Canary(
         name="minItems, maxItems",
         schema=_object({"list": {"type": "array", "items": {"type": "integer"}, "minItems": 5, "maxItems": 6}}),
         wanted={"list": [1]},
@@ -113,6 +127,27 @@ _CANARIES: Final = (
             }
         ),
         wanted={"list": [1, 1, 1, 1, 1]},
+    ),
+    Canary(
+        name="uniqueItems, of words",
+        schema=_object(
+            {
+                "list": {
+                    "type": "array",
+                    "items": {"enum": ["a", "b"]},
+                    "minItems": 2,
+                    "maxItems": 2,
+                    "uniqueItems": True,
+                }
+            }
+        ),
+        wanted={"list": ["a", "a"]},
+    ),
+    Canary(
+        name="white space in an array",
+        schema=_object({"list": {"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 2}}),
+        wanted={"list": [1]},
+        spelled='{"list": [' + "\n" * 30 + "1" + "\n" * 30 + "]}",
     ),
     Canary(
         name="prefixItems",
@@ -169,6 +204,17 @@ _CANARIES: Final = (
             "minProperties": 1,
         },
         wanted={"colour": "red"},
+    ),
+    Canary(
+        name="patternProperties, a key twice",
+        schema={
+            "type": "object",
+            "patternProperties": {"^x[67]$": {"enum": [1, 2]}},
+            "additionalProperties": False,
+            "minProperties": 2,
+        },
+        wanted={"x6": 2},
+        spelled='{"x6": 1, "x6": 2}',
     ),
     Canary(
         name="minProperties",
