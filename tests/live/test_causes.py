@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pytest_llmparity import check
+from pytest_llmparity import check, lockfile
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.ladder import Ladder, Rung
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Fact, Identity, Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.registry import adapter_for
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.declare.prompts import load_prompts
@@ -84,6 +86,9 @@ OWN = Agreed().measuring(
     )
 )
 """Two rungs of the tiny model's ladder, as they were measured with these prompts."""
+LADDER = lockfile.agreed(Path(__file__).parents[2] / "fixtures/demo/llmparity.lock").ladders[0]
+FULL = Agreed().measuring(dataclasses.replace(LADDER, digest=OF_OWN["digest"]))
+"""All rungs, as the demo has them."""
 
 
 class Remembering(Pair):
@@ -488,7 +493,23 @@ def test_next_tokens_tell_weights_from_arithmetic_by_the_ladder(bench: Bench, qu
     (cause,) = explanation.causes
     assert (cause.layer, cause.by_exclusion) == (layer, True)
     assert cause.text.startswith(layer)
+    about = "about Q4_0 (0.336 nats)" if layer == "weights" else "about Q8_0 (0.036 nats)"
+    assert f"{about}, next to " in explanation.experiments[-1].why
     assert "the ladder of tiny-F16.gguf" in explanation.experiments[-1].why
+
+
+@pytest.mark.parametrize("quantization", ["Q8_0", "Q4_K_M", "Q4_0"])
+def test_the_class_is_that_of_whole_answers_and_not_of_next_tokens(bench: Bench, quantization: str) -> None:
+    """These move two to five times less, by which Q4_0 was called Q4_K_M, and Q8_0 less than any copy."""
+    ((verdict, explanation),) = bench.verdicts(
+        bench.prompts("mixed"), bench.engine(quantization), checks=(FINE,), quantization=quantization, agreed=FULL
+    )
+
+    assert verdict.outcome is Outcome.FAIL
+    assert explanation is not None
+    assert f"; whole answers shift by {explain.nats(verdict.estimate or 0.0)}, about {quantization} (" in (
+        explanation.experiments[-1].why
+    )
 
 
 def test_weights_that_show_with_a_constraint_alone_are_no_constraint(bench: Bench) -> None:
