@@ -24,8 +24,15 @@ from pytest_llmparity.core.stats.bounds import Bounds
 from pytest_llmparity.core.stats.hazard import hazard, prompts_needed
 from pytest_llmparity.core.stats.medians import groups_needed, median, median_sequential
 from pytest_llmparity.core.stats.paired import Side, gap, gap_needed, gap_of_effective, min_cases
-from pytest_llmparity.core.stats.quantiles import share_over
-from pytest_llmparity.core.stats.shares import effective_cases, least_perfect, rate, share_needed
+from pytest_llmparity.core.stats.shares import (
+    ShareResult,
+    effective_cases,
+    least_perfect,
+    rate,
+    share_failed,
+    share_needed,
+    share_over,
+)
 from pytest_llmparity.core.verdict import Judgement, Outcome
 from pytest_llmparity.core.words import explain
 
@@ -35,6 +42,7 @@ Forks = Sequence[tuple[Case, Fork]]
 Shifts = Sequence[tuple[Case, Shift]]
 
 ONE_BLOCK: Final = "requests of one block of time are slow or fast together, so one block settles nothing"
+MORE_PROMPTS: Final = "more prompts would settle it, more requests of the same ones would not"
 ONE_GROUP: Final = "all prompts come from one group: they count as one"
 SINGLE: Final = "single"
 NATS: Final = "nats"
@@ -182,22 +190,46 @@ class Fixed:
         )
         return dataclasses.replace(judgement, advice=advice)
 
-    def over(self, values: Sequence[float], blocks: Sequence[int], *, budget: float, quantile: float) -> Judgement:
+    def over(
+        self, values: Sequence[float], blocks: Sequence[int], prompts: Sequence[str], *, budget: float, quantile: float
+    ) -> Judgement:
         """Judge whether a quantile is within its budget, by the requests over it and the time block of each."""
-        result = share_over(values, blocks, budget=budget, quantile=quantile, alpha=self.alpha)
+        result = share_over(values, blocks, budget=budget, quantile=quantile, alpha=self.alpha, prompts=prompts)
+        return self._of_requests(result, quantile, side="worse")
+
+    def answered(
+        self, answered: Sequence[bool], blocks: Sequence[int], prompts: Sequence[str], *, at_least: float
+    ) -> Judgement:
+        """Judge the share of timed requests that were answered: those of one outage, or of one prompt, go together."""
+        failed = [not there for there in answered]
+        result = share_failed(failed, blocks, at_most=1.0 - at_least, alpha=self.alpha, prompts=prompts)
+        return self._of_requests(result, at_least, side="at_least")
+
+    def _of_requests(self, result: ShareResult, good: float, *, side: str) -> Judgement:
+        """Return what is known of a share of requests; ``good`` is the least share of the others."""
 
         def needed() -> int | None:
+            if not result.effective or result.together == "prompt":
+                return None  # more requests of the same prompts are no more prompts
             within = result.effective * (1.0 - result.over / result.n)
-            independent = share_needed(within, result.effective, quantile, self.alpha)
+            independent = share_needed(within, result.effective, good, self.alpha)
             return None if independent is None else math.ceil(independent * result.n / result.effective)
 
-        judgement = judgement_of(
-            result, margin=result.limit, unit="share", n=result.n, needed=needed if result.effective else lambda: None
-        )
+        bounds, margin = (result.others, good) if side == "at_least" else (result, result.limit)
+        judgement = judgement_of(bounds, margin=margin, unit="share", side=side, n=result.n, needed=needed)
         if not result.effective:
             return dataclasses.replace(judgement, reason=ONE_BLOCK)
         weighed = max(1, math.floor(result.effective))
-        return dataclasses.replace(judgement, effective=weighed if weighed < result.n else 0)
+        if weighed >= result.n:
+            return judgement
+        of_prompts = result.together == "prompt"
+        open_one = judgement.outcome is Outcome.INCONCLUSIVE
+        return dataclasses.replace(
+            judgement,
+            effective=weighed,
+            groups=result.prompts if of_prompts else 0,
+            advice=MORE_PROMPTS if of_prompts and open_one else judgement.advice,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,3 +54,10 @@ def check_alpha(alpha: float) -> None:
     """Raise ``ValueError`` for an error rate that no one-sided test can have."""
     if not 0.0 < alpha < 0.5:
         raise ValueError(f"alpha lies between 0 and 0.5, not {alpha!r}")
+
+
+def check_quantile(quantile: float, alpha: float) -> None:
+    """Raise ``ValueError`` for a quantile outside 0..1 or an alpha outside 0..0.5."""
+    if not 0.0 < quantile < 1.0:
+        raise ValueError(f"a quantile lies between 0 and 1 (p95 is 0.95), not {quantile!r}")
+    check_alpha(alpha)

@@ -1,4 +1,4 @@
-"""Latency budgets: shares over a limit, ratios of quantiles, and how many requests they need.
+"""Latency budgets: ratios of quantiles, and how many requests they need.
 
 A quantile that decides is the nearest rank (the smallest value with at least that share of values at or below it), one
 that is shown is interpolated linearly. Failed requests are passed as ``math.inf``.
@@ -7,48 +7,26 @@ that is shown is interpolated linearly. Failed requests are passed as ``math.inf
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 from pytest_llmparity.core.late import np, special
-from pytest_llmparity.core.stats.bounds import Bounds, check_alpha
+from pytest_llmparity.core.stats.bounds import Bounds, check_quantile
 from pytest_llmparity.core.stats.cluster import t_quantile, t_tails
-from pytest_llmparity.core.stats.shares import binomial_tails, clopper_pearson, least_perfect
+from pytest_llmparity.core.stats.shares import least_perfect
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_llmparity.core.late import Floats
 
-_FEW = 4
-_FEW_BELOW_P95 = 6
-"""Fewer blocks than this hardly tell the variance between them. What is late beyond p95 goes together less by far, so
-that an error of it weighs less there."""
-_NODES = 40
 _RUNS = 10_000
 SETTLED = 0.8
 """Share of runs in which a plan wants a ratio to be settled."""
 DRAWS = 1_999
 """Bootstrap resamples; with the observed data 2,000, so a p-value is a multiple of 0.0005."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShareResult(Bounds):
-    """Share of requests over a budget, held against the share a quantile allows (``limit``, 0.05 for p95).
-
-    ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``blocks``
-    counts the time blocks, ``effective`` the independent requests that the ``n`` are worth: 0 with one block, of which
-    nothing is known but that its requests were slow or fast together; the bounds are then 0 and 1.
-    """
-
-    limit: float
-    over: int
-    n: int
-    blocks: int
-    effective: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,113 +57,6 @@ class VisitsResult(Bounds):
     bounded: bool
 
 
-def share_over(
-    values: Sequence[float], blocks: Sequence[int], *, budget: float, quantile: float, alpha: float = 0.05
-) -> ShareResult:
-    """Judge "the ``quantile`` is within the budget" by counting requests over it: at most 1 - quantile may be.
-
-    Requests of one time block are slow together, so the ``n`` count as n/deff, deff = 1 + (m - 1)·ICC with m requests a
-    block, and the bounds are Clopper and Pearson's on that many (:func:`late_together` is the ICC). How often requests
-    are late says little about how they go together where few are, so the ICC is that of the latencies, as normal
-    scores of their ranks, by analysis of variance.
-
-    Raises ``ValueError`` without requests, for lengths that differ, or a quantile or alpha out of range.
-    """
-    _check_quantile(quantile, alpha)
-    if not values or len(values) != len(blocks):
-        raise ValueError(f"a share needs requests, each with its block, not {len(values)} and {len(blocks)}")
-    n, k = len(values), sum(value > budget for value in values)
-    limit = round(1.0 - quantile, 12)  # 0.05, not 0.05000000000000004
-    sizes = Counter(blocks)
-    if len(sizes) < 2:
-        everything = ShareResult(
-            estimate=k / n,
-            lower=0.0,
-            upper=1.0,
-            p_pass=1.0,
-            p_fail=1.0,
-            limit=limit,
-            over=k,
-            n=n,
-            blocks=1,
-            effective=0,
-        )
-        return everything
-    few = _FEW if quantile >= 0.95 else _FEW_BELOW_P95
-    together = late_together(together_in_blocks(values, blocks, few=few), quantile)
-    mean_size = math.fsum(size**2 for size in sizes.values()) / n
-    effective = n / (1.0 + (mean_size - 1.0) * together)
-    late = k / n * effective if k < n else effective
-    lower, upper = clopper_pearson(late, effective, alpha)
-    p_pass, p_fail = binomial_tails(late, effective, limit)
-    return ShareResult(
-        estimate=k / n,
-        lower=lower,
-        upper=upper,
-        p_pass=p_pass,
-        p_fail=p_fail,
-        limit=limit,
-        over=k,
-        n=n,
-        blocks=len(sizes),
-        effective=effective,
-    )
-
-
-def together_in_blocks(values: Sequence[float], blocks: Sequence[int], *, few: int = _FEW) -> float:
-    """Return the intraclass correlation of latencies in blocks, 0 to 1: how much of their variance is between blocks.
-
-    By one-way analysis of variance over the normal scores of their ranks, which is that of any increasing function of
-    the latencies that is normal, and knows what to do with failures (``inf``). Of fewer than ``few`` blocks what is
-    between them is hardly known: there it is the upper limit that holds in three of four cases.
-    """
-    _, block, sizes = np.unique(np.asarray(blocks), return_inverse=True, return_counts=True)
-    n, count = len(values), len(sizes)
-    scores = _normal_scores(values)
-    total = float(scores.sum())
-    between = float((np.bincount(block, weights=scores) ** 2 / sizes).sum()) - total**2 / n
-    within = float((scores**2).sum()) - total**2 / n - between
-    if n == count or between + within <= 1e-12:
-        return 0.0
-    if within <= 1e-12:
-        return 1.0
-    usual = (n - float((sizes**2).sum()) / n) / (count - 1)
-    ratio = between / (count - 1) / (within / (n - count))
-    if count < few:
-        ratio /= float(special.fdtri(count - 1, n - count, 0.25))
-    return max(0.0, (ratio - 1.0) / (ratio + usual - 1.0))
-
-
-def late_together(correlation: float, quantile: float) -> float:
-    """Return the correlation of "later than the quantile" for two latencies whose normal scores correlate so.
-
-    P(both late) of a bivariate normal is q² + 1/2π · ∫ exp(-z²/(1 + sin t)) dt from 0 to arcsin of the correlation
-    (Plackett 1954, Biometrika 41:351), here by Gauss and Legendre's rule.
-
-    >>> round(late_together(0.3, 0.95), 3), late_together(0.0, 0.5), round(late_together(1.0, 0.95), 3)
-    (0.118, 0.0, 1.0)
-    """
-    nodes, weights = _gauss()
-    angle, z = math.asin(correlation), float(special.ndtri(quantile))
-    places = (nodes + 1.0) * angle / 2.0
-    joint = float((weights * np.exp(-(z**2) / (1.0 + np.sin(places)))).sum()) * angle / (4.0 * math.pi)
-    return min(1.0, joint / (quantile * (1.0 - quantile)))
-
-
-@cache
-def _gauss() -> tuple[Floats, Floats]:
-    """Return places between -1 and 1 and their weights in an integral."""
-    return np.polynomial.legendre.leggauss(_NODES)
-
-
-def _normal_scores(values: Sequence[float]) -> Floats:
-    """Return the normal quantile of each value's place among all; equal values share the middle of their places."""
-    _, place, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    middles = np.cumsum(counts) - counts / 2.0
-    scores: Floats = special.ndtri(middles[place] / len(values))
-    return scores
-
-
 def quantile_ratio(
     a: Sequence[float],
     b: Sequence[float],
@@ -209,7 +80,7 @@ def quantile_ratio(
     ratio is unknown (estimate ``inf``, not bounded). Raises ``ValueError`` for empty or negative data, NaN,
     lengths that differ, unequal numbers of blocks or parameters out of range.
     """
-    _check_quantile(quantile, alpha)
+    check_quantile(quantile, alpha)
     if not (math.isfinite(limit) and limit > 0.0):
         raise ValueError(f"the limit of a ratio is a positive number, not {limit!r}")
     ours, theirs = _sample(a, blocks_a), _sample(b, blocks_b)
@@ -261,7 +132,7 @@ def ratio_in_turn(
     Below two loads or :func:`min_requests` ``(quantile, alpha / 2)`` requests a side nothing is bounded, nor where a
     load's quantile is a failed request (``inf``) or 0. Raises ``ValueError`` as :func:`quantile_ratio` does.
     """
-    _check_quantile(quantile, alpha)
+    check_quantile(quantile, alpha)
     if not (math.isfinite(limit) and limit > 0.0):
         raise ValueError(f"the limit of a ratio is a positive number, not {limit!r}")
     sides = [_by_load(a, loads_a), _by_load(b, loads_b)]
@@ -342,7 +213,7 @@ def _squared_shares(by_load: Mapping[int, Sequence[float]]) -> float:
 
 def min_requests(quantile: float, alpha: float = 0.05) -> int:
     """Return the fewest requests that can pass a budget on ``quantile``, none being over it: p95 59, p99 299."""
-    _check_quantile(quantile, alpha)
+    check_quantile(quantile, alpha)
     least = least_perfect(quantile, alpha)
     assert least is not None
     return least
@@ -449,9 +320,3 @@ def _log_t_bounds(
     reach = t_quantile(alpha, pairs - 1) * se
     p_pass, p_fail = t_tails((centre - math.log(limit)) / se, pairs - 1)
     return math.exp(centre - reach), math.exp(centre + reach), p_pass, p_fail
-
-
-def _check_quantile(quantile: float, alpha: float) -> None:
-    if not 0.0 < quantile < 1.0:
-        raise ValueError(f"a quantile lies between 0 and 1 (p95 is 0.95), not {quantile!r}")
-    check_alpha(alpha)

@@ -1,15 +1,23 @@
-"""The share of cases that keep a contract: exact binomial bounds, and how many cases they need."""
+"""The share of cases that keep a contract, or of requests that are late: exact binomial bounds, and how many they need.
+
+A failed request takes ``math.inf``.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final, Protocol
 
-from pytest_llmparity.core.late import special
-from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, smallest_total
+from pytest_llmparity.core.late import np, special
+from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, check_quantile, smallest_total
 from pytest_llmparity.core.stats.cluster import clustered_ratio, t_quantile
+
+if TYPE_CHECKING:
+    from pytest_llmparity.core.late import Floats
 
 UNEQUAL: Final = 0.2
 """Correlation that is taken for granted within groups as far as their sizes differ (tests/core/checks)."""
@@ -116,3 +124,223 @@ def share_needed(kept: float, n: float, at_least: float, alpha: float) -> int | 
         return min(binomial_tails(total if kept == n else kept / n * total, total, at_least)) < alpha
 
     return smallest_total(math.ceil(n), settles)
+
+
+# requests that go together --------------------------------------------------------------------------------------------
+
+_FEW = 4
+_FEW_BELOW_P95 = 6
+"""Fewer blocks than this hardly tell the variance between them. What is late beyond p95 goes together less by far, so
+that an error of it weighs less there."""
+_NODES = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareResult(Bounds):
+    """Share of requests over a budget, held against the share a quantile allows (``limit``, 0.05 for p95).
+
+    ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``blocks``
+    counts the time blocks, ``prompts`` the prompts, ``effective`` the independent requests that the ``n`` are worth: 0
+    with one block, of which nothing is known but that its requests were slow or fast together; the bounds are then 0
+    and 1. ``together`` says what goes together so that they are fewer: those of a ``block`` or of a ``prompt``.
+    """
+
+    limit: float
+    over: int
+    n: int
+    blocks: int
+    effective: float
+    prompts: int = 0
+    together: str = "block"
+
+    @property
+    def others(self) -> Bounds:
+        """The share of the requests that are not counted here."""
+        lower, upper = 1.0 - self.upper, 1.0 - self.lower
+        return Bounds(estimate=1.0 - self.estimate, lower=lower, upper=upper, p_pass=self.p_pass, p_fail=self.p_fail)
+
+
+class Correlation(Protocol):
+    """How requests of one block, or of one prompt, go together: 0 to 1."""
+
+    def __call__(self, of: Sequence[int], *, of_prompts: bool) -> float:
+        """Return it for the blocks, or prompts, by their numbers."""
+
+
+def share_over(
+    values: Sequence[float],
+    blocks: Sequence[int],
+    *,
+    budget: float,
+    quantile: float,
+    alpha: float = 0.05,
+    prompts: Sequence[Hashable] = (),
+) -> ShareResult:
+    """Judge "the ``quantile`` is within the budget" by counting requests over it: at most 1 - quantile may be.
+
+    Requests of one time block are slow together, and so are those of one prompt (``prompts``; without them each is of
+    its own). So the ``n`` count as n/deff, deff = 1 + (m - 1)·ICC with m requests a block or a prompt, the larger of
+    the two, and the bounds are Clopper and Pearson's on that many (:func:`late_together` is the ICC). How often
+    requests are late says little about how they go together where few are, so the ICC is that of the latencies, as
+    normal scores of their ranks, by analysis of variance; a prompt that is late is late each time, whatever the others
+    are, so of prompts it is at least that of being late itself.
+
+    Raises ``ValueError`` without requests, for lengths that differ, or a quantile or alpha out of range.
+    """
+    check_quantile(quantile, alpha)
+    few = _FEW if quantile >= 0.95 else _FEW_BELOW_P95
+    over = [value > budget for value in values]
+
+    def correlation(of: Sequence[int], *, of_prompts: bool) -> float:
+        together = late_together(together_in_blocks(values, of, few=few), quantile)
+        return max(together, together_in_blocks([float(late) for late in over], of)) if of_prompts else together
+
+    return _share(
+        over,
+        blocks,
+        prompts,
+        correlation=correlation,
+        limit=round(1.0 - quantile, 12),  # 0.05, not 0.05000000000000004
+        alpha=alpha,
+    )
+
+
+def share_failed(
+    failed: Sequence[bool],
+    blocks: Sequence[int],
+    *,
+    at_most: float,
+    alpha: float = 0.05,
+    prompts: Sequence[Hashable] = (),
+) -> ShareResult:
+    """Judge "at most this share of requests fails": those of one outage, or of one prompt, go together.
+
+    As :func:`share_over`, with the ICC of the failures themselves. Where no request failed, or all did, nothing is
+    known of how failures go together, and each request counts: an outage as long as a block has then been seen in none.
+    """
+    check_quantile(1.0 - at_most, alpha)
+    return _share(
+        failed,
+        blocks,
+        prompts,
+        correlation=lambda of, of_prompts: together_in_blocks([float(failure) for failure in failed], of),
+        limit=at_most,
+        alpha=alpha,
+    )
+
+
+def _share(
+    over: Sequence[bool],
+    blocks: Sequence[int],
+    prompts: Sequence[Hashable],
+    *,
+    correlation: Correlation,
+    limit: float,
+    alpha: float,
+) -> ShareResult:
+    """Judge a share of requests against a limit; ``correlation`` is that within blocks, or prompts, given by number."""
+    if not over or len(over) != len(blocks) or (prompts and len(prompts) != len(over)):
+        raise ValueError(f"a share needs requests, each with its block, not {len(over)} and {len(blocks)}")
+    n, k, count = len(over), sum(over), len(set(blocks))
+    asked = len(set(prompts)) if prompts else n
+    if count < 2:
+        return ShareResult(
+            estimate=k / n,
+            lower=0.0,
+            upper=1.0,
+            p_pass=1.0,
+            p_fail=1.0,
+            limit=limit,
+            over=k,
+            n=n,
+            blocks=count,
+            effective=0,
+            prompts=asked,
+        )
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    worth = {"block": _worth(list(blocks), correlation(blocks, of_prompts=False))}
+    if 1 < asked < n:
+        parts = [numbers[prompt] for prompt in prompts]
+        worth["prompt"] = _worth(parts, correlation(parts, of_prompts=True))
+    elif asked == 1:
+        worth["prompt"] = 1.0  # of other prompts nothing is known
+    together = min(worth, key=lambda name: worth[name])
+    effective = worth[together]
+    late = k / n * effective if k < n else effective
+    lower, upper = clopper_pearson(late, effective, alpha)
+    p_pass, p_fail = binomial_tails(late, effective, limit)
+    return ShareResult(
+        estimate=k / n,
+        lower=lower,
+        upper=upper,
+        p_pass=p_pass,
+        p_fail=p_fail,
+        limit=limit,
+        over=k,
+        n=n,
+        blocks=count,
+        effective=effective,
+        prompts=asked,
+        together=together,
+    )
+
+
+def _worth(parts: Sequence[int], correlation: float) -> float:
+    """Return how many independent requests those of some blocks, or prompts, are worth."""
+    n = len(parts)
+    mean_size = math.fsum(size**2 for size in Counter(parts).values()) / n
+    return n / (1.0 + (mean_size - 1.0) * correlation)
+
+
+def together_in_blocks(values: Sequence[float], blocks: Sequence[int], *, few: int = _FEW) -> float:
+    """Return the intraclass correlation of latencies in blocks, 0 to 1: how much of their variance is between blocks.
+
+    By one-way analysis of variance over the normal scores of their ranks, which is that of any increasing function of
+    the latencies that is normal, and knows what to do with failures (``inf``). Of fewer than ``few`` blocks what is
+    between them is hardly known: there it is the upper limit that holds in three of four cases.
+    """
+    _, block, sizes = np.unique(np.asarray(blocks), return_inverse=True, return_counts=True)
+    n, count = len(values), len(sizes)
+    scores = _normal_scores(values)
+    total = float(scores.sum())
+    between = float((np.bincount(block, weights=scores) ** 2 / sizes).sum()) - total**2 / n
+    within = float((scores**2).sum()) - total**2 / n - between
+    if n == count or between + within <= 1e-12:
+        return 0.0
+    if within <= 1e-12:
+        return 1.0
+    usual = (n - float((sizes**2).sum()) / n) / (count - 1)
+    ratio = between / (count - 1) / (within / (n - count))
+    if count < few:
+        ratio /= float(special.fdtri(count - 1, n - count, 0.25))
+    return max(0.0, (ratio - 1.0) / (ratio + usual - 1.0))
+
+
+def late_together(correlation: float, quantile: float) -> float:
+    """Return the correlation of "later than the quantile" for two latencies whose normal scores correlate so.
+
+    P(both late) of a bivariate normal is q² + 1/2π · ∫ exp(-z²/(1 + sin t)) dt from 0 to arcsin of the correlation
+    (Plackett 1954, Biometrika 41:351), here by Gauss and Legendre's rule.
+
+    >>> round(late_together(0.3, 0.95), 3), late_together(0.0, 0.5), round(late_together(1.0, 0.95), 3)
+    (0.118, 0.0, 1.0)
+    """
+    nodes, weights = _gauss()
+    angle, z = math.asin(correlation), float(special.ndtri(quantile))
+    places = (nodes + 1.0) * angle / 2.0
+    joint = float((weights * np.exp(-(z**2) / (1.0 + np.sin(places)))).sum()) * angle / (4.0 * math.pi)
+    return min(1.0, joint / (quantile * (1.0 - quantile)))
+
+
+@cache
+def _gauss() -> tuple[Floats, Floats]:
+    """Return places between -1 and 1 and their weights in an integral."""
+    return np.polynomial.legendre.leggauss(_NODES)
+
+
+def _normal_scores(values: Sequence[float]) -> Floats:
+    """Return the normal quantile of each value's place among all; equal values share the middle of their places."""
+    _, place, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    middles = np.cumsum(counts) - counts / 2.0
+    scores: Floats = special.ndtri(middles[place] / len(values))
+    return scores

@@ -232,7 +232,11 @@ def settling(verdict: Verdict) -> str:
 def _weighed(verdict: Verdict) -> str:
     """Say what of a verdict's groups counts, empty where every prompt does."""
     if verdict.effective and verdict.kind.startswith("latency."):
-        return f", which count as {verdict.effective} (those of a block are slow together)"
+        how = "fail" if verdict.quantity == "latency.success_rate" else "are slow"
+        if verdict.groups:
+            prompts = count(verdict.groups, "prompt")
+            return f" of {prompts}, which count as {verdict.effective} (those of a prompt {how} together)"
+        return f", which count as {verdict.effective} (those of a block {how} together)"
     if verdict.effective:
         return f" in {count(verdict.groups, 'group')}, which count as {verdict.effective}"
     return ", one prompt of each" if verdict.per_group and not (verdict.open or verdict.sequence) else ""
@@ -247,7 +251,7 @@ def _noun(verdict: Verdict) -> str:
 
 def mix(verdict: Verdict) -> str:
     """Return the words that limit a verdict on few groups to its own prompts, empty where there are enough of them."""
-    if 0 < verdict.groups < FEW_GROUPS and verdict.groups < verdict.n:
+    if 0 < verdict.groups < FEW_GROUPS and verdict.groups < verdict.n and not verdict.kind.startswith("latency."):
         return f", for this mix of prompts ({count(verdict.groups, 'group')})"
     return ""
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmparity.core.checks.latency import WORDS, parse_budget, unknown
+from pytest_llmparity.core.checks.latency import parse_budget, unknown
+from pytest_llmparity.core.checks.latency.timed import WORDS
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.record import LatencyQuantiles, RunRecord

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pytest_llmparity.core.checks.latency import WORDS, unknown
+from pytest_llmparity.core.checks.latency import unknown
+from pytest_llmparity.core.checks.latency.timed import WORDS
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.identity.agreed import Party
 from pytest_llmparity.core.identity.ladder import Ladder

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.designs import MORE_PROMPTS, ONE_BLOCK
 from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
@@ -105,15 +106,15 @@ def test_a_relative_budget_compares_quantiles_of_paired_blocks(make: Factory) ->
 
 
 def test_failed_requests_count_as_over_and_the_first_is_named(make: Factory) -> None:
-    values = [None if index % 4 == 0 else value for index, value in enumerate(spread(1.0))]
+    values = [None if index % 5 == 0 else value for index, value in enumerate(spread(1.0))]
     verdict = only(check.latency(tpot_p95="1s"), make.evidence(make.timed("base", values)))
 
     assert verdict.outcome is Outcome.FAIL
-    assert verdict.estimate == 0.25
+    assert verdict.estimate == 26 / 128
     assert "p99 never" in verdict.details[0]
     assert verdict.details[0].endswith("128 requests in 8 blocks")
     assert verdict.details[1] == (
-        "32 failed requests, counted as over; first: base on c0: Timeout: no first byte within 60 s"
+        "26 failed requests, counted as over; first: base on c0: Timeout: no first byte within 60 s"
     )
 
 
@@ -135,12 +136,39 @@ def test_an_engine_that_dies_half_way_keeps_its_blocks_and_fails(make: Factory) 
 
 def test_the_share_that_succeeds_is_judged_exactly(make: Factory) -> None:
     fine = make.timed("base", spread(1.0))
-    bad = make.timed("cand", [*spread(1.0, 100), *[None] * 28])
+    bad = make.timed("cand", [None if place % 5 == 0 else 1.0 + place / 1000 for place in range(128)])
     ours, theirs = check.latency(success_rate=0.95).judge(make.evidence(fine, bad))
 
     assert (ours.kind, ours.outcome) == ("latency.success_rate", Outcome.PASS)
+    assert ours.remarks == (
+        "no request failed in 8 blocks: outages as long as a block may take up to 31.23 % of the time",
+    )
     assert theirs.outcome is Outcome.FAIL
-    assert theirs.message.startswith("FAIL latency.success_rate, cand: 78.12 % of requests succeeded, at most ")
+    assert theirs.message.startswith("FAIL latency.success_rate, cand: 79.69 % of requests succeeded, at most ")
+
+
+def test_few_prompts_timed_again_and_again_count_as_few(make: Factory) -> None:
+    """One prompt of eight is slow each time: 16 requests of 128, and one prompt."""
+    slow = make.timed("base", [3.0 if place % 8 == 0 else 1.0 for place in range(128)])
+    verdict = only(check.latency(e2e_p95="2s"), make.evidence(slow))
+
+    assert (verdict.outcome, verdict.effective, verdict.needed) == (Outcome.INCONCLUSIVE, 8, None)
+    assert "128 requests of 8 prompts, which count as 8 (those of a prompt are slow together)" in verdict.message
+    assert verdict.message.endswith(MORE_PROMPTS)
+    quick = only(check.latency(e2e_p95="2s"), make.evidence(make.timed("base", spread(1.0))))
+    assert quick.outcome is Outcome.PASS
+    assert quick.remarks[0] == "no request of 8 prompts was over: up to 31.23 % of prompts like these may always be"
+
+
+def test_an_outage_is_one_piece_of_evidence_however_many_requests_it_takes(make: Factory) -> None:
+    """28 requests of 128 fail, all of them at the end."""
+    down = make.timed("base", [*spread(1.0, 100), *[None] * 28])
+    (verdict,) = check.latency(success_rate=0.95).judge(make.evidence(down))
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "(those of a block fail together)" in verdict.message
+    (one_block,) = check.latency(success_rate=0.95).judge(make.evidence(make.timed("base", [1.0] * 128, per_block=128)))
+    assert (one_block.outcome, one_block.reason) == (Outcome.INCONCLUSIVE, ONE_BLOCK)
 
 
 def test_first_tokens_that_came_with_later_ones_make_ttft_unknown(make: Factory) -> None:
@@ -294,6 +322,10 @@ def test_what_it_needs_and_says() -> None:
     mixed = check.latency(ttft_p50="x1.25", e2e_p95="2s", success_rate=0.99)
     assert (mixed.needs().timed, mixed.pairwise, mixed.kind) == (128, False, "latency")
     assert str(mixed) == "latency(ttft_p50=x1.25, e2e_p95=2s, success_rate=0.99)"
+    assert mixed.power(cases=16, groups=16).endswith(
+        "128 timed requests per engine of 16 prompts, which may count as no more than 16; e2e_p95 and success_rate "
+        "cannot pass then: give more prompts"
+    )
     assert relative.power(cases=8, groups=8) == "latency(ttft_p50=x1.25, n=200): 200 timed requests per engine"
 
 

@@ -19,8 +19,7 @@ from scipy import integrate, optimize, stats
 from pytest_llmparity.core.stats import unconditional
 from pytest_llmparity.core.stats.paired import score_interval, tango_score
 from pytest_llmparity.core.stats.permutation import DRAWS, difference
-from pytest_llmparity.core.stats.quantiles import late_together
-from pytest_llmparity.core.stats.shares import effective_cases
+from pytest_llmparity.core.stats.shares import effective_cases, late_together
 
 EXACT: Any = {"rel": 1e-9, "abs": 1e-9}
 

@@ -12,16 +12,19 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.stats.quantiles import (
     RatioResult,
-    ShareResult,
     VisitsResult,
     describe,
-    late_together,
     min_requests,
     nearest_rank,
     quantile_ratio,
     ratio_in_turn,
-    share_over,
     spread_settled,
+)
+from pytest_llmparity.core.stats.shares import (
+    ShareResult,
+    late_together,
+    share_failed,
+    share_over,
     together_in_blocks,
 )
 from pytest_llmparity.core.visits import requests_of_loads
@@ -138,6 +141,75 @@ def test_size_of_a_budget_exactly_at_the_quantile(
         passed, failed = passed + (result.p_pass < 0.05), failed + (result.p_fail < 0.05)
 
     assert max(passed, failed) / draws <= 0.05 + excess + 3 * math.sqrt(0.05 * 0.95 / draws)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize(("prompts", "excess"), [(16, 0.0), (32, 0.0), (64, 0.0)])
+def test_size_where_few_prompts_are_timed_again_and_again(prompts: int, excess: float, correlation: float) -> None:
+    """128 requests that share ``correlation`` of their variance in a prompt, 600 seeded draws, 3 SE of slack."""
+    rng = np.random.default_rng(5)
+    draws, limit = 600, math.exp(0.2 * scipy.stats.norm.ppf(0.95))
+    blocks = [place // 8 for place in range(128)]
+    passed = failed = 0
+    for _ in range(draws):
+        of = np.concatenate([rng.permutation(prompts) for _ in range(128 // prompts)])
+        shared, own = rng.standard_normal(prompts)[of], rng.standard_normal(128)
+        values = np.exp(0.2 * (math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own)).tolist()
+        result = share_over(values, blocks, budget=limit, quantile=0.95, prompts=of.tolist())
+        passed, failed = passed + (result.p_pass < 0.05), failed + (result.p_fail < 0.05)
+
+    assert max(passed, failed) / draws <= 0.05 + excess + 3 * math.sqrt(0.05 * 0.95 / draws)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", [8, 16, 32, 128])
+def test_size_where_one_prompt_in_twenty_is_always_late(prompts: int) -> None:
+    """128 requests, 400 seeded draws, 3 SE of slack. Where no prompt is late it passes, and a remark says so."""
+    rng, draws, blocks = np.random.default_rng(1), 400, [place // 8 for place in range(128)]
+    passed = failed = 0
+    for _ in range(draws):
+        late = rng.random(prompts) < 0.05
+        of = np.concatenate([rng.permutation(prompts) for _ in range(128 // prompts)])
+        values = (np.where(late[of], 3.0, 1.0) * rng.lognormal(0, 0.1, 128)).tolist()
+        result = share_over(values, blocks, budget=2.0, quantile=0.95, prompts=of.tolist())
+        passed, failed = passed + (result.over > 0 and result.p_pass < 0.05), failed + (result.p_fail < 0.05)
+
+    assert max(passed, failed) / draws <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blocks", "size", "share"), [(16, 8, 0.05), (8, 16, 0.05), (4, 32, 0.05), (2, 64, 0.05), (16, 8, 0.2)]
+)
+def test_size_where_an_outage_takes_a_block(blocks: int, size: int, share: float) -> None:
+    """Exactly as many requests fail as may, a block at a time: a PASS after a failure, or a FAIL, is as rare as told.
+
+    Runs without any failure pass, as often as there is none: then nothing tells how long outages are, and that is said.
+    """
+    rng = np.random.default_rng(1)
+    draws, names = 800, np.repeat(np.arange(blocks), size).tolist()
+    passed = failed = 0
+    for _ in range(draws):
+        down = np.repeat(rng.random(blocks) < share, size)
+        result = share_failed(down.tolist(), names, at_most=share)
+        passed, failed = passed + (bool(down.any()) and result.p_pass < 0.05), failed + (result.p_fail < 0.05)
+
+    assert max(passed, failed) / draws <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)
+
+
+def test_what_goes_together_most_counts() -> None:
+    slow = [3.0 if place % 16 == 0 else 1.0 for place in range(128)]
+    of_prompts = share_over(slow, [place // 8 for place in range(128)], budget=2.0, quantile=0.9, prompts=PROMPTS)
+    single = share_over(slow, [place // 8 for place in range(128)], budget=2.0, quantile=0.9)
+
+    assert (of_prompts.together, of_prompts.prompts, round(of_prompts.effective)) == ("prompt", 16, 16)
+    assert (single.together, single.prompts, round(single.effective)) == ("block", 128, 128)
+    alike = share_over([1.0] * 128, [place // 8 for place in range(128)], budget=2.0, quantile=0.9, prompts=[0] * 128)
+    assert (alike.effective, alike.p_pass > 0.05) == (1, True), "of other prompts nothing is known"
+
+
+PROMPTS = [place % 16 for place in range(128)]
 
 
 def ratio(a: list[float], b: list[float], *, pairs: int = 8, **options: float) -> RatioResult:

@@ -14,12 +14,12 @@ from pytest_llmparity.core.checks.arguments import REQUESTS
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import Fixed, judgement_of
 from pytest_llmparity.core.checks.latency.in_turn import Visits, of_loads
+from pytest_llmparity.core.checks.latency.timed import WORDS, Timed
 from pytest_llmparity.core.checks.latency.unbounded import Side, unbounded
-from pytest_llmparity.core.checks.missing import Missing, describe, rested
+from pytest_llmparity.core.checks.missing import rested
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
-from pytest_llmparity.core.sample import Phase, Sample, Timing
-from pytest_llmparity.core.stats import quantiles
+from pytest_llmparity.core.sample import Timing
 from pytest_llmparity.core.stats.quantiles import (
     RatioResult,
     VisitsResult,
@@ -33,7 +33,6 @@ from pytest_llmparity.core.words import explain
 
 MERGED: Final = 0.01
 """Share of first tokens that arrived in one read with later ones above which a TTFT is not trusted."""
-WORDS: Final = {"ttft": "to the first token", "tpot": "per output token", "e2e": "end to end"}
 QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 _VALUE = re.compile(r"(?:x\s*(?P<ratio>[\d.]+)|(?P<time>[\d.]+)\s*(?P<unit>ms|s))", re.IGNORECASE)
@@ -135,7 +134,7 @@ class LatencyCheck(BaseCheck):
         """Return what to gather: timed requests, of both engines at once when a budget is relative."""
         relative = any(budget.relative for budget in self.budgets)
         # One block settles no budget: its requests are slow or fast together.
-        blocks = 2 if self.budgets else 1
+        blocks = 2 if self.budgets or self.success_rate is not None else 1
         return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached, timed_blocks=blocks)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
@@ -159,7 +158,15 @@ class LatencyCheck(BaseCheck):
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """Return one line for the plan: how many requests it times."""
-        return f"{self}: {explain.count(self.n, 'timed request')} per engine"
+        line = f"{self}: {explain.count(self.n, 'timed request')} per engine"
+        absolute = [budget for budget in self.budgets if not budget.relative]
+        if cases >= self.n or not (absolute or self.success_rate is not None):
+            return line
+        short = [budget.name for budget in absolute if budget.least > cases]
+        if self.success_rate is not None and (least_perfect(self.success_rate, 0.05) or 0) > cases:
+            short.append("success_rate")
+        line += f" of {explain.count(cases, 'prompt')}, which may count as no more than {cases}"
+        return line + (f"; {' and '.join(short)} cannot pass then: give more prompts" if short else "")
 
     def problem_in_turn(self, *, engines: int, changes: int, concurrency: int) -> str | None:
         """Say why relative budgets cannot be settled on engines that are loaded in turn, ``None`` where they can."""
@@ -182,7 +189,7 @@ class LatencyCheck(BaseCheck):
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return a verdict per budget and engine (absolute) or candidate (relative); of ``success_rate`` per engine."""
-        timed = {name: _Timed(engine, self.n, evidence) for name, engine in evidence.engines.items()}
+        timed = {name: Timed(engine, self.n, evidence) for name, engine in evidence.engines.items()}
         baseline = timed[evidence.baseline]
         for budget in self.budgets:
             kind = f"latency.{budget.name}"
@@ -212,17 +219,18 @@ class LatencyCheck(BaseCheck):
                 ),
             )
 
-    def _absolute(self, verdict: Verdict, evidence: Evidence, budget: Budget, timed: _Timed) -> Verdict:
+    def _absolute(self, verdict: Verdict, evidence: Evidence, budget: Budget, timed: Timed) -> Verdict:
         values, blocks = timed.values(budget.metric)
+        prompts = timed.prompts(budget.metric)
         if not values:
             return _unmeasured(verdict, budget, timed)
         design = Fixed(alpha=evidence.alpha)
         verdict = dataclasses.replace(
-            verdict.judged(design.over(values, blocks, budget=budget.limit, quantile=budget.quantile)),
+            verdict.judged(design.over(values, blocks, prompts, budget=budget.limit, quantile=budget.quantile)),
             measures=f"of requests took over {explain.seconds(budget.limit)} {WORDS[budget.metric]}",
             requests=len(values),
             details=tuple(timed.lines(budget.metric)),
-            remarks=tuple(timed.provisos()),
+            remarks=(*_never_late(values, prompts, budget.limit, alpha=evidence.alpha), *timed.provisos()),
         )
 
         def best() -> Judgement:
@@ -230,12 +238,13 @@ class LatencyCheck(BaseCheck):
             size, last = max(Counter(blocks).values()), max(blocks)
             places = [*blocks, *(last + 1 + index // size for index in range(unknown_ones))]
             quick = [*values, *[0.0] * unknown_ones]
-            return design.over(quick, places, budget=budget.limit, quantile=budget.quantile)
+            of = [*prompts, *(f"{index} never asked" for index in range(unknown_ones))]
+            return design.over(quick, places, of, budget=budget.limit, quantile=budget.quantile)
 
         return rested(verdict, timed.missing(len(values), metric=budget.metric), best=best)
 
     def _ratio(
-        self, verdict: Verdict, evidence: Evidence, budget: Budget, baseline: _Timed, candidate: _Timed
+        self, verdict: Verdict, evidence: Evidence, budget: Budget, baseline: Timed, candidate: Timed
     ) -> Verdict:
         ours, our_blocks = baseline.values(budget.metric)
         theirs, their_blocks = candidate.values(budget.metric)
@@ -305,19 +314,49 @@ class LatencyCheck(BaseCheck):
         )
         return rested(verdict, *missing)
 
-    def _success(self, verdict: Verdict, evidence: Evidence, timed: _Timed) -> Verdict:
+    def _success(self, verdict: Verdict, evidence: Evidence, timed: Timed) -> Verdict:
         assert self.success_rate is not None
         answered = [sample.completion is not None for sample in timed.samples]
         verdict = dataclasses.replace(
-            verdict.judged(Fixed(alpha=evidence.alpha).share(answered, at_least=self.success_rate)),
+            verdict.judged(
+                Fixed(alpha=evidence.alpha).answered(
+                    answered,
+                    timed.blocks,
+                    [sample.case for sample in timed.samples],
+                    at_least=self.success_rate,
+                )
+            ),
             measures="of requests succeeded",
             requests=len(answered),
             details=tuple(timed.failed_lines()),
+            remarks=_never_failed(answered, timed.blocks, alpha=evidence.alpha),
         )
         return rested(verdict, timed.missing(len(answered)))
 
 
-def _untimed(verdict: Verdict, evidence: Evidence, *sides: _Timed, metric: str = "") -> Verdict | None:
+def _never_late(values: Sequence[float], prompts: Sequence[str], limit: float, *, alpha: float) -> tuple[str, ...]:
+    """Say what is not known of prompts where few were timed again and again and none was late."""
+    count = len(set(prompts))
+    if max(values) > limit or count == len(prompts):
+        return ()
+    most = explain.percent(1.0 - alpha ** (1.0 / count))
+    of = explain.count(count, "prompt")
+    return (f"no request of {of} was over: up to {most} of prompts like these may always be",)
+
+
+def _never_failed(answered: Sequence[bool], blocks: Sequence[int], *, alpha: float) -> tuple[str, ...]:
+    """Say what is not known of outages where no request failed: how long they are, and so in how many blocks none was.
+
+    Clopper and Pearson's bound on blocks.
+    """
+    count = len(set(blocks))
+    if not all(answered) or count < 2:
+        return ()
+    most = explain.percent(1.0 - alpha ** (1.0 / count))
+    return (f"no request failed in {count} blocks: outages as long as a block may take up to {most} of the time",)
+
+
+def _untimed(verdict: Verdict, evidence: Evidence, *sides: Timed, metric: str = "") -> Verdict | None:
     """Return the verdict where there is nothing to judge, or nothing that can be trusted: without any number."""
     if evidence.single:
         reason = "latency is judged over a timed phase, not of a single answer; declare it in a parity marker"
@@ -332,128 +371,9 @@ def _untimed(verdict: Verdict, evidence: Evidence, *sides: _Timed, metric: str =
     return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason) if reason else None
 
 
-def _unmeasured(verdict: Verdict, budget: Budget, timed: _Timed) -> Verdict:
+def _unmeasured(verdict: Verdict, budget: Budget, timed: Timed) -> Verdict:
     reason = f"no answer of {timed.engine.name} has a time {WORDS[budget.metric]}"
     return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason)
-
-
-class _Timed:
-    """The timed phase of one engine, of which ``n`` requests were wanted."""
-
-    def __init__(self, engine: EngineEvidence, n: int, evidence: Evidence) -> None:
-        self.engine = engine
-        self._wanted, self._incomplete = n, evidence.incomplete
-        asked = sorted(
-            (sample for samples in engine.samples.get(Phase.TIMED, {}).values() for sample in samples),
-            key=lambda sample: sample.repeat,
-        )
-        self.samples: Sequence[Sample] = [s for s in asked if s.timing is None or not s.timing.met_load]
-        self.loads = len(asked) - len(self.samples)
-        self.timings = [sample.timing for sample in self.samples if sample.timing is not None]
-
-    def missing(self, used: int, *, metric: str = "") -> Missing:
-        """Return what a verdict on ``used`` of the requests wanted does not rest on."""
-        name, there, reasons = self.engine.name, len(self.samples), list[str]()
-        if short := there - used:
-            reasons.append(f"{explain.count(short, 'answer')} of {name} too short to have a time {WORDS[metric]}")
-        if self.loads:
-            reasons.append(f"{explain.count(self.loads, 'request')} during which {name} loaded its model")
-        if (absent := self._wanted - there - self.loads) > 0:
-            stopped = self._incomplete or self.engine.untimed or "never asked"
-            reasons.append(f"{explain.count(absent, 'request')} of {name}: {stopped}")
-        return Missing(
-            of=max(self._wanted, there),
-            used=used,
-            reasons=tuple(reasons),
-            stopped=self._incomplete or "" if there < self._wanted else "",
-            noun="request",
-        )
-
-    def values(self, metric: str) -> tuple[list[float], list[int]]:
-        """Return seconds and blocks; a failed request takes for ever, an answer too short for the metric is left out.
-
-        A failure has no stamps; its place among the engine's requests says which block it was in.
-        """
-        timed: list[tuple[float, int]] = []
-        for sample, block in zip(self.samples, _blocks(self.samples), strict=True):
-            timing = sample.timing
-            if sample.completion is None:
-                timed.append((math.inf, block))
-            elif timing is not None and (value := getattr(timing, f"{metric}_s")) is not None:
-                timed.append((value, block))
-        return [value for value, _ in timed], [block for _, block in timed]
-
-    def load_of_each(self, metric: str) -> list[int] | None:
-        """Return which load of the engine each of the :meth:`values` belongs to, ``None`` where it stayed in memory."""
-        of_block = {s.timing.block: s.timing.load for s in self.samples if s.timing is not None}
-        if all(load < 0 for load in of_block.values()):
-            return None
-        first = min(of_block)
-        _, blocks = self.values(metric)
-        # Of a block that only failed nothing is known but its place: it counts to the load of the block before.
-        return [of_block[max((known for known in of_block if known <= block), default=first)] for block in blocks]
-
-    @property
-    def silent(self) -> bool:
-        """Whether there is a block of which every request failed."""
-        return not set(_blocks(self.samples)) <= {s.timing.block for s in self.samples if s.timing is not None}
-
-    def lines(self, metric: str) -> list[str]:
-        """Say the quantiles and what failed."""
-        values, blocks = self.values(metric)
-        p50, p95, p99 = (explain.seconds(value) for value in quantiles.describe(values))
-        where = f"{explain.count(len(values), 'request')} in {explain.count(len(set(blocks)), 'block')}"
-        line = f"{self.engine.name} {WORDS[metric]}: p50 {p50}, p95 {p95}, p99 {p99}; {where}"
-        return [line, *self.failed_lines()]
-
-    def provisos(self) -> list[str]:
-        """Say what these times are of, where that is more, or less, than the engine's own."""
-        name, lines = self.engine.name, []
-        if self.engine.recording:
-            lines.append(f"{name} is a recording: its times are those of the day it was recorded, and of no server now")
-        if self.loads:
-            count = explain.count(self.loads, "request")
-            lines.append(f"{name} loaded its model meanwhile: {count} that may have waited for it do not count")
-        slots, under_way = self.engine.identity.facts.get("slots"), max(s.concurrency for s in self.samples)
-        if slots is not None and isinstance(slots.value, int) and slots.value < under_way:
-            at_once = f"answers {explain.count(slots.value, 'request')} at a time ({slots.source})"
-            lines.append(f"{name} {at_once} and {under_way} were under way: its times hold the wait in its queue")
-        seen = sum(not sample.prefix for sample in self.samples)
-        if seen:
-            lines.append(f"{explain.count(seen, 'request')} of {name} as gathered: a prefix cache may have held them")
-        return lines
-
-    def failed_lines(self) -> list[str]:
-        """Say how many requests failed, and the first of them; nothing when none did."""
-        failed = [(sample.case, sample.failure) for sample in self.samples if sample.failure is not None]
-        if not failed:
-            return []
-        case, failure = failed[0]
-        first = describe(self.engine.name, case, failure)
-        return [f"{explain.count(len(failed), 'failed request')}, counted as over; first: {first}"]
-
-
-def _blocks(samples: Sequence[Sample]) -> list[int]:
-    """Return the block of each sample, given in the order asked (``repeat``); blocks are numbered from 0.
-
-    Where there is no stamp the block follows from the order and the blocks' size, between those of its neighbours; a
-    block has at least as many requests as were under way.
-    """
-    spans: dict[int, tuple[int, int]] = {}
-    for sample in samples:
-        if sample.timing is not None:
-            first, _ = spans.get(sample.timing.block, (sample.repeat, 0))
-            spans[sample.timing.block] = (first, sample.repeat)
-    size = max((last - first + 1 for first, last in spans.values()), default=samples[0].concurrency if samples else 1)
-    blocks: list[int] = []
-    for sample in samples:
-        if sample.timing is not None:
-            blocks.append(sample.timing.block)
-            continue
-        low = max((block for block, (first, _) in spans.items() if first < sample.repeat), default=0)
-        high = min((block for block, (_, last) in spans.items() if last > sample.repeat), default=sample.repeat // size)
-        blocks.append(min(max(sample.repeat // size, low), max(low, high)))
-    return blocks
 
 
 def unknown(engine: str, metric: str, timings: Sequence[Timing]) -> str:
