@@ -91,7 +91,7 @@ def test_equal_engines_are_settled_with_the_cases_of_the_floor(project: Project)
     assert {v.outcome for v in verdicts.values()} == {Outcome.PASS}
     text = verdicts["text", "b"]
     assert (text.n, text.requests, text.groups) == (32, 64, 32)
-    assert text.message.endswith("32 prompts; sequential, stopped after 32 of 150 prompts")
+    assert text.message.endswith("32 prompts, shift 0 nats; sequential, stopped after 32 of 150 prompts")
     assert [len(asked(engine)) for engine in engines] == [32 + FLOOR] * 2
     assert session.record([]).requests == sum(engine.count - WARM_UP for engine in engines)
 
