@@ -101,5 +101,6 @@ def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     verdicts = honest.verdicts()
     assert verdicts["test_gate", "logprobs", "q8"]["outcome"] == "PASS", honest.output
     assert "Q8_0 on the ladder of" in verdicts["test_gate", "logprobs", "q8"]["message"]
-    assert verdicts["test_gate", "text", "q8"]["margin"] == max(0.02, 1.5 * fine.most_forks)
+    assert coarse.least_forks is not None
+    assert verdicts["test_gate", "text", "q8"]["margin"] == min(max(0.02, 1.5 * fine.most_forks), coarse.least_forks)
     assert verdicts["test_gate", "text", "q8"]["outcome"] == "PASS", honest.output
