@@ -323,7 +323,7 @@ def late_together(correlation: float, quantile: float) -> float:
     (Plackett 1954, Biometrika 41:351), here by Gauss and Legendre's rule.
 
     >>> round(late_together(0.3, 0.95), 3), late_together(0.0, 0.5), round(late_together(1.0, 0.95), 3)
-    (0.118, 0.0, 1.0)
+    (0.098, 0.0, 1.0)
     """
     nodes, weights = _gauss()
     angle, z = math.asin(correlation), float(special.ndtri(quantile))
