@@ -6,7 +6,7 @@ import dataclasses
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -32,9 +32,27 @@ ALTERNATIVES: Final = 5
 """Alternatives per token that are asked for."""
 WITHOUT: Final = "check.text() compares the answers without them"
 """What is said of engines whose logprobs cannot be compared."""
+ANY_PROGRAM: Final = frozenset({"openai", "litellm"})
+"""Kinds of engine behind which any program may stand."""
+CONSTRAINTS: Final = frozenset(
+    {
+        "format",
+        "grammar",
+        "guided_choice",
+        "guided_grammar",
+        "guided_json",
+        "guided_regex",
+        "json_schema",
+        "regex",
+        "ebnf",
+        "response_format",
+        "structured_outputs",
+    }
+)
+"""Fields of ``extra_body`` that forbid tokens: those of llama.cpp, Ollama, vLLM (also before 0.12) and SGLang."""
 FORCED: Final = (
     "logprobs of answers to a schema are told before it forbids tokens by some kinds of engine (llama.cpp) and after "
-    "by others (vLLM), and these are of two kinds"
+    "by others (vLLM), and these are not known to be of one kind"
 )
 NOT_SHIFTED: Final = Shift(most=0.0, least=0.0, positions=0, unlisted=0)
 """The best that may be thought of a prompt without two answers."""
@@ -177,13 +195,19 @@ class LogprobsCheck(BaseCheck):
 
 
 def told_apart(case: Case, evidence: Evidence, candidate: EngineEvidence) -> bool:
-    """Whether the logprobs of two answers to a case are not of one kind: it asks for a schema, of two kinds of engine.
+    """Whether logprobs of two answers to a case may not be of one kind: tokens are forbidden, on two kinds of engine.
 
     Seen on llama.cpp, which tells what the model thinks of tokens that the schema then forbids, and vLLM, which does
-    not list those: leads that are the same lay 8 nats apart.
+    not list those: leads that are the same lay 8 nats apart. Of other kinds it is not known, nor what stands behind an
+    address of :data:`ANY_PROGRAM`, unless its own golden answers are held against it.
     """
-    forced = case.response_format is not None and case.response_format.get("type") != "text"
-    return forced and evidence.engines[evidence.baseline].kind != candidate.kind
+    baseline = evidence.engines[evidence.baseline]
+    if baseline.kind == candidate.kind and (candidate.kind not in ANY_PROGRAM or baseline.golden == candidate.name):
+        return False
+    form, choice = case.response_format, case.tool_choice
+    formed = form is not None and form.get("type") != "text"
+    called = bool(case.tools) and (choice == "required" or isinstance(choice, Mapping))
+    return formed or called or not CONSTRAINTS.isdisjoint(case.extra_body)
 
 
 def _without_forced(pairing: Pairing, evidence: Evidence, candidate: EngineEvidence) -> Pairing:

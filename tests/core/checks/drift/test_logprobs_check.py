@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.drift.logprobs import told_apart
 from pytest_llmparity.core.checks.family import settle, without_left_out
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Evidence
@@ -441,6 +442,37 @@ def test_engines_of_one_kind_are_held_together_under_a_schema_too(make: Factory)
 
     assert verdict.outcome is Outcome.FAIL
     assert verdict.estimate == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize("kind", ["openai", "litellm"])
+def test_what_stands_behind_two_addresses_is_not_known(make: Factory, kind: str) -> None:
+    cases = [make.case(at, response_format=SCHEMA) for at in range(16)]
+    base, cand = [spoken(2.0)] * 16, [spoken(10.0)] * 16
+    evidence = make.evidence(
+        make.engine("base", base, kind=kind, cold=base, warm=base, parallel=base),
+        make.engine("cand", cand, kind=kind),
+        cases=cases,
+    )
+
+    assert judge(evidence).outcome is Outcome.INCOMPARABLE
+
+
+@pytest.mark.parametrize(
+    ("how", "left_out"),
+    [
+        ({"extra_body": {"guided_json": {"type": "object"}}}, True),
+        ({"extra_body": {"grammar": "root ::= [a-z]+"}}, True),
+        ({"extra_body": {"cache_salt": "x"}}, False),
+        ({"tools": ({"type": "function", "function": {"name": "f"}},), "tool_choice": "required"}, True),
+        ({"tools": ({"type": "function", "function": {"name": "f"}},), "tool_choice": "auto"}, False),
+        ({"response_format": {"type": "text"}}, False),
+    ],
+)
+def test_whatever_forbids_tokens_counts(make: Factory, how: dict[str, Any], left_out: bool) -> None:
+    evidence = of_two_kinds(make, 0)
+    case = make.case(0, **how)
+
+    assert told_apart(case, evidence, evidence.engines["cand"]) == left_out
 
 
 def test_text_shows_no_shift_between_such_kinds(make: Factory) -> None:
