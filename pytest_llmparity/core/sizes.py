@@ -5,6 +5,7 @@ Anything far beyond the limit is no answer to the request; one that ends well sh
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from pytest_llmparity.core.sample import Completion, Request
@@ -59,26 +60,36 @@ SPARE: Final = 8
 servers count differs by marks of the beginning and the end, and by characters of several tokens."""
 
 
-def counted(answer: Completion) -> float | None:
+def counted(answer: Completion, beside: Completion | None = None) -> float | None:
     """Return how many tokens of its limit an answer took, reasoning among them; ``None`` where nobody counted.
 
-    The server's count, else the token records. Most servers count reasoning with it. Where the count is no larger than
-    the text may have by itself, since no token has less than a byte, it is taken not to: then the reasoning is added,
-    as the server counts it, else in proportion to the text.
+    The server's count, else the token records. Servers count reasoning with it so it is
+    believed, unless it is too small for that: no larger than the reasoning's own count, or nearer to what the text has
+    by itself than to what both have, by the tokens per byte of ``beside``, an answer to the same prompt. Then the
+    reasoning is added, as the server counts it, else in proportion to the text.
 
     >>> counted(Completion(text="Paris.", completion_tokens=3)), counted(Completion(text="Paris."))
     (3.0, None)
+    >>> answer = Completion(text="Paris.", reasoning="The capital of France.", completion_tokens=2)
+    >>> counted(answer), counted(answer, Completion(text="It is Paris.", completion_tokens=4))
+    (2.0, 9.333333333333334)
     """
-    if answer.completion_tokens is None and not answer.logprobs:
+    tokens = _told(answer)
+    if tokens is None:
         return None
-    tokens = float(len(answer.logprobs) if answer.completion_tokens is None else answer.completion_tokens)
-    size = _size(answer.text)
+    size, thought = _size(answer.text), _size(answer.reasoning)
     if tokens > size + 1 or answer.tool_calls:
         return tokens
+    rate = None if beside is None else _per_byte(beside)
     if answer.reasoning_tokens:
-        return tokens + answer.reasoning_tokens
-    thought = _size(answer.reasoning)
-    return tokens * (size + thought) / size if size else tokens + thought
+        of_text = None if rate is None else rate * size
+        apart = tokens <= answer.reasoning_tokens if size else False
+        apart = apart or (of_text is not None and tokens**2 < of_text * (of_text + answer.reasoning_tokens))
+        return tokens + answer.reasoning_tokens if apart else tokens
+    size = max(1, size)
+    if rate is None or tokens >= rate * math.sqrt(size * (size + thought)):
+        return tokens
+    return tokens * (size + thought) / size
 
 
 def short_of_limit(answer: Completion, beside: Completion) -> bool:
@@ -89,6 +100,7 @@ def short_of_limit(answer: Completion, beside: Completion) -> bool:
 
     ``beside`` is an answer to the same prompt. By its tokens those of an answer are reckoned whose server did not
     count; half the limit is enough for that to have reached it, since other vocabularies take other numbers of tokens.
+    Where it has several choices, and what was counted may be of all of them, the first one has no more than that.
 
     >>> whole = Completion(text="one two three", finish_reason="length", completion_tokens=13, max_tokens=13)
     >>> short = Completion(text="one", finish_reason="length", completion_tokens=3, max_tokens=13)
@@ -97,21 +109,50 @@ def short_of_limit(answer: Completion, beside: Completion) -> bool:
     """
     if answer.finish_reason != "length" or answer.max_tokens is None:
         return False
-    own = counted(answer)
+    reached = answer.max_tokens - 1 - answer.max_tokens // SPARE
+    own = counted(answer, beside)
     if own is None:
+        if answer.counted is not None and answer.counted < reached:
+            return True
         return not answer.tool_calls and _reckoned(answer, beside, times=2.0) < answer.max_tokens
     if beside.logprobs and not answer.tool_calls:  # some servers count events, of which one may hold several tokens
         own = max(own, _reckoned(answer, beside, times=1.0))
-    return own + 1 + answer.max_tokens // SPARE < answer.max_tokens
+    return own < reached
 
 
 def _reckoned(answer: Completion, beside: Completion, *, times: float) -> float:
     """Return how many tokens an answer has, ``times`` what another one's has by the byte; at most one a byte."""
-    size = _size(answer.text) + _size(answer.reasoning)
-    tokens, theirs = counted(beside), _size(beside.text) + _size(beside.reasoning)
-    if tokens is None or not theirs or beside.tool_calls:
-        return float(size)
-    return min(float(size), times * size * tokens / theirs)
+    size, rate = _size(answer.text) + _size(answer.reasoning), _per_byte(beside)
+    return float(size) if rate is None else min(float(size), times * size * rate)
+
+
+def _per_byte(answer: Completion) -> float | None:
+    """Return how many tokens an answer has per byte of text and reasoning, ``None`` where that is not known.
+
+    Of several choices what is counted is that of all where one alone could not have as many.
+    """
+    if answer.tool_calls:
+        return None
+    size, thought, tokens = _size(answer.text), _size(answer.reasoning), _told(answer)
+    if tokens is not None:
+        if size and answer.reasoning_tokens and tokens <= answer.reasoning_tokens:
+            thought = 0
+        elif answer.reasoning_tokens and not thought:
+            tokens -= answer.reasoning_tokens  # not sent, or counted apart by a server that is believed
+        return tokens / (size + thought) if size + thought and tokens > 0 else None
+    if answer.counted is None or answer.max_tokens is None or answer.counted <= answer.max_tokens:
+        return None
+    if any(choice.tool_calls for choice in answer.choices):
+        return None
+    of_all = size + thought + sum(_size(choice.text) + _size(choice.reasoning) for choice in answer.choices)
+    return answer.counted / of_all if of_all else None
+
+
+def _told(answer: Completion) -> float | None:
+    """Return the server's count of an answer's tokens, else that of its token records, ``None`` without either."""
+    if answer.completion_tokens is not None:
+        return float(answer.completion_tokens)
+    return float(len(answer.logprobs)) if answer.logprobs else None
 
 
 def _size(text: str) -> int:

@@ -74,8 +74,14 @@ WHOLE = cut(STORY, 32)
         cut(STORY[:90], 26),
         cut("", 0),
         cut("Yes", 12, reasoning="I was asked whether it sleeps"),
+        cut(STORY[:60], 15, limit=64, reasoning="I was asked whether it sleeps"),
+        cut(STORY[:60], 14, reasoning_tokens=5),
+        cut(STORY[:28], counted=20, choices=(cut(STORY[:28]),) * 3),
     ],
-    ids=["counted", "token records", "nobody counted", "a third", "26 of 32", "nothing", "reasoning counted with it"],
+    ids=[
+        *("counted", "token records", "nobody counted", "a third", "26 of 32", "nothing", "reasoning counted with it"),
+        *("reasoning counted with a long text", "hidden reasoning counted with it", "all choices are fewer"),
+    ],
 )
 def test_an_answer_well_short_of_its_limit_was_ended_by_something_else(answer: Completion) -> None:
     assert short_of_limit(answer, WHOLE)
@@ -113,6 +119,41 @@ def test_an_answer_well_short_of_its_limit_was_ended_by_something_else(answer: C
 )
 def test_engines_that_count_otherwise_reached_their_limit(answer: Completion, beside: Completion) -> None:
     assert not short_of_limit(answer, beside)
+
+
+THOUGHT = "they ask me about the heron and I have to think of what it does at night, when it sleeps, and whether ships "
+
+
+@pytest.mark.parametrize("words", [12, 40, 110])
+def test_reasoning_that_is_counted_with_the_text_fills_no_limit_twice(words: int) -> None:
+    """256 tokens, four bytes each; the baseline thinks as long and goes on to the limit."""
+    said, whole = ("heron " * 400)[: 5 * words], ("heron " * 400)[: 1024 - len(THOUGHT)]
+    short = cut(said, (len(said) + len(THOUGHT)) // 4, limit=256, reasoning=THOUGHT)
+    baseline = cut(whole, 256, limit=256, reasoning=THOUGHT)
+
+    assert short_of_limit(short, baseline)
+    assert short_of_limit(short, cut(whole, 256, limit=256))
+    assert not short_of_limit(baseline, short)
+
+
+def test_reasoning_that_is_not_counted_is_added() -> None:
+    apart = cut("heron " * 30, 45, limit=90, reasoning="heron " * 30)
+
+    assert not short_of_limit(apart, cut("heron " * 60, 90, limit=90))
+    assert not short_of_limit(cut("heron " * 30, 45, limit=90, reasoning_tokens=45), apart)
+
+
+def choices_of(text: str, counted: int) -> Completion:
+    return cut(text, counted=counted, choices=(cut(text),) * 3)
+
+
+def test_choices_that_end_early_are_short_of_their_limit() -> None:
+    """Four choices of which nobody knows how many tokens each has: 128 of four times 32, and 32 of as many."""
+    whole, short = choices_of(STORY, 128), choices_of(STORY[:28], 32)
+
+    assert short_of_limit(short, whole)
+    assert not short_of_limit(whole, short)
+    assert not short_of_limit(choices_of(STORY, 32), choices_of(STORY, 32)), "those of the first may be counted"
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.integers(0, 64), st.integers(1, 64))
