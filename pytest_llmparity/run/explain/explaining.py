@@ -12,6 +12,7 @@ from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
 from pytest_llmparity.core.checks.drift.floor import own_shift
+from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.compare.answers import parted
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.diagnosis.effects import noise_of
@@ -208,7 +209,12 @@ class Explaining:
         evidence = self.judging.evidence(declaration, check, alpha=verdict.alpha)
         noise = noise_of(evidence, verdict, functools.partial(own_shift, evidence.prompts.by_id))
         search = Search(
-            pair=pair, check=check, kind=quantity_of(verdict), evidence=evidence, noise=noise, same_file=same
+            pair=pair,
+            check=held_against(check, verdict),
+            kind=quantity_of(verdict),
+            evidence=evidence,
+            noise=noise,
+            same_file=same,
         )
         return search.explain()
 
@@ -314,6 +320,17 @@ class Explaining:
                 groups[case.group] += 1
         order = {case.id: (case.id not in counted, case.id not in differing, rank.get(case.id, 0)) for case in cases}
         return sorted(cases, key=lambda case: order[case.id])[:CASES]
+
+
+def held_against(check: Check, verdict: Verdict) -> Check:
+    """Return a check that holds experiments against the margin of its verdict.
+
+    A ladder has a margin of text for all the prompts it was measured on, or for those of a tag; an experiment asks
+    a few of them, whose answers it would leave unjudged.
+    """
+    if isinstance(check, TextCheck) and check.margin is None:
+        return dataclasses.replace(check, margin=verdict.margin)
+    return check
 
 
 def with_explanation(verdict: Verdict, explanation: Explanation | None) -> Verdict:

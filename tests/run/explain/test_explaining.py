@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmparity import check
+from pytest_llmparity import check, lockfile
+from pytest_llmparity.core.identity import lock
+from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.verdict import Cause, Explanation, Outcome, Verdict
 from pytest_llmparity.core.words.explain import explained
+from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.explain import untried
-from pytest_llmparity.run.explain.explaining import NOT_STORED, SPENT, with_explanation
+from pytest_llmparity.run.explain.explaining import CASES, NOT_STORED, SPENT, with_explanation
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing import FaultProxy, Reply, proxy
+from tests.core.identity.test_ladder import LADDER
 from tests.doubles.abilities import Abilities
 from tests.doubles.posing import PosingEngine
+from tests.run.explain.conftest import answer
 
 if TYPE_CHECKING:
     from tests.run.explain.conftest import Planted
@@ -59,6 +64,33 @@ def test_a_hidden_system_prompt_is_the_cause_and_what_shows_it_is_told(planted: 
     assert verdict.explanation.experiments[0].requests == 2 * PROMPTS, "the same prompts asked again"
     renderings = verdict.explanation.requests - sum(one.requests for one in verdict.explanation.experiments)
     assert 0 <= renderings <= PROMPTS
+
+
+def test_a_margin_from_the_ladder_holds_for_the_experiments_too(planted: Planted) -> None:
+    """The ladder has one for its own prompts only, and experiments ask a few of these."""
+    planted.project.prompts(CASES + 4)
+    prompts = load_prompts("prompts.jsonl", [planted.project.path])
+    ladder = dataclasses.replace(LADDER, digest=f"sha256:{'0' * 64}", prompt_sha256=prompts.digest)
+    lockfile.write(planted.project.path / lock.NAME, {}, Agreed().measuring(ladder))
+    ours, theirs = (
+        planted.project.engine(
+            lambda request, bias=bias: answer({**request, "logit_bias": bias if request.get("stream") else ""}),
+            poses_as="ollama",
+        )
+        for bias in ("", "streamed")
+    )
+    session = planted.project.session(
+        planted.project.attached("a", ours, kind="ollama"), planted.project.attached("b", theirs, kind="ollama")
+    )
+    planted.project.declare(session, check.text(), max_tokens=LADDER.max_tokens)
+    session.gather()
+
+    verdict = judged(session)
+
+    assert verdict.outcome is Outcome.FAIL
+    assert any("Q8_0 on the ladder of tiny-F16.gguf" in line for line in verdict.details)
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["streaming"]
 
 
 def test_words_behind_every_chat_are_not_called_a_system_prompt_in_front_of_it(planted: Planted) -> None:
