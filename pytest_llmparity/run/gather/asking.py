@@ -182,7 +182,8 @@ class Asking:
     async def _floor(self, name: str, unit: Unit, order: Sequence[Case], asked: EngineAsked) -> bool:
         """Ask the cases that measure an engine's noise floor, with their answers, until there are enough.
 
-        False when a hard stop left something of it out.
+        False when a hard stop left something of it out. Further rounds of an engine that is gone for good would bring
+        nothing.
         """
         of_floor = self._rounds(name, unit, order)
         counted, begun = False, list[Step]()
@@ -197,13 +198,20 @@ class Asking:
                 await asked.send(step, floor=True)
             while torn := await outside(lambda: asked.torn(steps)):
                 self._progress.more(name, len(torn))
+                prompts = count(len({job.case for job in torn}), "prompt")
                 self._ledger.notes.append(
                     f"{name} was started again on another machine while its noise floor was measured: "
-                    f"{count(len({job.case for job in torn}), 'prompt')} of it asked anew there, warm from the first on"
+                    + (
+                        f"what two machines answered to {prompts} of it is left out, and there is none to ask them anew"
+                        if asked.over
+                        else f"{prompts} of it asked anew there, warm from the first on"
+                    )
                 )
                 for step in steps:
                     await asked.send(step, floor=True)
             begun += steps
+            if asked.over:
+                break
         return not any(self.missing(name, step) for step in begun)
 
     def _missing_of_floor(self, name: str, step: Step, own: Sequence[Collection[Key]]) -> int:

@@ -130,6 +130,7 @@ class Replicas:
     A replica whose machine is gone is asked nothing more: what it had not answered is asked of the others, dealt anew.
     Where none is left ``again`` starts one on another machine and returns its line; ``LaunchError`` says why not.
     ``note`` is told what became of them. ``deliver`` gets samples with the name of the replica that gave them.
+    ``over`` says why nobody is left and none is started again, empty until then.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Replicas:
         again: Callable[[str], Line],
     ) -> None:
         self.names = tuple(names)
+        self.over = ""
         self._lines: dict[str, Line] = dict(lines)
         self._deliver = deliver
         self._note = note
@@ -181,10 +183,12 @@ class Replicas:
         """
         mixed, left = 0, list(jobs)
         while left:
-            if not self._lines and (why := await self._not_revived()) is not None:
-                self._note(f"{self.names[0]} is not started again: {why}")
+            if not self._lines:
+                await self._revive()
+            if self.over:
+                words = f"not asked: every machine that the engine ran on is gone; {self.over}"
                 for job in left:
-                    unsent = NotAsked(f"not asked: every machine that the engine ran on is gone; {why}", case=job.case)
+                    unsent = NotAsked(words, case=job.case)
                     self._deliver(self.names[0], [failed(self.names[0], job, unsent, attempts=0)])
                 break
             there = self.there
@@ -198,13 +202,15 @@ class Replicas:
             allowance.retries += sent.under_way
         return mixed
 
-    async def _not_revived(self) -> str | None:
-        """Start the first replica anew, whose machine may be another; say why that cannot be."""
+    async def _revive(self) -> None:
+        """Start the first replica anew, whose machine may be another, unless that could not be done before."""
+        if self.over:
+            return
         try:
             self._lines[self.names[0]] = await outside(lambda: self._again(self.names[0]))
         except LLMParityError as error:
-            return str(error)
-        return None
+            self.over = str(error)
+            self._note(f"{self.names[0]} is not started again: {error}")
 
     async def _send(
         self, jobs: Mapping[str, Sequence[Job]], lines: Mapping[str, Line], concurrency: int, allowance: Allowance

@@ -74,9 +74,14 @@ class EngineAsked:
             [each.name for each in ready.replicas],
             {each.name: self._line_to(each) for each in there},
             deliver=self._deliver,
-            note=ledger.notes.append,
+            note=self._note,
             again=self._anew,
         )
+
+    @property
+    def over(self) -> bool:
+        """Whether every machine that the engine ran on is gone, and it is not started on another one."""
+        return bool(self._replicas.over)
 
     async def aclose(self) -> None:
         """Hang up."""
@@ -86,7 +91,7 @@ class EngineAsked:
         """Return the requests of a round of the noise floor whose cases were answered before and after a new start.
 
         What two machines differ by is not what the engine differs from itself, so these cases are to be asked anew:
-        from now on nothing is known of them, here and in the store.
+        from now on nothing is known of them, here and in the store. A request without an answer is of neither start.
         """
         torn = {asked for asked, by in self._floor_of.items() if len(by) > 1}
         jobs = [job for step in steps for job in self._ready.jobs(step) if (job.request_sha256, job.case) in torn]
@@ -172,12 +177,12 @@ class EngineAsked:
             place = self._replicas.names.index(replica)
             own = [msgspec.structs.replace(sample, engine=own_name(self._name, place)) for sample in samples]
             self._own[place].update(map(key_of, own))
-            for sample in own:
+            for sample in _answers(own):
                 self._own_of.setdefault((place, sample.request_sha256, sample.case), set()).add(self._starts[replica])
             self._store.put(self._run, own)
             as_engine = [sample for sample in as_engine if self._homes[sample.case] == place]
         if self._in_floor:
-            for sample in as_engine:
+            for sample in _answers(as_engine):
                 self._floor_of.setdefault((sample.request_sha256, sample.case), set()).add(
                     (replica, self._starts[replica])
                 )
@@ -186,17 +191,22 @@ class EngineAsked:
         for _ in samples:
             self._answered(self._name)
 
+    def _note(self, sentence: str) -> None:
+        """Write down what became of a replica; why it is not started again is the same for every step."""
+        if sentence not in self._ledger.notes:
+            self._ledger.notes.append(sentence)
+
     def _line_to(self, adapter: Adapter) -> Line:
         """Return what sends one replica its requests, from here or beside it."""
         return self._fleet.line(adapter) or OwnLine(adapter, lambda: self._fleet.gone(adapter.name), self._watch)
 
     def _anew(self, name: str) -> Line:
         """Start an engine again whose machines are gone; return what asks it. ``LaunchError`` says why not."""
-        self._starts[name] += 1
         try:
             self._adapters[name] = adapter = self._fleet.anew(name)
         finally:
             self._another(self._name)
+        self._starts[name] += 1
         return self._line_to(adapter)
 
     def _line_for(self, application: Application, step: Step, name: str) -> Line:
@@ -209,6 +219,10 @@ class EngineAsked:
             gone=lambda: self._fleet.gone(name),
             lost=lambda: self._fleet.lost(adapter),
         )
+
+
+def _answers(samples: Sequence[Sample]) -> list[Sample]:
+    return [sample for sample in samples if sample.completion is not None]
 
 
 def own_name(engine: str, place: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -17,16 +18,33 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence
 from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.prompts import Case, PromptSet
-from pytest_llmparity.core.sample import IDENTITY, Completion, Fact, Identity, Phase, Sample, Sampling, Source, to_json
+from pytest_llmparity.core.sample import (
+    IDENTITY,
+    Completion,
+    Fact,
+    Identity,
+    Phase,
+    Request,
+    Sample,
+    Sampling,
+    Source,
+    to_json,
+)
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.keeper.client import Keeper
+from pytest_llmparity.report.progress import Silent
 from pytest_llmparity.run import locking
 from pytest_llmparity.run.fleet import Fleet
+from pytest_llmparity.run.gather.asking import Asking
 from pytest_llmparity.run.gather.replicas.differing import unlike
-from pytest_llmparity.run.plan import Unit
+from pytest_llmparity.run.ledger import Allowance, Ledger
+from pytest_llmparity.run.loop import LoopThread
+from pytest_llmparity.run.plan import PHASE_ORDER, Job, Unit, step_of, wire_of
 from pytest_llmparity.run.records import Engaged, together
-from pytest_llmparity.run.sending.lines import Elsewhere
-from pytest_llmparity.settings.specification import EngineSpec
+from pytest_llmparity.run.sending.lines import Deliver, Elsewhere, Line, NodeLost
+from pytest_llmparity.run.sending.sender import Ready
+from pytest_llmparity.settings.specification import EngineSpec, Settings
+from pytest_llmparity.store.runs import Store
 from tests.run.conftest import Project
 
 
@@ -191,12 +209,43 @@ def test_a_replica_that_ends_its_answers_early_is_not_called_alike() -> None:
     assert "15 of 16 prompts have no answers of a@1 and of a@2 that can be compared" in told
 
 
+class Answering:
+    """The line to a machine that answers the first phase it is asked, and is gone at the next one."""
+
+    def __init__(self, name: str, lost: set[str]) -> None:
+        self._name = name
+        self._lost = lost
+        self._phase: Phase | None = None
+
+    async def send(self, jobs: Sequence[Job], *, concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
+        self._phase = self._phase or jobs[0].phase
+        if jobs[0].phase is not self._phase:
+            self._lost.add(self._name)
+            raise NodeLost(f"{self._name}: its node is gone")
+        for job in jobs:
+            sample = Sample(
+                engine=self._name,
+                case=job.case,
+                phase=job.phase,
+                repeat=job.repeat,
+                concurrency=job.concurrency,
+                request_sha256=job.request_sha256,
+                completion=Completion(text="well, yes"),
+            )
+            deliver([sample])
+        return 0
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
 class Machines:
     """Machines that an engine is started on, one after the other: on each its files are others."""
 
     def __init__(self, *digests: str) -> None:
         self._digests = iter(digests)
         self.started = 0
+        self._lost: set[str] = set()
         self._info: dict[str, Any] = {}
 
     def launch(self, spec: EngineSpec, engine: EngineSpec, **how: Any) -> Adapter:
@@ -204,6 +253,7 @@ class Machines:
         digest = next(self._digests)
         if " " in digest:
             raise LaunchError(digest)
+        self._lost.discard(spec.name)
         facts = {"version": Fact(value="1", source="reported"), "digest": Fact(value=digest, source="file")}
         self._info = {"identity": to_json(Identity(facts=facts)), "installed": {}}
         adapter: Adapter = how["make"](spec, "http://127.0.0.1:1")
@@ -214,6 +264,12 @@ class Machines:
 
     def where(self, name: str) -> str:
         return "a node"
+
+    def lost(self, name: str) -> bool:
+        return name in self._lost
+
+    def line(self, adapter: Adapter) -> Line:
+        return Answering(adapter.name, self._lost)
 
 
 @pytest.mark.parametrize(("digests", "same"), [(("1", "1"), True), (("1", "2"), False)])
@@ -254,6 +310,71 @@ def test_an_engine_is_started_again_twice_at_most_and_never_after_that_failed(
             fleet.anew("a")
 
     assert machines.started == starts
+
+
+class Rounds(Silent):
+    """Counts how often more requests of a noise floor are announced, and has enough of it after a few times."""
+
+    times = 0
+
+    def more(self, engine: str, requests: int) -> None:
+        self.times += 1
+        assert self.times < 5, "the same prompts are asked again and again"
+
+
+def floor_of(tmp_path: Path, machines: Machines, *, steps: int = 1) -> tuple[list[Sample], list[str]]:
+    """Return what is stored of an engine's noise floor and its first steps, and the notes of the run."""
+    spec = EngineSpec(name="a", kind="llamacpp", model="m", launch="process")
+    fleet = Fleet({"a": spec}, keeper=unwanted, workdir=tmp_path, elsewhere=lambda: cast(Elsewhere, machines))
+    settings, gate = Settings(engines=(spec,)), unit([f"c{at}" for at in range(4)])
+    ledger, loop = Ledger(settings), LoopThread()
+    adapter = fleet.engage("a").adapter
+    assert adapter is not None
+    messages = ({"role": "user", "content": "x"},)
+    wires = {
+        case.id: wire_of(adapter, Request(case=case.id, messages=messages, sampling=Sampling(max_tokens=8)))
+        for case in gate.prompts.cases
+    }
+    with Store.open(tmp_path / ".llmparity", secrets={}) as store:
+        run = store.begin(plan_hash="p", session="s", version="1").id
+        asking = Asking(
+            settings,
+            run=run,
+            store=store,
+            fleet=fleet,
+            ledger=ledger,
+            loop=loop,
+            progress=Rounds(),
+            version="1",
+            meanwhile=lambda: None,
+        )
+        asking.ready["a"] = Ready(adapter, {gate.key: wires})
+        try:
+            asking.floor(["a"], gate, gate.prompts.cases)
+            for repeat in range(steps):
+                asking.ask(
+                    ["a"], dataclasses.replace(step_of(gate, Phase.MAIN, gate.prompts.cases), concurrency=repeat + 5)
+                )
+        finally:
+            loop.close()
+        return store.get(run, "a"), ledger.notes
+
+
+def test_what_an_engine_answered_before_it_was_lost_for_good_stays(tmp_path: Path) -> None:
+    samples, notes = floor_of(tmp_path, Machines("1", "the disk is full"), steps=3)
+
+    answered = {(sample.case, sample.phase) for sample in samples if sample.completion is not None}
+    assert answered == {(f"c{at}", PHASE_ORDER[0]) for at in range(4)}
+    assert {sample.failure.kind for sample in samples if sample.failure is not None} == {"NotAsked"}
+    assert len([note for note in notes if "is not started again" in note]) == 1
+
+
+def test_what_two_machines_answered_of_a_floor_is_left_out_where_none_is_left(tmp_path: Path) -> None:
+    samples, notes = floor_of(tmp_path, Machines("1", "1", "the disk is full"), steps=0)
+
+    assert [sample.failure.kind for sample in samples if sample.failure is not None] == ["NotAsked"] * len(samples)
+    assert any("what two machines answered to 4 prompts of it is left out" in note for note in notes)
+    assert not any("asked anew there" in note for note in notes)
 
 
 def unwanted() -> Keeper:
