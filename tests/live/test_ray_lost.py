@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -12,13 +13,15 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
 
+from pytest_llmparity.run.sending.lines import NodeLost
 from tests.live.conftest import LIMIT_S, REPO, LiveRun, until
-from tests.live.ray_nodes import SUITE, TwoNodes, two_nodes
+from tests.live.ray_nodes import SUITE, TwoNodes, needs_ray, two_nodes
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -114,6 +117,46 @@ def test_value(case, engine):
     said = engine.openai().chat.completions.create(model=engine.model, messages=messages, max_tokens=8)
     return said.choices[0].message.content
 """
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_what_became_of_a_node_is_told_at_once_where_it_is_known(
+    hangs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An actor that hangs is waited for once; one that has too much to do is no error that ends a run. No cluster."""
+    needs_ray()
+    from ray.exceptions import PendingCallsLimitExceeded
+
+    from pytest_llmparity.run.gather.cluster import actors
+    from pytest_llmparity.run.gather.cluster.ray import RayCluster
+
+    calls: list[str] = []
+
+    class Called:
+        def remote(self, *args: object) -> object:
+            calls.append("gone")
+            if not hangs:
+                raise PendingCallsLimitExceeded("too many calls")
+            return asyncio.sleep(LIMIT_S)
+
+    actor = SimpleNamespace(_actor_id=b"a", gone=Called())
+    monkeypatch.setattr(actors, "ANSWERED_S", 0.01)
+    node = actors.Node("a", cast("actors.EngineActor", actor), "")
+    owner = cast("actors.OwnerActor", None)
+    cluster = RayCluster(owner, owns=False, leave=lambda: None, logs=tmp_path, secrets=lambda spec: {})
+    cluster._nodes["a"] = node
+    if hangs:
+        with pytest.raises(NodeLost, match="did not answer"):
+            asyncio.run(node.call("gone"))
+        calls.clear()
+
+    told = cluster.gone("a") or ""
+
+    assert ("did not answer for" if hangs else "too many calls") in told
+    assert calls == ([] if hangs else ["gone"])
+    cluster.close()
+    with pytest.raises(NodeLost, match="a: the run has ended"):
+        cluster._caller("a")
 
 
 @pytest.mark.parametrize(("replicas", "killed_at"), [(2, CALLED + 20), (1, CALLED // 3)])

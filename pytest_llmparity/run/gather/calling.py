@@ -142,7 +142,8 @@ class CalledLine:
             lost=self._lost,
         )
         if self._lost():
-            raise NodeLost(self._gone() or f"{self._adapter.name} is gone", under_way=cut)
+            why = await outside(self._gone)  # it may wait for an answer from another machine
+            raise NodeLost(why or f"{self._adapter.name} is gone", under_way=cut)
         return 0
 
     async def aclose(self) -> None:

@@ -58,13 +58,15 @@ class OwnerActor(Actor, Protocol):
 class Node:
     """The actor of one replica; errors of Ray that mean that it is gone are :class:`NodeLost`.
 
-    ``place`` is the id of the node of Ray that it is on, ``info`` what its starter found out.
+    ``place`` is the id of the node of Ray that it is on, ``info`` what its starter found out. ``became`` says what
+    became of one that is lost.
     """
 
     def __init__(self, name: str, actor: EngineActor, place: str) -> None:
         self.name = name
         self.id = str(actor._actor_id.hex())
         self.lost = False
+        self.became = ""
         self.doubtful = False
         """Whether it is lost because nobody answered: its node may be dead, or it alone may hang."""
         self.info: Mapping[str, Any] = {}
@@ -101,8 +103,8 @@ class Node:
         except RayError as error:
             raise await outside(functools.partial(self._told, error)) from error
         except TimeoutError:
-            self.lost = self.doubtful = True
-            raise NodeLost(f"{self.name}: {self.where} of the cluster did not answer for {ANSWERED_S:g} s") from None
+            became = f"{self.where} of the cluster did not answer for {ANSWERED_S:g} s"
+            raise self._gone_for_us(became, doubtful=True) from None
 
     def leave(self, method: str, *args: object) -> None:
         """Call a method and wait for nothing."""
@@ -118,15 +120,20 @@ class Node:
             return error
         if not isinstance(error, (RayActorError, NodeDiedError)):
             return KeeperError(f"{self.name}, on {self.where} of the cluster: {first_line(error)}")
-        self.lost, self.doubtful = True, isinstance(error, ActorUnavailableError)
-        where = f"{self.where} of the cluster"
+        where, doubtful = f"{self.where} of the cluster", isinstance(error, ActorUnavailableError)
+        self._gone_for_us(f"{where} is not reached", doubtful=doubtful)  # whatever the cluster says next
         if not is_alive(self.place):
             became = f"{where} is gone"
-        elif self.doubtful:
+        elif doubtful:
             became = f"{where} is not reached"
         else:
             became = f"its process on {where} ended"
-        return NodeLost(f"{self.name}: {became} ({type(error).__name__})")
+        return self._gone_for_us(f"{became} ({type(error).__name__})", doubtful=doubtful)
+
+    def _gone_for_us(self, became: str, *, doubtful: bool) -> NodeLost:
+        self.became = f"{self.name}: {became}"
+        self.lost, self.doubtful = True, doubtful
+        return NodeLost(self.became)
 
 
 def is_alive(place: str) -> bool:

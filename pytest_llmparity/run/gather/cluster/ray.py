@@ -8,6 +8,7 @@ the owner by the run's token.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from pytest_llmparity.core.errors import LaunchError, StoreError, UsageError
+from pytest_llmparity.core.errors import KeeperError, LaunchError, StoreError, UsageError
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.cluster.actors import (
     ANSWERED_S,
@@ -41,7 +42,7 @@ from pytest_llmparity.run.gather.cluster.joining import (
     why_no_process,
 )
 from pytest_llmparity.run.gather.cluster.node import EngineNode, Order, Started
-from pytest_llmparity.run.gather.cluster.relay import Relay
+from pytest_llmparity.run.gather.cluster.relay import Call, Relay
 from pytest_llmparity.run.gather.cluster.remote import RemoteLine
 from pytest_llmparity.run.gather.cluster.resources import refuse_unplaceable
 from pytest_llmparity.run.loop import LoopThread
@@ -206,8 +207,16 @@ class RayCluster:
         node.info = started.info
         with self._guard:
             if spec.name not in self._relays:
-                self._relays[spec.name] = Relay(self._loop, lambda: self._nodes[spec.name].call)
+                self._relays[spec.name] = Relay(self._loop, functools.partial(self._caller, spec.name))
         return make(spec, self._relays[spec.name].url)
+
+    def _caller(self, name: str) -> Call:
+        """Return what calls the node where a replica is now. A connection may still come while all is closed."""
+        with self._guard:
+            node = self._nodes.get(name)
+        if node is None:
+            raise NodeLost(f"{name}: the run has ended")
+        return node.call
 
     def _placed(self, spec: EngineSpec, engine: EngineSpec, stop: Callable[[], str | None]) -> Node:
         """Return the node of a replica, its process there and ready to be called; a lost one has a successor."""
@@ -240,10 +249,13 @@ class RayCluster:
         return self._nodes[name].where
 
     def gone(self, name: str) -> str | None:
-        """Say why a replica is no more, ``None`` while it runs."""
+        """Say why a replica is no more, ``None`` while it runs; waits for a node of which nothing is known."""
+        node = self._nodes[name]
+        if node.lost:
+            return node.became
         try:
-            return cast("str | None", self._nodes[name].ask("gone", limit_s=ANSWERED_S, what="does not answer"))
-        except (NodeLost, LaunchError) as error:
+            return cast("str | None", node.ask("gone", limit_s=ANSWERED_S, what="does not answer"))
+        except (NodeLost, LaunchError, KeeperError) as error:
             return str(error)
 
     def lost(self, name: str) -> bool:

@@ -23,7 +23,8 @@ Call = Callable[..., Awaitable[Any]]
 class Relay:
     """Listens as long as it is open; ``url`` is its address.
 
-    ``node`` returns what calls the node where the engine is now: each connection is one to the node it began with.
+    ``node`` returns what calls the node where the engine is now: each connection is one to the node it began with, and
+    ends where it raises ``LLMParityError``.
     """
 
     def __init__(self, loop: LoopThread, node: Callable[[], Call]) -> None:
@@ -37,8 +38,8 @@ class Relay:
         return await asyncio.start_server(self._connected, "127.0.0.1", 0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        call = self._node()
         try:
+            call = self._node()
             number = await call("dial")
         except (LLMParityError, OSError):
             writer.close()

@@ -19,7 +19,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.sample import Phase, Request, Sample, Sampling, from_json, to_json
 from pytest_llmparity.engines import registry
 from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order, with_gpus
-from pytest_llmparity.run.gather.cluster.relay import Relay
+from pytest_llmparity.run.gather.cluster.relay import Call, Relay
 from pytest_llmparity.run.loop import LoopThread, outside
 from pytest_llmparity.run.plan import Job, wire_of
 from pytest_llmparity.run.sending.lines import NodeLost
@@ -167,12 +167,18 @@ async def test_a_connection_stays_with_its_node_and_the_next_one_leads_to_its_su
         loop.close()
 
 
-async def test_a_node_that_is_gone_ends_the_connection() -> None:
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_node_that_is_gone_ends_the_connection(known: bool) -> None:
     async def call(method: str, *args: object) -> object:
         raise NodeLost("gone")
 
+    def node() -> Call:
+        if not known:
+            raise NodeLost("the run has ended")
+        return call
+
     loop = LoopThread()
-    relay = await outside(lambda: Relay(loop, lambda: call))
+    relay = await outside(lambda: Relay(loop, node))
     try:
         async with httpx.AsyncClient(base_url=relay.url, timeout=20.0) as client:
             with pytest.raises(httpx.TransportError):
