@@ -20,7 +20,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pytest_llmparity.core.errors import KeeperError, StoreError, advice
 from pytest_llmparity.core.words.hiding import NOTHING, TextMask
@@ -28,11 +28,15 @@ from pytest_llmparity.core.words.printable import elide, printable
 from pytest_llmparity.keeper import leftovers
 from pytest_llmparity.store.database import own_folder, refuse_link
 
+if TYPE_CHECKING:
+    import psutil
+
 Lifecycle = Literal["absent", "starting", "ready", "failed", "exited", "stopped"]
 
 _UP_S = 30.0
 _ANSWER_S = 30.0
 """The keeper answers within a millisecond; this is for a machine that swaps."""
+_KILLED_S = 1.0
 _SOCKET_PATH_LIMIT = 100
 """``sun_path`` holds 104 bytes on macOS and 108 on Linux."""
 _SOCKET_NAME = 40
@@ -90,9 +94,17 @@ class Keeper:
     Every method raises :class:`KeeperError` when the keeper is gone or refuses.
     """
 
-    def __init__(self, address: str, *, process: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        process: subprocess.Popen[bytes] | None = None,
+        apart: psutil.Process | None = None,
+    ) -> None:
+        """``process`` is what :meth:`spawn` started; ``apart`` the keeper itself, where that is another one."""
         self.address = address
         self._process = process
+        self._apart = apart
         self._home = os.getpid()
         self._starting: dict[str, _Line] = {}
         self._lock = threading.Lock()
@@ -131,6 +143,7 @@ class Keeper:
         leftovers.sweep()
         token, directory = secrets.token_hex(16), _private_directory()
         try:
+            leftovers.note_owner(directory)
             with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as complaints:
                 process = subprocess.Popen(
                     [sys.executable, "-I", "-c", f"{APART}{PROGRAM}" if apart else PROGRAM],
@@ -141,16 +154,18 @@ class Keeper:
                     start_new_session=True,
                 )
             order = {"owner": os.getpid(), "token": token, "directory": str(directory), "apart": apart}
-            _wait_up(process, order, log)
+            pid = _wait_up(process, order, log)
         except BaseException as error:
             shutil.rmtree(directory, ignore_errors=True)
             if isinstance(error, OSError):
                 what = "" if error.filename is None else f"{error.filename}: "
                 raise KeeperError(f"the engine keeper could not be started: {what}{advice(error)}") from error
             raise
+        itself = None
         if apart:
             process.wait()  # it has left the keeper behind
-        return cls(f"{token}@{directory / 'socket'}", process=process)
+            itself = _process_of(pid)
+        return cls(f"{token}@{directory / 'socket'}", process=process, apart=itself)
 
     @classmethod
     def connect(cls, address: str) -> Keeper:
@@ -241,6 +256,7 @@ class Keeper:
             except (KeeperError, subprocess.TimeoutExpired):
                 process.kill()
                 process.wait()
+                _kill(self._apart)
                 leftovers.clear(Path(self.address.partition("@")[2]).parent)
             finally:
                 for pipe in (process.stdin, process.stdout):
@@ -361,8 +377,27 @@ def _private_directory() -> Path:
         raise KeeperError(f"the engine keeper needs a temporary folder for its socket: {error}") from error
 
 
-def _wait_up(process: subprocess.Popen[bytes], order: Mapping[str, object], log: Path) -> None:
-    """Tell a new keeper what to keep and wait until it listens."""
+def _process_of(pid: int) -> psutil.Process | None:
+    """Return a process by its number, which may be of another one later; ``None`` where it has ended."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid)
+    return None
+
+
+def _kill(process: psutil.Process | None) -> None:
+    """Kill a process that is no child of ours, unless it has ended; its number is no other's by then."""
+    import psutil
+
+    if process is not None:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+            process.wait(_KILLED_S)
+
+
+def _wait_up(process: subprocess.Popen[bytes], order: Mapping[str, object], log: Path) -> int:
+    """Tell a new keeper what to keep, wait until it listens, and return its process's number."""
     assert process.stdin is not None
     assert process.stdout is not None
     ready = b""
@@ -375,12 +410,20 @@ def _wait_up(process: subprocess.Popen[bytes], order: Mapping[str, object], log:
             if selector.select(_UP_S):
                 ready = process.stdout.readline()
     finally:
-        if ready != b"ready\n":
+        pid = _pid_in(ready)
+        if pid is None:
             process.kill()
             process.wait()
             process.stdin.close()
             process.stdout.close()
-    if ready != b"ready\n":
+    if pid is None:
         raise KeeperError(
             f"the engine keeper did not start (exit code {process.returncode}); its log {log} ends:\n{log_tail(log)}"
         )
+    return pid
+
+
+def _pid_in(ready: bytes) -> int | None:
+    """Return what a keeper says of itself once it listens, ``None`` where that is not what it said."""
+    word, _, pid = ready.partition(b" ")
+    return int(pid) if word == b"ready" and pid.strip().isdigit() and pid.endswith(b"\n") else None

@@ -21,6 +21,14 @@ _AGAIN_S: Final = 0.2
 _MOST: Final = 60_000
 """Bytes of a command's output that are read: less than a pipe holds, so that none waits for us."""
 _TAIL: Final = 300
+STEERING: Final = (
+    *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
+    *("DBUS_SESSION_BUS_ADDRESS", "DOCKER_API_VERSION", "DOCKER_CERT_PATH", "DOCKER_CONFIG", "DOCKER_CONTEXT"),
+    *("DOCKER_HOST", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "CONTAINER_CONNECTION", "CONTAINER_HOST", "CONTAINER_SSHKEY"),
+    *("CONTAINERS_CONF", "CONTAINERS_CONF_OVERRIDE", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER", "STORAGE_OPTS"),
+)
+"""Variables that tell a runtime's client where its containers are: addresses, folders and names, none a secret
+(docker(1), podman(1), containers-storage.conf(5))."""
 
 
 class Removal:

@@ -10,6 +10,7 @@ second.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from typing import Any  # requests are JSON, written by our own client
 
 from pytest_llmparity.keeper.engines import EngineProcess, EngineProcesses
+from pytest_llmparity.keeper.removal import STEERING
 from pytest_llmparity.keeper.tree import adopt_orphans
 
 ORPHAN_GRACE_S = 1.0
@@ -72,8 +74,10 @@ class Server:
         self._watch_signals()
         self._watch_owner()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(self._address)
+        bound = os.path.join(directory, "bound")
+        self._listener.bind(bound)
         self._listener.listen(128)
+        os.rename(bound, self._address)  # whoever is refused there may know that nobody listens any more
         self._listener.setblocking(False)
         self._on_readable(self._listener, self._accept)
 
@@ -91,7 +95,8 @@ class Server:
         for engine in self._engines.all():
             if engine.log is not None:
                 engine.log.close()
-        os.unlink(self._address)
+        with contextlib.suppress(FileNotFoundError):  # somebody took us for dead; who closes is answered all the same
+            os.unlink(self._address)
         import shutil  # only here: whoever starts a keeper waits for its imports
 
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -272,8 +277,12 @@ class Server:
         first = engine is None or (engine.state == "stopped" and not engine.ending)
         if first:
             arguments = {key: value for key, value in request.items() if key != "op"}
-            if "removal" in request:
-                self._remember(request["removal"])
+            try:
+                self._remember(request)
+            except OSError as error:
+                why = f"how its container is removed could not be noted in {self._directory}: {error.strerror}"
+                self._send(connection, {"error": f"{request['name']} is not started: {why}"})
+                return
             engine = self._engines.start(**arguments, starter=connection)
             self._watch_log(engine)
         elif engine is not None and engine.state == "stopped":
@@ -282,13 +291,18 @@ class Server:
             return
         self._answer(connection, request["name"], first=first)
 
-    def _remember(self, removal: Request) -> None:
+    def _remember(self, request: Request) -> None:
         """Note how a container is removed, for whoever clears away after a keeper that was killed.
 
-        No secret is on a runtime's command line.
+        No secret is on a runtime's command line, nor among the variables that are noted.
         """
+        removal = request.get("removal")
+        if removal is None:
+            return
+        env = {name: request["env"][name] for name in STEERING if name in request["env"]}
+        note = {"commands": removal["commands"], "left": removal["left"], "env": env}
         with open(os.path.join(self._directory, REMOVALS), "a", encoding="utf-8") as notes:
-            notes.write(json.dumps({"commands": removal["commands"], "left": removal["left"]}) + "\n")
+            notes.write(f"\n{json.dumps(note)}\n")  # on a line of its own, also after one that did not fit on the disk
 
     def _state(self, connection: Connection, request: Request) -> None:
         self._answer(connection, request["name"])
@@ -390,8 +404,8 @@ def main() -> None:
     """Be the keeper process: serve one owner until it closes or is gone; then nothing that was started here is left.
 
     Its standard input has one line of JSON: ``{"owner": PID, "token": TEXT, "directory": PATH, "apart": BOOL}``.
-    It listens on ``directory/socket``, writes ``ready`` and a newline to its standard output, and removes the directory
-    at the end.
+    It listens on ``directory/socket``, writes ``ready PID`` and a newline to its standard output, and removes the
+    directory at the end.
     """
     line = b""
     while not line.endswith(b"\n"):  # unbuffered: the rest of standard input is watched as a pipe
@@ -401,6 +415,6 @@ def main() -> None:
         line += byte
     order = json.loads(line)
     server = Server(owner=order["owner"], token=order["token"], directory=order["directory"], apart=order["apart"])
-    os.write(1, b"ready\n")
+    os.write(1, f"ready {os.getpid()}\n".encode())
     os.dup2(2, 1)
     server.serve()
