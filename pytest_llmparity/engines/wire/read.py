@@ -76,6 +76,8 @@ class Draft:
     """Where in the body events with generated tokens end, and whether these are of the text."""
     further: dict[int, Draft] = field(default_factory=dict)
     """The choices behind the first one, by their index: pieces of streamed ones come in any order."""
+    unread: bool = False
+    """Whether there were choices that nobody can tell from the first one: what is counted is theirs too."""
 
     @property
     def cut_call(self) -> bool:
@@ -320,7 +322,8 @@ def take(draft: Draft, chunk: Mapping[str, Any], *, streamed: bool = False, end:
     """Add what one chunk (or a whole answer) in OpenAI's shape holds; ``end`` is where its event ends in the body."""
     draft.model = string(chunk.get("model")) or draft.model
     draft.fingerprint = string(chunk.get("system_fingerprint")) or draft.fingerprint
-    choice, further = _choices(chunk)
+    choice, further, unread = _choices(chunk, whole=not streamed)
+    draft.unread = draft.unread or unread
     for index, other in further:
         take(draft.further.setdefault(index, Draft()), {"choices": [{**other, "index": 0}]}, streamed=streamed)
     if not (_MORE_THAN_TEXT.isdisjoint(chunk) and _MORE_THAN_TEXT.isdisjoint(choice)):
@@ -368,10 +371,10 @@ def _take_timings(draft: Draft, chunk: Mapping[str, Any], choice: Mapping[str, A
 def finished(draft: Draft, reader: Reader) -> Completion:
     """Return the whole answer, text made valid Unicode; ``EmptyAnswer`` when there is nothing in it.
 
-    With several choices it is the first one, and what is empty may be any but that.
+    With several choices it is the first one, without counts of all, and what is empty may be any but that.
     """
     first = _choice(draft, reader)
-    if not draft.further:
+    if not (draft.further or draft.unread):
         return first
     choices = tuple(_further(draft.further[index], reader) for index in sorted(draft.further))
     own = len(first.logprobs) or None
@@ -444,25 +447,25 @@ def _replaced(*texts: str) -> bool:
     return any(valid(text).count("\ufffd") > text.count("\ufffd") for text in texts)
 
 
-def _choices(chunk: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[tuple[int, Mapping[str, Any]]]]:
+def _choices(
+    chunk: Mapping[str, Any], *, whole: bool
+) -> tuple[Mapping[str, Any], Sequence[tuple[int, Mapping[str, Any]]], bool]:
     """Return the first choice, empty where a chunk has nothing of it, and the others with their index.
 
-    One without an index has that of its place in the list.
+    One without an index has that of its place in the list, and so have all of a whole answer where two say the same.
+    The last value is whether some were left out because nothing tells them from the first.
     """
     listed = sequence(chunk.get("choices"))
     if len(listed) == 1 and isinstance(listed[0], dict) and not listed[0].get("index"):
-        return listed[0], ()  # nearly every chunk
-    first: Mapping[str, Any] = {}
-    further: list[tuple[int, Mapping[str, Any]]] = []
-    for place, choice in enumerate(listed):
-        if not isinstance(choice, dict):
-            continue
-        index = place if choice.get("index") is None else count(choice["index"])
-        if index:
-            further.append((index, choice))
-        elif index == 0 and not first:
-            first = choice
-    return first, further
+        return listed[0], (), False  # nearly every chunk
+    placed = [(place, choice) for place, choice in enumerate(listed) if isinstance(choice, dict)]
+    known = [(place if (told := choice.get("index")) is None else count(told), choice) for place, choice in placed]
+    indices = [index for index, _ in known]
+    if whole and (None in indices or len(set(indices)) < len(indices)):
+        known = [*placed]
+    first = [choice for index, choice in known if index == 0 and choice]
+    further = [(index, choice) for index, choice in known if index]
+    return first[0] if first else {}, further, len(first) > 1 or any(index is None for index, _ in known)
 
 
 def _content(part: Mapping[str, Any]) -> str:

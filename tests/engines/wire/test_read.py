@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -322,6 +323,27 @@ def test_only_the_first_choice_is_read() -> None:
     choices = [{"index": 1, "message": {"content": "b"}}, {"index": 0, "message": {"content": "a"}}, 3]
 
     assert read({"choices": choices}).text == "a"
+
+
+@pytest.mark.parametrize("indices", [(0, 0, 0), (1, 1, 1), (0, 1, 1), (0, "x", -1), (None, 1, 0)])
+def test_choices_of_a_whole_answer_that_say_the_same_index_are_those_of_their_places(indices: Sequence[object]) -> None:
+    """A proxy that merges several requests' answers leaves each its index."""
+    choices = [{"index": at, "message": {"content": text}} for at, text in zip(indices, "abc", strict=True)]
+
+    answer = read({"choices": choices, "usage": {"completion_tokens": 8}})
+
+    assert (answer.text, [choice.text for choice in answer.choices]) == ("a", ["b", "c"])
+    assert (answer.completion_tokens, answer.counted) == (None, 8)
+
+
+def test_tokens_of_streamed_choices_that_nobody_can_tell_from_the_first_are_not_counted_as_its_own() -> None:
+    chunks = [{"choices": [{"index": 0, "delta": {"content": text}} for text in "ab"]}]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": {"completion_tokens": 8}}
+
+    answer = read(f"{body}data: {json.dumps(end)}\n\ndata: [DONE]\n\n", STREAM)
+
+    assert (answer.text, answer.completion_tokens, answer.counted) == ("a", None, 8)
 
 
 def test_stream_is_known_by_its_body_when_the_type_was_dropped() -> None:
