@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -403,18 +404,24 @@ class Session:
 
     def close(self) -> list[str]:
         """Stop what this process started and close what it opened; return what went wrong. Safe to call twice."""
-        if self._recorders is not None:
-            self._recorders.close()
-        parting = [self.mask.text(sentence) for sentence in self._fleet.close()]
-        parting += [self.mask.text(sentence) for sentence in self._part()]
-        self._loop.close()
-        self._imports.end()
-        opened = (self._keeper, self._store)
+        parting: list[str] = []
+        with contextlib.ExitStack() as closing:  # from the last one on, whatever is wrong with those before it
+            closing.callback(self._disconnect)
+            closing.callback(self._imports.end)
+            closing.callback(self._loop.close)
+            closing.callback(lambda: parting.extend(self._part()))
+            closing.callback(lambda: parting.extend(self._fleet.close()))
+            if self._recorders is not None:
+                closing.callback(self._recorders.close)
+        return [self.mask.text(sentence) for sentence in parting]
+
+    def _disconnect(self) -> None:
+        opened = (self._store, self._keeper)
         self._keeper = self._store = None
-        for connection in opened:
-            if connection is not None:
-                connection.close()
-        return parting
+        with contextlib.ExitStack() as closing:
+            for connection in opened:
+                if connection is not None:
+                    closing.callback(connection.close)
 
     def keeper(self) -> Keeper:
         """Return the connection to the process that owns the engines; it is spawned when first asked for."""

@@ -15,6 +15,7 @@ from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.wire.control import secrets_of
+from pytest_llmparity.run.application.recorder import Recorder
 from pytest_llmparity.run.ledger import RunState, write_state
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
@@ -41,6 +42,29 @@ def number(request: Mapping[str, Any]) -> int:
 
 def verdict_of(verdict: Verdict) -> Verdict:
     return dataclasses.replace(verdict, where="")
+
+
+def test_engines_are_stopped_whatever_is_wrong_with_a_recorder(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = project.session(*(project.process(name, record=True) for name in ("a", "b")))
+    for name in ("a", "b"):
+        session.handle(name)
+    close, closed = Recorder.close, list[Recorder]()
+
+    def interrupted(recorder: Recorder) -> None:
+        close(recorder)
+        closed.append(recorder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recorder, "close", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        session.close()
+
+    assert len(closed) == 2
+    assert sorted(project.events) == ["a starts", "a stops", "b starts", "b stops"]
+    assert session.close() == []
 
 
 @pytest.mark.slow

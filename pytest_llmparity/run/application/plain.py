@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import fields
@@ -56,6 +57,6 @@ class Recorders:
 
     def close(self) -> None:
         """Listen no more."""
-        for recorder in self._running.values():
-            recorder.close()
-        self._running.clear()
+        with contextlib.ExitStack() as closing:
+            while self._running:
+                closing.callback(self._running.popitem()[1].close)
