@@ -31,7 +31,7 @@ _SIZE: Final = struct.pack("HHHH", 50, 160, 0, 0)
 _CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LAYER: Final = re.compile(r"(?:Copying blob (?:sha256:)?)?([0-9a-f]{12})[0-9a-f]*:? +(.*)")
 """``ID: STATUS …`` of Docker, ``Copying blob ID …`` of podman."""
-_SIZES: Final = re.compile(r"([\d.]+) ?([kKMGT]?i?)B? ?/ ?([\d.]+) ?([kKMGT]?i?)B")
+_SIZES: Final = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?) ?([kKMGT]?i?)B? ?/ ?(\d+(?:\.\d+)?) ?([kKMGT]?i?)B")
 _TOLD: Final = re.compile(r"^(\d+) of (\d+) layers, (\d+) of (\d+) bytes$", re.MULTILINE)
 _HELD: Final = 4096
 _TAIL: Final = 4096
@@ -98,6 +98,7 @@ def run(argv: Sequence[str], tell: Callable[[str], None], *, every_s: float = TO
     if child == 0:
         try:
             fcntl.ioctl(0, termios.TIOCSWINSZ, _SIZE)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # podman asks a terminal which registry a short name means
             os.execvp(argv[0], list(argv))  # noqa: S606 - words, not a shell's text
         except BaseException as error:  # noqa: BLE001 - this is the child: nothing of ours may go on in it
             os.write(2, f"{error}\n".encode())

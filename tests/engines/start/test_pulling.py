@@ -87,6 +87,22 @@ def test_nothing_is_known_of_a_log_that_says_nothing(tmp_path: Path) -> None:
     assert pulling.how_far(tmp_path / "none.log") is None
 
 
+def test_a_client_that_asks_a_question_has_nobody_to_answer_and_still_draws_at_a_terminal() -> None:
+    asks = "import sys; print([sys.stdin.isatty(), sys.stdin.read(), sys.stdout.isatty(), sys.stderr.isatty()])"
+    lines: list[str] = []
+
+    assert pulling.run([sys.executable, "-c", asks], lines.append) == 0
+    assert lines == ["[False, '', True, True]"]
+
+
+@pytest.mark.parametrize("sizes", ["1.2.3MB/4MB", ".MB/4MB", "4MB/1.2.3MB", "./.B", "MB/MB"])
+def test_sizes_that_are_no_numbers_are_none(sizes: str) -> None:
+    pull = pulling.Pull()
+
+    assert pull.take(f"cd52c7054e83: Downloading {sizes}")
+    assert pull.layers == Layers(0, 1, 0, 0)
+
+
 @given(st.lists(st.text(alphabet="0123456789abcdef :/.kMGiB[=>]Downloadingcomplete", max_size=60)))
 def test_no_line_makes_more_come_than_there_is_in_layers(lines: list[str]) -> None:
     pull = pulling.Pull()
