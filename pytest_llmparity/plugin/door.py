@@ -28,7 +28,7 @@ from pytest_llmparity.plugin import applications, repeats, shards, xdist
 from pytest_llmparity.plugin.options import given_to, verbosity
 from pytest_llmparity.plugin.placing import CLUSTER, Placing
 from pytest_llmparity.plugin.telling import planned
-from pytest_llmparity.plugin.telling.ending import Ending, Tally
+from pytest_llmparity.plugin.telling.ending import ASKED, Ending, Tally
 from pytest_llmparity.plugin.telling.harmless import harmless, shorten
 from pytest_llmparity.report import junit
 from pytest_llmparity.report.progress import Bars, Lines, Silent
@@ -37,9 +37,6 @@ from pytest_llmparity.run.parity import ParityFailure, ParityRun
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.settings.variants import to_text
-
-ASKED = "llmparity_asked"
-"""Name in a report of what its test sent engines that are recorded."""
 
 
 class Door:

@@ -27,6 +27,9 @@ from pytest_llmparity.run.session import Session
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.release.deciding import Deciding
 
+ASKED = "llmparity_asked"
+"""Name in a report of what its test sent engines that are recorded."""
+
 
 class Tally:
     """What came of the tests of a run, in whichever process each of them ran.
@@ -68,7 +71,7 @@ class Tally:
     def hear(self, report: pytest.TestReport) -> None:
         """Take out of a report why its test failed, and what it sent engines that are recorded."""
         self.unjudged.settle(report)
-        if sent := getattr(report, "llmparity_asked", None):
+        if sent := getattr(report, ASKED, None):
             self.asked += [from_json(Asked, each) for each in sent]
 
     def ended(self, handed_back: Mapping[str, Any]) -> None:
