@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.compare.shift import Shape
 from pytest_llmparity.core.identity.record import EngineRecord, FailureRecord, LatencyQuantiles, RunRecord
 from pytest_llmparity.core.sample import Completion, Fact, Failure, Identity, Phase, Sample, Source, ToolCall
-from pytest_llmparity.core.verdict import Apart, Outcome, Verdict
+from pytest_llmparity.core.verdict import Apart, Explanation, Outcome, Verdict
 from pytest_llmparity.core.words.printable import cells
 from pytest_llmparity.report import overview, terminal
 from pytest_llmparity.report.terminal import ahead
@@ -350,6 +350,13 @@ def test_a_note_is_broken_at_line_feeds_alone_and_other_separators_are_shown() -
 
     assert [line for line in lines if "one" in line and "two" in line] == ["one\\u2028two"]
     assert "three\\x85four" in lines
+
+
+def test_what_experiments_asked_stands_beside_what_the_run_did() -> None:
+    explained = dataclasses.replace(DEMO.verdicts[-1], explanation=Explanation(requests=160))
+    lines = terminal.summary(dataclasses.replace(DEMO, verdicts=(*DEMO.verdicts[:-1], explained)))
+
+    assert " ".join(lines[-2:]).endswith("600 requests sent in all, probes included; experiments took 160 more")
 
 
 def test_missing_answers_retries_and_notes_end_the_summary() -> None:

@@ -337,7 +337,9 @@ def floor(verdict: Verdict) -> str:
 def bounds(verdict: Verdict) -> str:
     """Return the bound that decided, or both of them; nothing where it is not known."""
     lower = None if verdict.lower is None else number(verdict.lower, verdict.unit)
-    upper = None if verdict.upper is None else number(verdict.upper, verdict.unit)
+    # The bound of a rate may lie above 1, which no share of tokens is.
+    most = min(verdict.upper, 1.0) if verdict.upper is not None and verdict.unit == "forks/token" else verdict.upper
+    upper = None if most is None else number(most, verdict.unit)
     if verdict.outcome is (Outcome.FAIL if verdict.side == "at_least" else Outcome.PASS):
         return "" if upper is None else f"at most {upper}"
     if verdict.outcome is (Outcome.PASS if verdict.side == "at_least" else Outcome.FAIL):

@@ -342,10 +342,16 @@ def _ending(record: RunRecord) -> list[str]:
     if record.requests:
         requests = explain.count(record.requests, "request")
         retries = f" and {explain.count(record.retries, 'retry', 'retries')}" if record.retries else ""
-        sent = [f"run {record.run}: {requests} sent in all, probes{retries} included"]
+        sent = [f"run {record.run}: {requests} sent in all, probes{retries} included{_by_experiments(record)}"]
     if record.replayed:
         sent = [f"run {record.run}: nobody was asked, the answers are those that were stored"]
     return [*record.notes, *sent]
+
+
+def _by_experiments(record: RunRecord) -> str:
+    """Return how many requests experiments took besides, empty where there were none."""
+    requests = sum(v.explanation.requests for v in record.verdicts if v.explanation is not None)
+    return f"; experiments took {requests} more" if requests else ""
 
 
 def _facts(engine: EngineRecord, *, width: int) -> list[str]:

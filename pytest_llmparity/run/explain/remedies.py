@@ -7,11 +7,28 @@ import shlex
 
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.settings.sources import FILE
+from pytest_llmparity.settings.specification import EngineSpec
 
 
 def raw(name: str, other: str) -> str:
     """Return how an engine is asked what another one makes of a chat."""
     return f"in your requests to {name}: client.completions.create(prompt=…), with the chat rendered as {other} does"
+
+
+def spelt(spec: EngineSpec) -> str:
+    """Return an engine as a command line of ``llmparity`` names it: by its name where a file has it, else in full.
+
+    >>> spelt(EngineSpec(name="q2", kind="llamacpp", model="a b.gguf", origins={"model": "--engines"}))
+    "'q2=llamacpp:a b.gguf'"
+    """
+    if all("engines." in spec.origins.get(key, "engines.") for key in ("model", "base_url")):
+        return spec.name
+    model = spec.model or ""
+    if spec.kind is None:
+        what = f"{spec.base_url}{model and '#'}{model}"
+    else:
+        what = f"{spec.kind}:{model}" + (f"@{spec.base_url}" if "base_url" in spec.origins else "")
+    return shlex.quote(f"{spec.name}={what}")
 
 
 def started(adapter: Adapter, *flags: str) -> str:

@@ -231,3 +231,9 @@ def test_quotes_are_cut_where_they_are_too_long() -> None:
     assert explain.quote("x" * 61) == "'" + "x" * 59 + "…"
     assert explain.quote("\n" * 60).endswith("…")
     assert explain.plain("x" * 300).endswith("x…")
+
+
+def test_no_share_of_tokens_is_said_to_lie_above_all_of_them() -> None:
+    wide = dataclasses.replace(BASE, outcome=Outcome.INCONCLUSIVE, lower=0.09, upper=1.57)
+
+    assert explain.bounds(wide) == "between 9 % and 100 %"

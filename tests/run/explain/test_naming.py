@@ -6,9 +6,12 @@ from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import Cause
+from pytest_llmparity.run.explain import remedies
 from pytest_llmparity.run.explain.naming import Naming
 from pytest_llmparity.run.explain.remedies import roomy, started
 from pytest_llmparity.settings.specification import EngineSpec
@@ -180,3 +183,24 @@ def test_beside_raw_prompts_alone_chats_that_are_longer_show_no_system_prompt() 
     (cause,) = named(removals.PROMPT, ours, theirs, roles={"one": "user", "two": "user", "raw": None})
 
     assert cause.layer == "rendered prompt"
+
+
+@pytest.mark.parametrize(
+    ("spec", "spelt"),
+    [
+        (EngineSpec(name="a", model="m", origins={"model": "llmparity.toml: engines.a.model"}), "a"),
+        (
+            EngineSpec(
+                name="a",
+                kind="vllm",
+                model="m",
+                base_url="http://h:1",
+                origins={"model": "--engines", "base_url": "--engines"},
+            ),
+            "a=vllm:m@http://h:1",
+        ),
+        (EngineSpec(name="a", base_url="http://h:1", origins={"base_url": "LLMPARITY_ENGINES"}), "a=http://h:1"),
+    ],
+)
+def test_an_engine_of_the_command_line_is_spelt_in_full_in_what_is_to_paste(spec: EngineSpec, spelt: str) -> None:
+    assert remedies.spelt(spec) == spelt

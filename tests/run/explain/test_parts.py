@@ -12,8 +12,9 @@ from pytest_llmparity.run.explain import search
 from pytest_llmparity.run.explain.constraint import Unconstrained
 from pytest_llmparity.run.explain.naming import Naming
 from pytest_llmparity.run.explain.search import Search
+from pytest_llmparity.settings.specification import EngineSpec
 
-ADAPTERS = (SimpleNamespace(name="a", kind="llamacpp"), SimpleNamespace(name="b", kind="llamacpp"))
+ADAPTERS = tuple(SimpleNamespace(name=name, kind="llamacpp", spec=EngineSpec(name=name)) for name in "ab")
 PAIR: Any = SimpleNamespace(
     adapters=ADAPTERS, baseline=ADAPTERS[0], candidate=ADAPTERS[1], answers=lambda _: {"a": {}, "b": {}}
 )
