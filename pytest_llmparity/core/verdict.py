@@ -157,7 +157,8 @@ class Judgement:
     margin"; both ``None`` for exact findings (a pin, a prompt count), whose outcome is not a test. ``n`` counts cases,
     ``groups`` the independent groups (0: not clustered). ``needed`` is how many in all would settle an INCONCLUSIVE,
     counted as ``n`` is, ``at_hand`` how many of these there are (0: as many as ``n``). ``per_group``: of each group one
-    case counts, so that ``n`` is a number of groups too. ``effective``: the ``n`` cases go together in their groups and
+    case counts, so that ``n`` is a number of groups too; of latency, whose ``n`` are requests, that ``groups`` are not
+    single prompts. ``effective``: the ``n`` cases go together in their groups and
     count for so many independent ones (0: for ``n``). ``reason`` says in one sentence why the outcome is not what
     the bounds alone say. ``open``: judged by evidence that may still grow in a sequential run; ``sequence`` says how
     far that run came. ``advice`` says what would settle an INCONCLUSIVE where that is no number of prompts alone.

@@ -142,7 +142,7 @@ class ShareResult(Bounds):
     ``upper < limit`` exactly when ``p_pass < alpha``, ``lower > limit`` exactly when ``p_fail < alpha``. ``blocks``
     counts the time blocks, ``prompts`` the prompts, ``effective`` the independent requests that the ``n`` are worth: 0
     with one block, of which nothing is known but that its requests were slow or fast together; the bounds are then 0
-    and 1. ``together`` says what goes together so that they are fewer: those of a ``block`` or of a ``prompt``.
+    and 1. ``together`` says what makes them fewer most: those of a ``block`` or of a ``prompt``.
     """
 
     limit: float
@@ -179,11 +179,11 @@ def share_over(
     """Judge "the ``quantile`` is within the budget" by counting requests over it: at most 1 - quantile may be.
 
     Requests of one time block are slow together, and so are those of one prompt (``prompts``; without them each is of
-    its own). So the ``n`` count as n/deff, deff = 1 + (m - 1)·ICC with m requests a block or a prompt, the larger of
-    the two, and the bounds are Clopper and Pearson's on that many (:func:`late_together` is the ICC). How often
-    requests are late says little about how they go together where few are, so the ICC is that of the latencies, as
-    normal scores of their ranks, by analysis of variance; a prompt that is late is late each time, whatever the others
-    are, so of prompts it is at least that of being late itself.
+    its own). So the ``n`` count as n/deff, deff = 1 + Σ (m - 1)·ICC over blocks and prompts of m requests each, since
+    their variances add, and the bounds are Clopper and Pearson's on that many (:func:`late_together` is the ICC). How
+    often requests are late says little about how they go together where few are, so the ICC is that of the latencies,
+    as normal scores of their ranks, by analysis of variance; a prompt that is late is late each time, whatever the
+    others are, so of prompts it is at least that of being late itself.
 
     Raises ``ValueError`` without requests, for lengths that differ, or a quantile or alpha out of range.
     """
@@ -258,14 +258,14 @@ def _share(
             prompts=asked,
         )
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    worth = {"block": _worth(list(blocks), correlation(blocks, of_prompts=False))}
+    more = {"block": _more(blocks, correlation(blocks, of_prompts=False))}
     if 1 < asked < n:
         parts = [numbers[prompt] for prompt in prompts]
-        worth["prompt"] = _worth(parts, correlation(parts, of_prompts=True))
-    elif asked == 1:
-        worth["prompt"] = 1.0  # of other prompts nothing is known
-    together = min(worth, key=lambda name: worth[name])
-    effective = worth[together]
+        more["prompt"] = _more(parts, correlation(parts, of_prompts=True))
+    together = max(more, key=lambda name: more[name])
+    effective = n / (1.0 + math.fsum(more.values()))
+    if asked == 1:
+        together, effective = "prompt", 1.0  # of other prompts nothing is known
     late = k / n * effective if k < n else effective
     lower, upper = clopper_pearson(late, effective, alpha)
     p_pass, p_fail = binomial_tails(late, effective, limit)
@@ -285,11 +285,10 @@ def _share(
     )
 
 
-def _worth(parts: Sequence[int], correlation: float) -> float:
-    """Return how many independent requests those of some blocks, or prompts, are worth."""
-    n = len(parts)
-    mean_size = math.fsum(size**2 for size in Counter(parts).values()) / n
-    return n / (1.0 + (mean_size - 1.0) * correlation)
+def _more(parts: Sequence[int], correlation: float) -> float:
+    """Return by how much of itself the variance of a share grows as requests of a block, or a prompt, go together."""
+    mean_size = math.fsum(size**2 for size in Counter(parts).values()) / len(parts)
+    return (mean_size - 1.0) * correlation
 
 
 def together_in_blocks(values: Sequence[float], blocks: Sequence[int], *, few: int = _FEW) -> float:

@@ -234,8 +234,9 @@ def _weighed(verdict: Verdict) -> str:
     if verdict.effective and verdict.kind.startswith("latency."):
         how = "fail" if verdict.quantity == "latency.success_rate" else "are slow"
         if verdict.groups:
-            prompts = count(verdict.groups, "prompt")
-            return f" of {prompts}, which count as {verdict.effective} (those of a prompt {how} together)"
+            what = "group" if verdict.per_group else "prompt"
+            of = count(verdict.groups, what)
+            return f" of {of}, which count as {verdict.effective} (those of a {what} {how} together)"
         return f", which count as {verdict.effective} (those of a block {how} together)"
     if verdict.effective:
         return f" in {count(verdict.groups, 'group')}, which count as {verdict.effective}"
@@ -419,7 +420,7 @@ def _in_one_line(verdict: Verdict) -> str:
 
 def size(verdict: Verdict) -> str:
     """Return how many cases a verdict rests on, in few letters; what counts is named where it is not each of them."""
-    if verdict.per_group:
+    if verdict.per_group and not verdict.kind.startswith("latency."):
         return f"n {count(verdict.n, 'group')}"
     if verdict.effective:
         together = "" if verdict.kind.startswith("latency.") else f" in {count(verdict.groups, 'group')}"

@@ -14,6 +14,7 @@ from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.sample import Fact, Identity, Phase, Sample, Timing
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.core.words.explain import size
 
 if TYPE_CHECKING:
     from tests.core.conftest import Factory
@@ -158,6 +159,40 @@ def test_few_prompts_timed_again_and_again_count_as_few(make: Factory) -> None:
     quick = only(check.latency(e2e_p95="2s"), make.evidence(make.timed("base", spread(1.0))))
     assert quick.outcome is Outcome.PASS
     assert quick.remarks[0] == "no request of 8 prompts was over: up to 31.23 % of prompts like these may always be"
+
+
+def test_one_prompt_is_refused_because_nothing_settles_it(make: Factory) -> None:
+    """All 128 requests of it are over: p95 stays open, since they are one prompt."""
+    asked = check.latency(e2e_p95="2s", success_rate=0.95, ttft_p50="x1.25")
+    said = (
+        "e2e_p95 and success_rate cannot be settled on one prompt: however often it is timed it counts as one request"
+    )
+
+    assert str(asked.problem(cases=1, groups=1, engines=2)).startswith(said)
+    assert "settled on 40 prompts of one group" in str(asked.problem(cases=40, groups=1, engines=2))
+    assert check.latency(ttft_p50="x1.25").problem(cases=1, groups=1, engines=2) is None
+    late = make.timed("base", spread(9.0))
+    (timed,) = late.samples.values()
+    one = {"c0": sorted((sample for each in timed.values() for sample in each), key=lambda sample: sample.repeat)}
+    same = [msgspec.structs.replace(sample, case="c0") for sample in one["c0"]]
+    evidence = make.evidence(dataclasses.replace(late, samples={Phase.TIMED: {"c0": same}}))
+    assert [verdict.outcome for verdict in check.latency(e2e_p95="2s", e2e_p50="2s").judge(evidence)] == [
+        Outcome.INCONCLUSIVE
+    ] * 2
+
+
+def test_prompts_of_one_group_are_late_together(make: Factory) -> None:
+    """Eight prompts of four templates, one of which is late each time, in both of its prompts."""
+    cases = [make.case(index, group=f"template {index % 4}") for index in range(8)]
+    slow = make.timed("base", [3.0 if place % 4 == 0 else 1.0 for place in range(128)])
+    verdict = only(check.latency(e2e_p95="2s"), make.evidence(slow, cases=cases))
+    alone = only(check.latency(e2e_p95="2s"), make.evidence(slow))
+
+    assert (verdict.effective, verdict.groups, alone.effective, alone.groups) == (4, 4, 8, 8)
+    assert "128 requests of 4 groups, which count as 4 (those of a group are slow together)" in verdict.message
+    assert "n 128, count as 4" in size(verdict)
+    quick = only(check.latency(e2e_p95="2s"), make.evidence(make.timed("base", spread(1.0)), cases=cases))
+    assert quick.remarks[0] == "no request of 4 groups was over: up to 52.71 % of groups like these may always be"
 
 
 def test_an_outage_is_one_piece_of_evidence_however_many_requests_it_takes(make: Factory) -> None:
@@ -306,7 +341,7 @@ def test_a_design_that_cannot_settle_a_quantile_is_refused_with_the_number_that_
     assert "72 timed" in str(check.latency(e2e_p95="x1.25", n=64).problem(cases=64, groups=64, engines=2))
     assert "149 timed" in str(check.latency(success_rate=0.98).problem(cases=64, groups=64, engines=2))
     assert "no number of requests" in str(check.latency(success_rate=1.0).problem(cases=64, groups=64, engines=2))
-    assert check.latency(success_rate=0.95, e2e_p95="2s").problem(cases=1, groups=1, engines=1) is None
+    assert check.latency(success_rate=0.95, e2e_p95="2s").problem(cases=2, groups=2, engines=1) is None
     several = check.latency(ttft_p99="1s", e2e_p95="x2", success_rate=0.98, n=20)
     said = str(several.problem(cases=64, groups=64, engines=2))
     assert [part.split(" ")[0] for part in said.split("; ") if "takes at least" in part] == [
@@ -323,8 +358,12 @@ def test_what_it_needs_and_says() -> None:
     assert (mixed.needs().timed, mixed.pairwise, mixed.kind) == (128, False, "latency")
     assert str(mixed) == "latency(ttft_p50=x1.25, e2e_p95=2s, success_rate=0.99)"
     assert mixed.power(cases=16, groups=16).endswith(
-        "128 timed requests per engine of 16 prompts, which may count as no more than 16; e2e_p95 and success_rate "
-        "cannot pass then: give more prompts"
+        "128 timed requests per engine of 16 prompts, which may count as no more than 16; a PASS of e2e_p95 and "
+        "success_rate tells little of other prompts then, and where some are late or fail each time it stays open: "
+        "give more prompts"
+    )
+    assert "128 timed requests per engine of 160 prompts in 20 groups, which may count as no more than 20; a PASS" in (
+        mixed.power(cases=160, groups=20)
     )
     assert relative.power(cases=8, groups=8) == "latency(ttft_p50=x1.25, n=200): 200 timed requests per engine"
 

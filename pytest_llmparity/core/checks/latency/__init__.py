@@ -100,11 +100,11 @@ class LatencyCheck(BaseCheck):
     """Holds latency budgets and the share of requests that succeed against ``n`` timed requests per engine.
 
     Made by ``check.latency()``. Verdicts are named ``latency.ttft_p95`` and so on. An absolute budget is judged per
-    engine, by the share of requests over it (Clopper-Pearson, on as many as they are worth in their time blocks); a
-    relative one per candidate, by the ratio of quantiles (bootstrap over pairs of blocks; Welch's bounds over loads
-    where engines are loaded in turn). Failed requests are over any budget. Requests during which a server loaded its
-    model do not count. With ``cached`` prompts are timed as they were
-    gathered, else each behind a number of its own, so that no prefix cache holds it.
+    engine, by the share of requests over it (Clopper-Pearson, on as many as they are worth where those of a time block
+    and those of a prompt, or of a group of prompts, go together); a relative one per candidate, by the ratio of
+    quantiles (bootstrap over pairs of blocks; Welch's bounds over loads where engines are loaded in turn). Failed
+    requests are over any budget. Requests during which a server loaded its model do not count. With ``cached`` prompts
+    are timed as they were gathered, else each behind a number of its own, so that no prefix cache holds it.
     """
 
     kind: ClassVar[str] = "latency"
@@ -138,7 +138,7 @@ class LatencyCheck(BaseCheck):
         return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached, timed_blocks=blocks)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse budgets on quantiles that ``n`` requests cannot bound, all of them at once."""
+        """Refuse budgets on quantiles that ``n`` requests cannot bound, or those of one prompt, all of them at once."""
         problems = [
             f"{budget.name} takes at least {budget.least} timed requests per engine to settle and there are {self.n}; "
             f"give n={budget.least} or more"
@@ -154,19 +154,37 @@ class LatencyCheck(BaseCheck):
                     f"success_rate={self.success_rate:g} takes at least {least} timed requests per engine to "
                     f"pass and there are {self.n}; give n={least} or more"
                 )
+        if groups == 1 and self._of_each():
+            asked = "one prompt" if cases == 1 else f"{cases} prompts of one group"
+            problems.append(
+                f"{' and '.join(self._of_each())} cannot be settled on {asked}: however often it is timed it counts as "
+                "one request, since nothing is known of others; give prompts of 2 groups at least, or a limit relative "
+                'to the baseline such as "x1.25"'
+            )
         return "; ".join(problems) or None
+
+    def _of_each(self) -> list[str]:
+        """Return the names of what is judged of each engine by itself."""
+        names = [budget.name for budget in self.budgets if not budget.relative]
+        return names if self.success_rate is None else [*names, "success_rate"]
 
     def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
         """Return one line for the plan: how many requests it times."""
         line = f"{self}: {explain.count(self.n, 'timed request')} per engine"
         absolute = [budget for budget in self.budgets if not budget.relative]
-        if cases >= self.n or not (absolute or self.success_rate is not None):
+        if groups >= self.n or not (absolute or self.success_rate is not None):
             return line
-        short = [budget.name for budget in absolute if budget.least > cases]
-        if self.success_rate is not None and (least_perfect(self.success_rate, 0.05) or 0) > cases:
+        short = [budget.name for budget in absolute if budget.least > groups]
+        if self.success_rate is not None and (least_perfect(self.success_rate, 0.05) or 0) > groups:
             short.append("success_rate")
-        line += f" of {explain.count(cases, 'prompt')}, which may count as no more than {cases}"
-        return line + (f"; {' and '.join(short)} cannot pass then: give more prompts" if short else "")
+        of = explain.count(cases, "prompt") if groups == cases else f"{cases} prompts in {groups} groups"
+        line += f" of {of}, which may count as no more than {groups}"
+        if not short:
+            return line
+        return (
+            f"{line}; a PASS of {' and '.join(short)} tells little of other prompts then, and where some are late or "
+            "fail each time it stays open: give more prompts"
+        )
 
     def problem_in_turn(self, *, engines: int, changes: int, concurrency: int) -> str | None:
         """Say why relative budgets cannot be settled on engines that are loaded in turn, ``None`` where they can."""
@@ -221,16 +239,20 @@ class LatencyCheck(BaseCheck):
 
     def _absolute(self, verdict: Verdict, evidence: Evidence, budget: Budget, timed: Timed) -> Verdict:
         values, blocks = timed.values(budget.metric)
-        prompts = timed.prompts(budget.metric)
+        groups = timed.groups(budget.metric)
         if not values:
             return _unmeasured(verdict, budget, timed)
         design = Fixed(alpha=evidence.alpha)
         verdict = dataclasses.replace(
-            verdict.judged(design.over(values, blocks, prompts, budget=budget.limit, quantile=budget.quantile)),
+            verdict.judged(design.over(values, blocks, groups, budget=budget.limit, quantile=budget.quantile)),
             measures=f"of requests took over {explain.seconds(budget.limit)} {WORDS[budget.metric]}",
             requests=len(values),
             details=tuple(timed.lines(budget.metric)),
-            remarks=(*_never_late(values, prompts, budget.limit, alpha=evidence.alpha), *timed.provisos()),
+            remarks=(
+                *_never_late(values, groups, budget.limit, by_group=timed.by_group, alpha=evidence.alpha),
+                *timed.provisos(),
+            ),
+            per_group=timed.by_group,
         )
 
         def best() -> Judgement:
@@ -238,7 +260,7 @@ class LatencyCheck(BaseCheck):
             size, last = max(Counter(blocks).values()), max(blocks)
             places = [*blocks, *(last + 1 + index // size for index in range(unknown_ones))]
             quick = [*values, *[0.0] * unknown_ones]
-            of = [*prompts, *(f"{index} never asked" for index in range(unknown_ones))]
+            of = [*groups, *(f"{index} never asked" for index in range(unknown_ones))]
             return design.over(quick, places, of, budget=budget.limit, quantile=budget.quantile)
 
         return rested(verdict, timed.missing(len(values), metric=budget.metric), best=best)
@@ -322,7 +344,7 @@ class LatencyCheck(BaseCheck):
                 Fixed(alpha=evidence.alpha).answered(
                     answered,
                     timed.blocks,
-                    [sample.case for sample in timed.samples],
+                    timed.groups(),
                     at_least=self.success_rate,
                 )
             ),
@@ -330,18 +352,21 @@ class LatencyCheck(BaseCheck):
             requests=len(answered),
             details=tuple(timed.failed_lines()),
             remarks=_never_failed(answered, timed.blocks, alpha=evidence.alpha),
+            per_group=timed.by_group,
         )
         return rested(verdict, timed.missing(len(answered)))
 
 
-def _never_late(values: Sequence[float], prompts: Sequence[str], limit: float, *, alpha: float) -> tuple[str, ...]:
-    """Say what is not known of prompts where few were timed again and again and none was late."""
-    count = len(set(prompts))
-    if max(values) > limit or count == len(prompts):
+def _never_late(
+    values: Sequence[float], groups: Sequence[str], limit: float, *, by_group: bool, alpha: float
+) -> tuple[str, ...]:
+    """Say what is not known of prompts, or groups of them, where few were timed again and again and none was late."""
+    count = len(set(groups))
+    if max(values) > limit or count == len(groups):
         return ()
     most = explain.percent(1.0 - alpha ** (1.0 / count))
-    of = explain.count(count, "prompt")
-    return (f"no request of {of} was over: up to {most} of prompts like these may always be",)
+    what = "group" if by_group else "prompt"
+    return (f"no request of {explain.count(count, what)} was over: up to {most} of {what}s like these may always be",)
 
 
 def _never_failed(answered: Sequence[bool], blocks: Sequence[int], *, alpha: float) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class Timed:
 
     def __init__(self, engine: EngineEvidence, n: int, evidence: Evidence) -> None:
         self.engine = engine
+        self._group_of = {case.id: case.group for case in evidence.prompts.cases}
         self._wanted, self._incomplete = n, evidence.incomplete
         asked = sorted(
             (sample for samples in engine.samples.get(Phase.TIMED, {}).values() for sample in samples),
@@ -66,12 +67,16 @@ class Timed:
                 timed.append((value, block))
         return [value for value, _ in timed], [block for _, block in timed]
 
-    def prompts(self, metric: str) -> list[str]:
-        """Return the case of each of the :meth:`values`."""
+    def groups(self, metric: str = "") -> list[str]:
+        """Return the group of prompts of each of the :meth:`values`, without a metric of each sample.
+
+        Cases of one group are one piece of evidence: a template that is late is so in each of its prompts.
+        """
         return [
-            sample.case
+            self._group_of.get(sample.case, sample.case)
             for sample in self.samples
-            if sample.completion is None
+            if not metric
+            or sample.completion is None
             or (sample.timing is not None and getattr(sample.timing, f"{metric}_s") is not None)
         ]
 
@@ -84,6 +89,11 @@ class Timed:
         _, blocks = self.values(metric)
         # Of a block that only failed nothing is known but its place: it counts to the load of the block before.
         return [of_block[max((known for known in of_block if known <= block), default=first)] for block in blocks]
+
+    @property
+    def by_group(self) -> bool:
+        """Whether some of the prompts that were timed are of one group, so that groups are counted, not prompts."""
+        return len(set(self.groups())) < len({sample.case for sample in self.samples})
 
     @property
     def silent(self) -> bool:
