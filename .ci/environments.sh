@@ -65,6 +65,33 @@ vllm_environment() {
   echo "$path"
 }
 
+# packages NAME… : install packages of Debian.
+packages() {
+  timeout 120 apt-get update &&
+    DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends "$@"
+}
+
+# without_services COMMAND… : run it where packages that it installs start no service. The machine may have a policy
+# against that, as images of Debian do; where CI is set one is there for as long as the command takes. It fails on a
+# machine that is somebody's own, where a service would stay.
+without_services() (
+  policy=/usr/sbin/policy-rc.d
+  if [ -e "$policy" ]; then
+    status=0
+    "$policy" docker start || status=$?
+    [ "$status" != 101 ] || { "$@"; return; }
+    echo "$policy lets services start, and they would stay: nothing is installed"
+    return 1
+  fi
+  if [ "$(id -u)" != 0 ] || [ -z "${CI:-}" ]; then
+    echo "services would stay on this machine: nothing is installed, as CI is not set"
+    return 1
+  fi
+  trap 'rm -f "$policy"' EXIT
+  trap 'trap - INT; kill -INT "$BASHPID"' INT
+  printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && "$@"
+)
+
 # chromium_program : print the path of a Chromium: LLMPARITY_CHROMIUM, else one in PATH, else Debian's package, installed
 # where we are root of a Debian. Its log: $cache/chromium-install.log.
 chromium_program() {
@@ -73,98 +100,91 @@ chromium_program() {
     if [ -n "$name" ] && command -v "$name"; then return; fi
   done
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
-  {
-    timeout 120 apt-get update &&
-      DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends chromium
-  } >"$cache/chromium-install.log" 2>&1 || return 1
+  packages chromium >"$cache/chromium-install.log" 2>&1 || return 1
   command -v chromium
 }
 
-# podman_ready : succeed where podman starts containers as root with runc; both are installed where we are root of a Debian.
+# podman_ready : succeed where podman starts containers as root with runc; both are installed where we are root of a Debian
+# whose services stay off.
 # Its log: $cache/podman-install.log.
 podman_ready() {
   [ "$(id -u)" = 0 ] || return 1
   if ! { command -v podman && command -v runc; } >/dev/null; then
     command -v apt-get >/dev/null || return 1
-    {
-      timeout 120 apt-get update &&
-        DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends podman runc
-    } >"$cache/podman-install.log" 2>&1 || return 1
+    without_services packages podman runc >"$cache/podman-install.log" 2>&1 || return 1
   fi
   podman_starts >>"$cache/podman-install.log" 2>&1
 }
 
 # podman_starts : start `true` in a container, in a store of its own, as tests/real_runtimes.py starts engines.
-podman_starts() {
-  local store
+podman_starts() (
   store="$(mktemp -d /tmp/lp-podman-XXXXXX)" || return 1
+  trap 'rm -rf "$store"' EXIT
   container_starts podman --root "$store/root" --runroot "$store/run" --runtime runc --cgroup-manager cgroupfs \
     --storage-driver vfs
-  set -- $?
-  rm -rf "$store"
-  return "$1"
-}
+)
 
 # container_starts RUNTIME... : import an image that holds `true`, and start it in a container.
-container_starts() {
-  local tree file
+container_starts() (
   tree="$(mktemp -d /tmp/lp-tree-XXXXXX)" || return 1
+  trap 'rm -rf "$tree"' EXIT
   for file in /bin/true $(ldd /bin/true | grep -o '/[^ ]*'); do
     mkdir -p "$tree$(dirname "$file")" && cp -L "$file" "$tree$file"
   done
-  tar -C "$tree" -c . | "$@" import - localhost/llmparity-ready &&
-    "$@" run --rm --network host --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 localhost/llmparity-ready /bin/true
-  set -- $?
-  rm -rf "$tree"
-  return "$1"
-}
+  tar -C "$tree" -c . | timeout 120 "$@" import - localhost/llmparity-ready &&
+    timeout 120 "$@" run --rm --network host --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 localhost/llmparity-ready /bin/true
+)
 
 # docker_ready : succeed where a Docker daemon of our own starts containers as root; Debian's docker.io is installed where
-# we are root of a Debian. Its log: $cache/docker-install.log.
+# we are root of a Debian whose services stay off. Its log: $cache/docker-install.log.
 docker_ready() {
   [ "$(id -u)" = 0 ] || return 1
   if ! { command -v docker && command -v dockerd && command -v containerd; } >/dev/null; then
     command -v apt-get >/dev/null || return 1
     {
-      timeout 120 apt-get update &&
-        DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends docker.io &&
-        { command -v docker || # a package of its own since Debian 13
-          DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends docker-cli; }
+      without_services packages docker.io &&
+        { command -v docker || without_services packages docker-cli; } # a package of its own since Debian 13
     } >"$cache/docker-install.log" 2>&1 || return 1
   fi
   docker_starts >>"$cache/docker-install.log" 2>&1
 }
 
-# docker_starts : the same as podman_starts, with a daemon that ends with it.
-docker_starts() {
-  local store daemon
+# docker_starts : the same as podman_starts, with a daemon that ends with it, also on Ctrl-C.
+docker_starts() (
   store="$(mktemp -d /tmp/lp-docker-XXXXXX)" || return 1
   dockerd --bridge none --iptables=false --ip6tables=false --storage-driver vfs --data-root "$store/data" \
     --exec-opt native.cgroupdriver=cgroupfs --exec-root "$store/exec" --pidfile "$store/pid" \
     --host "unix://$store/docker.sock" &
   daemon=$!
+  trap 'docker_ends' EXIT
+  trap 'trap - INT; kill -INT "$BASHPID"' INT
   for _ in $(seq 60); do
-    docker --host "unix://$store/docker.sock" version >/dev/null 2>&1 && break
+    timeout 5 docker --host "unix://$store/docker.sock" version >/dev/null 2>&1 && break
     kill -0 "$daemon" 2>/dev/null || break
     sleep 0.5
   done
   container_starts docker --host "unix://$store/docker.sock"
-  set -- $?
-  kill "$daemon" 2>/dev/null && wait "$daemon"
-  umount "$store/exec/netns/default" # the daemon leaves the network of the machine there
+)
+
+# docker_ends : end the daemon $daemon, and remove its $store.
+docker_ends() {
+  set +e # on Ctrl-C the daemon may have ended by now
+  interrupted=
+  trap 'interrupted=yes' INT
+  kill "$daemon" 2>/dev/null
+  timeout 30 tail --pid="$daemon" -f /dev/null || kill -KILL "$daemon"
+  # The daemon leaves the network of the machine there, and one that is ended while it starts its own data.
+  umount "$store/exec/netns/default" "$store/data"
   rm -rf "$store"
-  return "$1"
+  [ -z "$interrupted" ] || { trap - INT; kill -INT "$BASHPID"; }
 }
 
-# registry_ready : succeed where there is docker-registry, installed where we are root of a Debian.
+# registry_ready : succeed where there is docker-registry, installed where we are root of a Debian whose services stay off.
 # Its log: $cache/registry-install.log.
 registry_ready() {
   command -v docker-registry >/dev/null && return
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
-  {
-    timeout 120 apt-get update &&
-      DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes --no-install-recommends docker-registry
-  } >"$cache/registry-install.log" 2>&1
+  without_services packages docker-registry >"$cache/registry-install.log" 2>&1
 }
 
 # ollama_program BESIDE... : print the absolute path of an ollama: LLMPARITY_OLLAMA, the one in PATH, else the first
