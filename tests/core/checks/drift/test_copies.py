@@ -84,15 +84,26 @@ def test_arithmetic_of_bf16_leaves_near_ties_alone_and_4_bits_do_not(mixed: Draw
 CLASSES = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
 
 
+MEASURABLE = {"text": {"Q8_0"}, "logprobs": {"Q8_0", "Q4_K_M"}}
+"""Classes whose margin the ladder knows for these prompts: the others lie too near their neighbours."""
+
+
 @pytest.mark.parametrize("asked", [check.text(), check.logprobs()], ids=str)
 @pytest.mark.parametrize(("declared", "real"), list(itertools.combinations(CLASSES, 2)))
-def test_a_copy_that_declares_a_finer_class_never_passes(mixed: Drawn, declared: str, real: str, asked: Check) -> None:
-    assert judged(mixed, real.lower(), asked, declared=declared).outcome is not Outcome.PASS
+def test_a_copy_that_declares_a_finer_class_fails_where_that_has_a_margin(
+    mixed: Drawn, declared: str, real: str, asked: Check
+) -> None:
+    known = declared in MEASURABLE[asked.kind]
+
+    outcome = judged(mixed, real.lower(), asked, declared=declared).outcome
+
+    assert outcome is (Outcome.FAIL if known else Outcome.INCOMPARABLE)
 
 
 @pytest.mark.parametrize("asked", [check.text(), check.logprobs()], ids=str)
-def test_an_honest_copy_passes_or_has_no_margin(mixed: Drawn, asked: Check) -> None:
+def test_an_honest_copy_passes_where_its_class_has_a_margin(mixed: Drawn, asked: Check) -> None:
     outcomes = {name: judged(mixed, name.lower(), asked).outcome for name in CLASSES}
 
-    assert outcomes["Q8_0"] is Outcome.PASS
-    assert set(outcomes.values()) <= {Outcome.PASS, Outcome.INCOMPARABLE, Outcome.INCONCLUSIVE}
+    assert outcomes == {
+        name: Outcome.PASS if name in MEASURABLE[asked.kind] else Outcome.INCOMPARABLE for name in CLASSES
+    }
