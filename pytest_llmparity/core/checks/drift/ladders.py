@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from pytest_llmparity.core.checks.arguments import HORIZON
 from pytest_llmparity.core.checks.drift.floor import recorded_noise
@@ -234,6 +236,12 @@ def unmeasured(ladder: Ladder, prompts: PromptSet, sampling: Sampling) -> str:
     if not ladder.prompt_sha256:
         return f"{of} is of an earlier version, which did not keep on what prompts text was measured; {again}"
     whole = digest((*prompts.cases, *prompts.rest)) if prompts.rest else prompts.digest
+    if ladder.prompt_sha256 != whole and (names := _sent_beside(prompts, ladder)):
+        fields = " and ".join(names)
+        return (
+            f"{of} was measured on these prompts without {fields}, which every request has here; calibrate reads no "
+            f"marker: write {fields} into every row of the file, and {again}"
+        )
     if ladder.prompt_sha256 != whole:
         before = explain.plain(ladder.prompt_set, 60)
         were = f"{before} as it was then" if ladder.prompt_set == prompts.name else before
@@ -244,6 +252,30 @@ def unmeasured(ladder: Ladder, prompts: PromptSet, sampling: Sampling) -> str:
     if acting := [name for name in _ACTING if getattr(sampling, name) != getattr(Sampling(), name)]:
         return f"{of} was measured without {' and '.join(acting)}, which change how often answers part; leave them out"
     return ""
+
+
+def _sent_beside(prompts: PromptSet, ladder: Ladder) -> list[str]:
+    """Return the fields that all prompts are sent with and that alone make them others than those of a ladder.
+
+    A marker's ``extra_body`` and what it says of reasoning are such fields; empty where something else differs.
+    """
+    cases = (*prompts.cases, *prompts.rest)
+    body, thinking = (_shared([getattr(case, name) for case in cases]) for name in ("extra_body", "thinking"))
+    bare = [
+        msgspec.structs.replace(
+            case,
+            extra_body={name: value for name, value in case.extra_body.items() if name not in body},
+            thinking={name: value for name, value in case.thinking.items() if name not in thinking},
+        )
+        for case in cases
+    ]
+    return [*thinking, *(["extra_body"] if body else [])] if digest(bare) == ladder.prompt_sha256 else []
+
+
+def _shared(given: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names that all of these have, with the same value."""
+    first = given[0] if given else {}
+    return [name for name, value in first.items() if all(name in fields and fields[name] == value for fields in given)]
 
 
 def _again(ladder: Ladder, prompts: str) -> str:

@@ -68,6 +68,7 @@ TOP_LOGPROBS: Final = 5
 """Alternatives per token that are asked for to grade forks."""
 SHIFTED: Final = 64
 """Prompts, about so many, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
+NO_MARGIN: Final = "a tag without a margin of its own on the ladder is left to the verdict on all prompts"
 _SHARE: Final = WEIGHTS["text"] / sum(WEIGHTS.values())
 """Of the error rate FAIL gets, in a test of two engines with this check alone."""
 _CAUGHT: Final = 1.6
@@ -105,7 +106,8 @@ class TextCheck(BaseCheck):
     (:attr:`~.shift.Logprobs.trouble`).
 
     ``by="tag"`` adds a verdict on the prompts of each tag that has enough of them (:func:`least_of_tag`), beside the
-    one on all; without ``margin`` held against the forks of that tag on the ladder. A baseline that ever differs from
+    one on all; without ``margin`` held against the forks of that tag on the ladder, and left to the verdict on all
+    with a remark where these give no margin: copies may hardly part on such prompts. A baseline that ever differs from
     itself has to be shown to do so less on prompts of that tag.
     """
 
@@ -216,7 +218,8 @@ class TextCheck(BaseCheck):
         if self.by is None:
             return ""
         margin = UNKNOWN_MARGIN if self.margin is None else self.margin
-        return plan_line(str(self), self._tags(prompts, margin, sequential), self._wanted(margin, sequential))
+        line = plan_line(str(self), self._tags(prompts, margin, sequential), self._wanted(margin, sequential))
+        return line if self.margin else f"{line}; {NO_MARGIN}"
 
     def _tags(self, prompts: PromptSet, margin: float, sequential: bool) -> Tags:
         least = least_of_tag(margin, self.horizon, sequential=sequential)
@@ -369,26 +372,27 @@ class TextCheck(BaseCheck):
         phases: Sequence[RepeatedPhase],
         ties: Ties | None,
     ) -> tuple[list[Verdict], tuple[str, ...]]:
-        """Return a verdict on the prompts of each tag that has enough, and which have not."""
+        """Return a verdict on the prompts of each tag that has enough and a margin, and which have not."""
         if self.by is None:
             return [], ()
         whole = self._margin(evidence, candidate)
         verdicts: list[Verdict] = []
         left: dict[float, dict[str, Sequence[int]]] = {}
+        unheld: list[str] = []
         for tag in self._tags(evidence.prompts, whole.share, evidence.sequential).all:
             held = whole if self.margin else self._margin(evidence, candidate, tag)
             share = held.share or whole.share  # of a tag that has none: whether it would have a verdict
             if tag in (of_tags := self._tags(evidence.prompts, share, evidence.sequential)).few:
                 left.setdefault(share, {})[tag] = of_tags.few[tag]
             elif held.refused:
-                refused = dataclasses.replace(opened(verdict, tag), outcome=Outcome.INCOMPARABLE, reason=held.refused)
-                verdicts.append(refused)
+                why = held.refused.removeprefix("no margin: ")
+                unheld.append(f"no margin for {explain.plain(tag, 40)}, which is left to the verdict on all: {why}")
             else:
                 verdicts.append(self._of_tag(opened(verdict, tag), evidence, candidate, phases, ties, held))
         few = [
             left_to_all(Tags(judged={}, few=of), self._wanted(share, evidence.sequential)) for share, of in left.items()
         ]
-        return verdicts, tuple(remark for remarks in few for remark in remarks)
+        return verdicts, (*(remark for remarks in few for remark in remarks), *unheld)
 
     def _of_tag(
         self,

@@ -107,3 +107,15 @@ def test_an_honest_copy_passes_where_its_class_has_a_margin(mixed: Drawn, asked:
     assert outcomes == {
         name: Outcome.PASS if name in MEASURABLE[asked.kind] else Outcome.INCOMPARABLE for name in CLASSES
     }
+
+
+def test_an_honest_copy_passes_by_tag_where_copies_hardly_part_on_some_tags(mixed: Drawn) -> None:
+    """Q6_K forks as seldom as Q8_0 where text is copied or sums are made: no margin there tells them apart."""
+    prompts = PromptSet(name="mixed", cases=tuple(mixed.sets["mixed"]))
+    pair = Pair(baseline="f16", candidate="q8_0", prompts="mixed")
+    text, *others = mixed.verdicts(pair, prompts, [check.text(by="tag")], agreed=AGREED)
+
+    assert text.outcome is Outcome.PASS
+    assert not [verdict for verdict in others if verdict.outcome is Outcome.INCOMPARABLE]
+    left = [remark.split(",")[0] for remark in text.remarks if "left to the verdict on all" in remark]
+    assert left == ["no margin for copying", "no margin for arithmetic"]

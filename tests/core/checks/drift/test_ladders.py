@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from pytest_llmparity import check
@@ -219,21 +220,70 @@ def of_tags(judged: Evidence, *portions: Portion) -> list[Evidence]:
     return [tagged, *(tagged.about(portion.of(whole)) for portion in portions)]
 
 
-def test_verdicts_by_tag_take_the_margin_of_their_tag_or_none(make: Factory) -> None:
+def test_verdicts_by_tag_take_the_margin_of_their_tag_or_are_left_to_that_on_all(make: Factory) -> None:
     tagged, *_ = of_tags(evidence(make, 2.15))
 
-    whole, _, stories, copying = check.text(by="tag").judge(tagged)
+    whole, _, stories = check.text(by="tag").judge(tagged)
 
     assert [verdict.kind for verdict in (whole, stories)] == ["text", "text[stories]"]
     assert whole.outcome is stories.outcome is Outcome.PASS
     assert whole.margin == pytest.approx(1.5 * 0.161 / 3)
     assert stories.margin == pytest.approx(1.5 * 0.161 / 2.8)
     assert "over 32 tokens on prompts with the tag stories" in stories.details[0]
-    assert (copying.kind, copying.outcome) == ("text[copying]", Outcome.INCOMPARABLE)
-    assert copying.reason == (
-        "no margin: the ladder of tiny-F16.gguf has no forks on prompts with the tag copying: too few prompts, or "
-        f"measured before they had the tag; {RUN} these prompts), or give check.text(margin=…)"
+    assert whole.remarks[-1] == (
+        "no margin for copying, which is left to the verdict on all: the ladder of tiny-F16.gguf has no forks on "
+        "prompts with the tag copying: too few prompts, or measured before they had the tag; "
+        f"{RUN} these prompts), or give check.text(margin=…)"
     )
+    kinds = [verdict.kind for verdict in check.text(by="tag", margin=0.08).judge(tagged)]
+    assert kinds == ["text", "text.repeat", "text[stories]", "text[copying]"]
+
+
+def test_the_plan_says_that_some_tags_may_have_no_margin(make: Factory) -> None:
+    prompts = PromptSet(name="calibration", cases=TAGGED)
+    given, by_ladder = (check.text(by="tag", margin=margin).tag_line(prompts) for margin in (0.05, None))
+
+    assert given.endswith("by tag copying 16, stories 16")
+    assert by_ladder.endswith(
+        "copying 16, stories 16; a tag without a margin of its own on the ladder is left to the verdict on all prompts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "fields"),
+    [
+        ({"thinking": {"chat_template_kwargs": {"enable_thinking": False}}}, "chat_template_kwargs"),
+        ({"extra_body": {"guided_json": {}}}, "extra_body"),
+        ({"thinking": {"reasoning_effort": "low"}, "extra_body": {"a": 1}}, "reasoning_effort and extra_body"),
+    ],
+)
+def test_what_is_sent_with_every_prompt_is_told_from_other_prompts(
+    make: Factory, sent: dict[str, dict[str, object]], fields: str
+) -> None:
+    """``calibrate`` reads no marker, so that measuring the same file again would not help."""
+    tagged, part = of_tags(evidence(make, 2.15), Portion(most=20))
+    asked = [
+        dataclasses.replace(
+            judged,
+            prompts=PromptSet(
+                name="calibration",
+                cases=tuple(msgspec.structs.replace(case, **sent) for case in judged.prompts.cases),
+                rest=tuple(msgspec.structs.replace(case, **sent) for case in judged.prompts.rest),
+            ),
+        )
+        for judged in (tagged, part)
+    ]
+    first, *others = asked[0].prompts.cases
+    edited = PromptSet(name="calibration", cases=(msgspec.structs.replace(first, prompt="Sing."), *others))
+
+    for judged in asked:
+        assert check.text().judge(judged)[0].reason == (
+            f"no margin: the ladder of tiny-F16.gguf was measured on these prompts without {fields}, which every "
+            f"request has here; calibrate reads no marker: write {fields} into every row of the file, and {RUN} "
+            "calibration), or give check.text(margin=…)"
+        )
+    (other,) = check.text().judge(dataclasses.replace(asked[0], prompts=edited))
+    assert "was measured on calibration as it was then" in other.reason
 
 
 def test_a_part_of_the_prompts_takes_the_margin_of_its_tag_or_none(make: Factory) -> None:
