@@ -39,6 +39,13 @@ def record(bench: Bench, engine: PosingEngine, *more: str) -> int:
     return main(["record", chosen, "--prompts", "prompts.jsonl", "--max-tokens", "12", "--timed", "12", *more])
 
 
+def test_one_prompt_is_recorded_with_its_times(bench: Bench) -> None:
+    bench.prompts(1)
+
+    assert record(bench, bench.engine(poses_as="llamacpp", quantization="Q8_0", first_delay_s=0.01)) == 0
+    assert sum(row.get("phase") == "timed" for row in rows(bench)) == 12
+
+
 def file(bench: Bench) -> Path:
     return bench.pytester.path / "recordings/prod.jsonl"
 
@@ -83,7 +90,7 @@ def test_an_engine_that_is_gone_is_held_against_another_one_as_if_it_were_there(
     assert whose in told(result)
     assert whose in " ".join((bench.pytester.path / "out/summary.md").read_text("utf-8").split()).replace("\\", "")
     (latency,) = (v for v in report["verdicts"] if v["kind"].startswith("latency") and v["engine"] == "replay-prod")
-    assert latency["remarks"][0].startswith(
+    assert latency["remarks"][-1].startswith(
         "replay-prod is a recording: its times are those of the day it was recorded"
     )
     assert latency["estimate"] is not None
