@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 
+import msgspec
 import pytest
 
 from benchmarks.canaries import served
@@ -29,7 +30,9 @@ def recorded() -> Drawn:
 
 def shift_of(recorded: Drawn, name: str, answers: dict[str, Completion]) -> float:
     """Return the shift of these answers against a recorded engine's: the median over prompts."""
-    kept = recorded.engines[name].answers[Phase.MAIN]
+    # Answers of copies were kept up to where they part: none of them was ended early.
+    answers_kept = recorded.engines[name].answers[Phase.MAIN].items()
+    kept = {case: msgspec.structs.replace(answer, max_tokens=None) for case, answer in answers_kept}
     shifts = [shift.least for case, answer in answers.items() if (shift := find_shift(kept[case], answer)) is not None]
     assert len(shifts) == PROMPTS
     return statistics.median(shifts)

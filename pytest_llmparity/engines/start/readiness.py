@@ -67,6 +67,17 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def is_listened_to(port: int) -> bool:
+    """Tell whether somebody listens on a loopback port."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
 def port_was_taken(log_tail: str) -> bool:
     """Tell from an engine's last log lines whether it ended because another process had its port (then try another)."""
     words = log_tail.lower()

@@ -176,7 +176,7 @@ def image_of(spec: EngineSpec, runtime: Runtime, environ: Mapping[str, str]) -> 
     (about, *_) = json.loads(out)
     image = Image(
         id=str(about["Id"]),
-        digest=_digest(spec.image, about),
+        digest=_digest(spec.image, about, pinned=str(spec.pin.get("image_digest", ""))),
         architecture=str(about.get("Architecture") or ""),
         env=dict(str(entry).partition("=")[::2] for entry in (about.get("Config") or {}).get("Env") or ()),
     )
@@ -196,15 +196,27 @@ def pull_of(spec: EngineSpec, runtime: Runtime) -> str:
     return runtime.command("pull", spec.image or "")
 
 
-def _digest(name: str, about: Mapping[str, Any]) -> str:
+def _digest(name: str, about: Mapping[str, Any], *, pinned: str = "") -> str:
+    """Return the digest of an image in the repository that it is named by, else its own.
+
+    podman lists every digest under which it ever got the same image beside every repository of it, in the order of
+    their letters. Of several the one that is ``pinned`` counts; else, of an image that was built or imported here too,
+    one that is not of that, which ``Digest`` is; else ``Digest``.
+    """
     _, at, digest = name.partition("@")
     if at:
         return digest
     repository = re.sub(r":[^:/]+$", "", name).removeprefix("docker.io/")
     digests = [str(entry) for entry in about.get("RepoDigests") or ()]
     ours = [entry for entry in digests if f"/{entry.partition('@')[0]}".endswith(f"/{repository}")]
-    whole = (ours or [str(about.get("Digest") or about["Id"])])[0].rpartition("@")[2]
-    return whole if ":" in whole else f"sha256:{whole}"
+    own = str(about.get("Digest") or about["Id"])
+    several = [entry.rpartition("@")[2] for entry in ours] or [own]
+    if pinned in several:
+        return pinned
+    if len(several) > 1 and own in several:
+        made_here = any(entry.startswith("localhost/") for entry in digests) and not repository.startswith("localhost/")
+        several = [digest for digest in several if digest != own] if made_here else [own]
+    return several[0] if ":" in several[0] else f"sha256:{several[0]}"
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str, str]:

@@ -17,7 +17,7 @@ from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.start import environments
 from pytest_llmparity.engines.start.environments import Environment, KeptRunner
 from pytest_llmparity.engines.start.launch import Launch
-from pytest_llmparity.engines.start.readiness import free_port, port_was_taken, wait_ready
+from pytest_llmparity.engines.start.readiness import free_port, is_listened_to, port_was_taken, wait_ready
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import resolve_env
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
@@ -109,7 +109,7 @@ class Launcher:
             except Exception as error:
                 if self._interrupted.is_set():
                     raise  # the keeper is about to end, and this engine with it
-                if attempt < PORT_TRIES and port_was_taken(self._tail(spec.name)):
+                if attempt < PORT_TRIES and self._port_was_taken(spec, port):
                     self._keeper().stop(spec.name)
                     continue
                 if containers is not None and self.gone(spec) is None and (words := containers.listening(port)):
@@ -226,6 +226,12 @@ class Launcher:
 
     def _log(self, name: str) -> Path:
         return self._workdir / "logs" / f"{name}.log"
+
+    def _port_was_taken(self, spec: EngineSpec, port: int) -> bool:
+        """Whether an engine ended because another process had its port; what it wrote last may not have come yet."""
+        if port_was_taken(self._tail(spec.name)):
+            return True
+        return self._keeper().state(spec.name).state not in ("ready", "starting") and is_listened_to(port)
 
     def _tail(self, name: str) -> str:
         return log_tail(self._log(name), mask=self._mask)

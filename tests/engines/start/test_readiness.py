@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from pytest_llmparity.core.errors import LaunchError, NotAuthorised
-from pytest_llmparity.engines.start.readiness import POLL_S, free_port, port_was_taken, wait_ready
+from pytest_llmparity.engines.start.readiness import POLL_S, free_port, is_listened_to, port_was_taken, wait_ready
 
 
 class Scripted:
@@ -96,3 +96,13 @@ def test_free_port_can_be_bound() -> None:
 )
 def test_port_clash_is_read_from_the_log(tail: str, taken: bool) -> None:
     assert port_was_taken(tail) is taken
+
+
+def test_a_port_is_listened_to_as_long_as_somebody_does() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert is_listened_to(port)
+
+    assert not is_listened_to(port)

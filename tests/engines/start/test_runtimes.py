@@ -22,6 +22,8 @@ NO_PERMISSION = (
     "permission denied\n"
 )
 DIGEST = "sha256:" + 64 * "a"
+HERE = "sha256:" + 64 * "0"
+"""Digest of an image as it was built on this machine."""
 
 
 def spec(**keys: Any) -> EngineSpec:
@@ -171,6 +173,21 @@ def test_a_podman_that_talks_to_a_service_is_taken_by_a_socket_only(
         # What another repository calls this image is not its name.
         ("llama:test", {"RepoDigests": [f"ollama@sha256:{64 * 'b'}"], "Digest": DIGEST}, DIGEST),
         ("llama:test", {"RepoDigests": [], "Digest": DIGEST}, DIGEST),
+        (
+            "r.local/llama:v1",
+            {
+                "RepoDigests": [
+                    f"{of}@{digest}" for of in ("localhost/llama", "r.local/llama") for digest in (HERE, DIGEST)
+                ],
+                "Digest": HERE,
+            },
+            DIGEST,
+        ),
+        (
+            "r.local/llama:v1",
+            {"RepoDigests": [f"r.local/llama@{HERE}", f"r.local/llama@{DIGEST}"], "Digest": DIGEST},
+            DIGEST,
+        ),
         ("llama:test", {"RepoDigests": []}, "sha256:" + 64 * "1"),
         ("llama:test", {"RepoDigests": None, "Id": 64 * "c"}, "sha256:" + 64 * "c"),
     ],
@@ -218,3 +235,14 @@ def test_an_image_for_other_processors_is_refused_unless_they_are_asked_for(tmp_
     with pytest.raises(LaunchError, match=r"is for arm64 and this machine is amd64.*--platform linux/amd64 llama:test"):
         image_of(spec(), runtime, environ(tmp_path))
     assert image_of(spec(run_args=("--platform=linux/arm64",)), runtime, environ(tmp_path)) is not None
+
+
+def test_of_several_digests_of_a_repository_the_pinned_one_counts(tmp_path: Path) -> None:
+    digests = [f"r.local/llama@{digest}" for digest in (HERE, DIGEST)]
+    FakeRuntime(tmp_path, "docker", image=image(RepoDigests=digests, Digest=HERE))
+    pinned = spec(image="r.local/llama:v1", pin={"image_digest": DIGEST})
+
+    known = image_of(pinned, runtime_of(spec(), environ(tmp_path)), environ(tmp_path))
+
+    assert known is not None
+    assert known.digest == DIGEST
