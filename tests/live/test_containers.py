@@ -25,7 +25,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.started import launching
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.real_runtimes import IMAGE, LIMITS, RUN, RealRuntime, real_runtime, registry
+from tests.real_runtimes import IMAGE, LIMITS, RUN, RealRuntime, none_before, real_runtime, registry
 from tests.unavailable import unavailable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ from pytest_llmparity import check
 def test_in_nats(): ...
 """
 
-__all__ = ["real_runtime", "registry"]
+__all__ = ["none_before", "real_runtime", "registry"]
 
 
 @pytest.fixture(scope="module")

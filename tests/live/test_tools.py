@@ -73,6 +73,36 @@ def test_vllm_with_its_parser_calls_as_llamacpp_does(
     assert {verdicts["test_tools", kind, "bf16"]["outcome"] for kind in ("tools.trigger", "tools.agree")} == {"PASS"}
 
 
+@pytest.mark.parametrize("served", ["mlx"], indirect=True)
+def test_calls_that_mlx_leaves_in_the_text_are_told_as_that_and_streams_are_whole(
+    launch: Callable[..., LiveRun],
+    gguf: Callable[..., str],
+    served: Served,
+    attached: Callable[..., str],
+    prompts: Path,
+) -> None:
+    """mlx-lm reads no calls of this model's template: none of its answers calls, and the check says where they are."""
+    tools = prompts / "tools.jsonl"
+    run = launch(
+        "--engines=f16,mlx",
+        "--parity-explain-requests=0",
+        suite=SUITE.format(tools=tools) + STREAMS.format(tools=tools),
+        config=gguf("f16", "F16") + attached("mlx", served),
+    )
+
+    assert run.wait() == 1, run.output
+    verdicts = told(run)
+    for kind in ("tools.names", "tools.rate"):
+        assert verdicts["test_tools", kind, "f16"]["outcome"] == "PASS"
+        assert (verdicts["test_tools", kind, "mlx"]["outcome"], verdicts["test_tools", kind, "mlx"]["estimate"]) == (
+            "FAIL",
+            0.0,
+        )
+    assert "markup left in the text" in json.dumps(verdicts["test_tools", "tools.rate", "mlx"])
+    assert verdicts["test_tools", "tools.agree", "mlx"]["outcome"] != "PASS"
+    assert verdicts["test_stream", "stream.rate", "mlx"]["outcome"] == "PASS"
+
+
 def told(run: LiveRun) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Return the verdicts, and print each figure of tools: those of the documentation."""
     verdicts = run.verdicts()
