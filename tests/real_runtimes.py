@@ -92,11 +92,6 @@ class RealRuntime:
         """Return the names of all containers there are, running or not."""
         return self("ps", "--all", "--format", "{{.Names}}").split()
 
-    def remove_all(self) -> None:
-        """Remove all containers."""
-        if names := self.containers():
-            self("rm", "--force", *names)
-
     def digest(self, image: str = IMAGE) -> str:
         """Return what :mod:`pytest_llmparity` should take for the digest of an image that was imported here."""
         (about,) = json.loads(self("image", "inspect", image))
@@ -353,12 +348,6 @@ def real_runtime(request: pytest.FixtureRequest) -> Iterator[RealRuntime]:
         yield runtime
     finally:
         runtime.clear()
-
-
-@pytest.fixture(autouse=True)
-def none_before(real_runtime: RealRuntime) -> None:
-    """No container is there when a test begins: what an ended one left is no concern of the next."""
-    real_runtime.remove_all()
 
 
 @pytest.fixture(scope="session")

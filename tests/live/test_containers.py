@@ -25,7 +25,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.started import launching
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.real_runtimes import IMAGE, LIMITS, RUN, RealRuntime, none_before, real_runtime, registry
+from tests.real_runtimes import IMAGE, LIMITS, RUN, RealRuntime, real_runtime, registry
 from tests.unavailable import unavailable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ from pytest_llmparity import check
 def test_in_nats(): ...
 """
 
-__all__ = ["none_before", "real_runtime", "registry"]
+__all__ = ["real_runtime", "registry"]
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +53,23 @@ def config(real_runtime: RealRuntime, models: Path, gguf: Callable[..., str]) ->
     return real_runtime.table("c16", models / "tiny-F16.gguf") + gguf("q4", "Q4_0")
 
 
-@pytest.fixture(scope="module")
-def run(
-    launch: Callable[..., LiveRun], config: str, some: Callable[..., Path], stay: str, llamacpp: None
-) -> Iterator[LiveRun]:
-    run = launch("--engines=c16,q4", suite=SUITE.format(mixed=some("mixed", 32)) + stay, config=config)
+@pytest.fixture
+def run(launch: Callable[..., LiveRun], real_runtime: RealRuntime, models: Path, stay: str) -> Iterator[LiveRun]:
+    """A run whose engine is up in a container, and stays."""
+    suite = "def test_up(engine):\n    assert engine.model\n" + stay
+    run = launch("--engines=c16", suite=suite, config=real_runtime.table("c16", models / "tiny-F16.gguf"))
     run.wait_for("all-up")
     yield run
     run.close()
 
 
-def test_4_bits_in_a_process_are_no_16_bits_in_a_container(run: LiveRun, real_runtime: RealRuntime) -> None:
+@pytest.mark.usefixtures("llamacpp")
+def test_4_bits_in_a_process_are_no_16_bits_in_a_container(
+    launch: Callable[..., LiveRun], config: str, some: Callable[..., Path]
+) -> None:
+    run = launch("--engines=c16,q4", suite=SUITE.format(mixed=some("mixed", 32)), config=config)
+    run.wait()
+
     verdict = run.verdicts()["test_in_nats", "logprobs", "q4"]
 
     assert verdict["outcome"] == "FAIL", verdict
@@ -115,11 +121,8 @@ def test_kill_9_of_pytest_leaves_no_container_but_those_of_others(
 
 
 def test_a_container_that_outlives_pytest_and_keeper_goes_when_the_next_run_begins(
-    launch: Callable[..., LiveRun], real_runtime: RealRuntime, models: Path, stay: str, tmp_path: Path
+    run: LiveRun, real_runtime: RealRuntime, models: Path, tmp_path: Path
 ) -> None:
-    config = real_runtime.table("c16", models / "tiny-F16.gguf")
-    run = launch("--engines=c16", suite="def test_up(engine):\n    assert engine.model\n" + stay, config=config)
-    run.wait_for("all-up")
     with somebody_elses(real_runtime, models):
         for process in run.family():
             if "pytest_llmparity.keeper" in " ".join(process.cmdline()):

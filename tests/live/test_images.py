@@ -23,9 +23,9 @@ from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from tests.live.conftest import LIMIT_S, own_environment
-from tests.real_runtimes import RealRuntime, Registry, none_before, real_runtime, registry
+from tests.real_runtimes import RealRuntime, Registry, real_runtime, registry
 
-__all__ = ["none_before", "real_runtime", "registry"]
+__all__ = ["real_runtime", "registry"]
 
 pytestmark = pytest.mark.live
 LAYER = 24_000_000
