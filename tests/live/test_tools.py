@@ -85,6 +85,8 @@ def test_calls_that_mlx_leaves_in_the_text_are_told_as_that_and_streams_are_whol
     tools = prompts / "tools.jsonl"
     run = launch(
         "--engines=f16,mlx",
+        "--parity-report=json",
+        "--parity-out=out",
         "--parity-explain-requests=0",
         suite=SUITE.format(tools=tools) + STREAMS.format(tools=tools),
         config=gguf("f16", "F16") + attached("mlx", served),
@@ -98,7 +100,7 @@ def test_calls_that_mlx_leaves_in_the_text_are_told_as_that_and_streams_are_whol
             "FAIL",
             0.0,
         )
-    assert "markup left in the text" in run.output
+    assert "markup left in the text" in (run.folder / "out/run.json").read_text("utf-8")
     assert verdicts["test_tools", "tools.agree", "mlx"]["outcome"] != "PASS"
     assert verdicts["test_stream", "stream.rate", "mlx"]["outcome"] == "PASS"
 
