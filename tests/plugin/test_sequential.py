@@ -127,7 +127,7 @@ def test_groups_that_are_used_up_are_told_and_how_many_more_it_takes(bench: Benc
 
     assert result.ret == OK
     text = " ".join(result.stdout.str().split())
-    assert re.search(r"inconcl\. [\d.]+ % \([\d.]+ % to [\d.]+ %\), n 8 groups", text)
+    assert re.search(r"inconcl\. [\d.]+ % \([\d.]+ % to [\d.]+ %\), [\d.]+ % part, (shift [^,]+, )?n 8 groups", text)
     assert re.search(r"about (\d+) groups in all would settle it, \d+ more: add prompts in new groups", text)
     assert "noted: one prompt of each group counts in a sequential run, and all 8 groups have had their turn" in text
 
