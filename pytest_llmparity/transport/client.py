@@ -11,16 +11,18 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pytest_llmparity.core.errors import ConfigError, ProtocolError, Timeout
-from pytest_llmparity.transport.connection import ClosedEarlyError, Connection, UnaskedError
-from pytest_llmparity.transport.dial import Origin, connect, parse_origin, parse_proxy
-from pytest_llmparity.transport.exchange import Exchange, Limits
-from pytest_llmparity.transport.readers import (
+from pytest_llmparity.transport.connection import (
     BUFFER_BYTES,
     KERNEL_STAMPS,
     TLS_BUFFER_BYTES,
+    ClosedEarlyError,
+    Connection,
     KernelReader,
     TransportReader,
+    UnaskedError,
 )
+from pytest_llmparity.transport.dial import Origin, connect, parse_origin, parse_proxy
+from pytest_llmparity.transport.exchange import Exchange, Limits
 from pytest_llmparity.transport.tls import speaks_tls, tls_context, tls_failure, wants_tls
 
 _NS = 1_000_000_000

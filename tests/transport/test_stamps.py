@@ -13,9 +13,15 @@ import pytest
 
 from pytest_llmparity.core.errors import Timeout
 from pytest_llmparity.transport import Client, Exchange, Limits, Read
-from pytest_llmparity.transport.connection import MAX_OFFSET_MOVE_NS, ClosedEarlyError, Connection, UnaskedError
+from pytest_llmparity.transport.connection import (
+    MAX_OFFSET_MOVE_NS,
+    ClosedEarlyError,
+    Connection,
+    KernelReader,
+    UnaskedError,
+    realtime_offset_ns,
+)
 from pytest_llmparity.transport.exchange import sse
-from pytest_llmparity.transport.readers import KernelReader, realtime_offset_ns
 
 if TYPE_CHECKING:
     from tests.transport.conftest import Piece, StartPeer
