@@ -11,8 +11,8 @@ from pytest_llmparity.core.identity.examination import Examination, Setting
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.sample import IDENTITY, Fact, to_json
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.experiments import rendered_apart
 from pytest_llmparity.core.words.printable import WIDTH, cells, hanging, pad, printable, wrapped
-from pytest_llmparity.core.words.rendered import rendered_apart
 
 SCHEMA: Final = 1
 """Number of the JSON's format; it changes when a reader of the old one would misread the new one."""

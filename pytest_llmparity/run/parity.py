@@ -15,7 +15,7 @@ from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Completion, Sample, Sampling, Timing, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.failing import failure_text
+from pytest_llmparity.core.words.explain import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -1,4 +1,4 @@
-"""Verdicts in words: one headline each, and the few lines below it that a reader needs to act.
+"""Verdicts in words: one headline each, the few lines below it that a reader needs to act, and what a failed test says.
 
 Numbers are formatted here and nowhere else. Text that came from a model or a server passes through :func:`quote` or
 :func:`plain`, so no control sequence of theirs reaches a terminal.
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_llmparity.core.verdict import READER, SEVERITY, Experiment, Explanation, Lenience, Outcome, Verdict
+from pytest_llmparity.core.verdict import READER, SEVERITY, Explanation, Lenience, Outcome, Verdict
 from pytest_llmparity.core.words.printable import printable
 
 QUOTED: Final = 60
@@ -260,6 +260,7 @@ def mix(verdict: Verdict) -> str:
 def experiments(explanation: Explanation) -> str:
     """Return how many experiments there were and how many requests they took.
 
+    >>> from pytest_llmparity.core.verdict import Experiment
     >>> experiments(Explanation(experiments=(Experiment(removed="x", outcome="gone"),), requests=64))
     '1 experiment, 64 requests'
     >>> experiments(Explanation(experiments=(Experiment(removed="x", outcome="gone"),)))
@@ -269,38 +270,6 @@ def experiments(explanation: Explanation) -> str:
     if not explanation.requests:
         return f"{many}, on answers that another check had asked for"
     return f"{many}, {count(explanation.requests, 'request')}"
-
-
-_BECAME: Final = {
-    "gone": "the drift is gone",
-    "less": "there is less drift",
-    "stays": "the drift stays",
-    "back": "the drift is back",
-    "stays away": "the drift does not come back",
-    "not tried": "not tried",
-    "measured": "measured",
-}
-
-
-def experiment(tried: Experiment, unit: str) -> str:
-    """Return an experiment on one line: what was done, what became of the drift, its numbers, what that cost."""
-    done = plain(tried.removed, 1000)
-    if tried.before is not None:
-        done = f"with {'everything but ' if tried.outcome in ('back', 'stays away') else ''}{done}"
-    other = tried.outcome == "stays" and tried.before is not None and tried.after != tried.before
-    words = f"{done}: {'less drift is not shown' if other else _BECAME[tried.outcome]}"
-    if tried.after is not None:
-        was = "" if tried.before is None else f"{number(tried.before, unit)} before, "
-        words += f", {was}{number(tried.after, unit)}" + (" now" if was else "")
-    small = (
-        [count(tried.n, "prompt") + (f" in {count(tried.groups, 'group')}" if tried.groups else "")] if tried.n else []
-    )
-    if tried.p is not None:
-        small.append(f"p {tried.p:.2g}")
-    if tried.requests:
-        small.append(count(tried.requests, "request"))
-    why = f", {plain(tried.why)}" if tried.why else ""
-    return words + why + (f" ({', '.join(small)})" if small else "")
 
 
 def explained(verdict: Verdict) -> list[str]:
@@ -363,6 +332,87 @@ def _short(value: float) -> str:
         return "∞" if value > 0 else "-∞"
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text
+
+
+# a failed test --------------------------------------------------------------------------------------------------------
+
+MAX_LINES: Final = 15
+"""Lines of one verdict in a failure text, its headline included."""
+_BELOW: Final = "  "
+"""How a detail begins that belongs to the one above it."""
+
+
+def failure_text(verdicts: Sequence[Verdict], *, reproduce: str) -> str:
+    """Return the text of a failed test: the worst verdict's headline first, then what stands behind each of them.
+
+    Passed and skipped verdicts are counted, not shown. Every verdict takes at most :data:`MAX_LINES` lines; the last
+    one of the whole text is ``reproduce``, the command that runs this test again (left out when empty). Why an engine
+    cannot be used concerns the whole run: the session's summary tells it in full, here stands its first line, once.
+    """
+    shown = [v for v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIPPED)]
+    shown.sort(key=lambda v: SEVERITY.index(v.outcome), reverse=True)
+    passed = sum(v.outcome is Outcome.PASS for v in verdicts)
+    lines: list[str] = []
+    blocked: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in shown:
+        if verdict.blocked_by:
+            blocked.setdefault((verdict.blocked_by, verdict.reason), []).append(verdict)
+    for verdict in shown:
+        if not verdict.blocked_by:
+            lines += block(verdict, lines_left=MAX_LINES)
+        elif (same_trouble := blocked[verdict.blocked_by, verdict.reason])[0] is verdict:
+            lines += _unusable(same_trouble)
+    if passed:
+        lines.append(f"({count(passed, 'other verdict')} of this test: PASS)")
+    if reproduce:
+        lines.append(f"reproduce: {reproduce}")
+    return "\n".join(lines)
+
+
+def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the lines of verdicts that one engine's trouble left without anything to judge."""
+    first, *others = verdicts
+    reason, more, _ = first.reason.partition("\n")
+    lines = [f"{first.outcome} {first.kind}, {pair(first)}: {reason}{' …' if more else ''}"]
+    if others:
+        same = pair(first)
+        names = "; ".join(dict.fromkeys(o.kind if pair(o) == same else f"{o.kind}, {pair(o)}" for o in others))
+        lines.append(f"  and so {counted(len(others), 'other verdict')} of this test: {names}")
+    if more:
+        lines.append(f"  what {first.blocked_by} said stands in the summary of this run")
+    lines += [f"  {line}" for line in explained(first)]
+    return [*lines, f"  check: {first.check}" + (f" at {first.where}" if first.where else "")]
+
+
+def whole(details: Sequence[str], most: int) -> int:
+    """Return how many of these lines to show where there is room for ``most``: of two answers both, or none.
+
+    >>> whole(["first: mail-1", "  prod yes", "  dev  no"], 2)
+    3
+    """
+    last = details[most - 1 : most + 1] if most > 0 else []
+    return most + 1 if len(last) == 2 and all(line.startswith(_BELOW) for line in last) else min(most, len(details))
+
+
+def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
+    """Return one verdict as lines: headline, details, floor, what differs, the check's place in the test file."""
+    tail: list[str] = []
+    if verdict.floor is not None:
+        tail.append(f"  noise floor: {verdict.baseline or verdict.engine} differs from itself by {floor(verdict)}")
+    tail += [f"  {remark}" for remark in remarks(verdict)]
+    tail += [f"  {line}" for line in explained(verdict)]
+    if verdict.differs:
+        tail += differing(verdict.differs)
+    tail.append(f"  check: {verdict.check}" + (f" at {verdict.where}" if verdict.where else ""))
+    if verdict.explanation is not None and verdict.explanation.experiments:
+        tail.insert(-1, f"  {experiments(verdict.explanation)}: see the summary")
+    details = [f"  {line}" for line in verdict.details]
+    room = lines_left - 1 - len(tail)
+    if len(details) > room:
+        kept = whole(verdict.details, room - 1)
+        if more := len(details) - kept:
+            details[kept:] = [f"  … {count(more, 'more line')} in run.json (--parity-report json writes it)"]
+    return [verdict.message or headline(verdict), *details, *tail]
 
 
 # where there is little room, numbers come first ----------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord, Sampl
 from pytest_llmparity.core.sample import Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.experiments import experiment_line
 from pytest_llmparity.core.words.printable import printable_lines
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import overview
@@ -248,7 +249,7 @@ def _verdict(verdict: Verdict, number: int) -> dict[str, Any]:
         "remarks": explain.remarks(verdict),
         "causes": [line.strip() for line in explain.explained(verdict)],
         "differs": list(verdict.differs),
-        "experiments": [explain.experiment(experiment, verdict.unit) for experiment in experiments],
+        "experiments": [experiment_line(experiment, verdict.unit) for experiment in experiments],
         "differing": len(verdict.differing),
     }
 

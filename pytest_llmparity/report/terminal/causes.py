@@ -7,7 +7,8 @@ from typing import Final
 from pytest_llmparity.core.compare.shift import Shape
 from pytest_llmparity.core.verdict import Experiment, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.failing import whole
+from pytest_llmparity.core.words.experiments import experiment_line
+from pytest_llmparity.core.words.explain import whole
 from pytest_llmparity.core.words.printable import hanging, printable, wrapped
 
 SHOWN: Final = 12
@@ -62,9 +63,7 @@ class Causes:
         return [
             line
             for experiment in experiments
-            for line in wrapped(
-                printable(explain.experiment(experiment, unit)), self._width, head=" " * 6, indent=" " * 8
-            )
+            for line in wrapped(printable(experiment_line(experiment, unit)), self._width, head=" " * 6, indent=" " * 8)
         ]
 
 

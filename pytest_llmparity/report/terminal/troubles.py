@@ -9,7 +9,7 @@ from typing import Final
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.failing import failure_text
+from pytest_llmparity.core.words.explain import failure_text
 from pytest_llmparity.core.words.printable import hanging, printable, wrapped
 
 _COMMAND = "reproduce: "

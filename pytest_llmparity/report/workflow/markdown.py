@@ -16,6 +16,7 @@ from pytest_llmparity.core.identity.record import DecisionRecord, EngineRecord, 
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.experiments import experiment_line
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.report import json as json_report
 from pytest_llmparity.report import overview
@@ -213,7 +214,7 @@ def _finding(
     if lines:
         parts.append(fenced([f"  {line}" for line in places.shorten(lines)]))
     if verdict.explanation is not None:
-        tried = [explain.experiment(each, verdict.unit) for each in verdict.explanation.experiments]
+        tried = [experiment_line(each, verdict.unit) for each in verdict.explanation.experiments]
         parts += [f"- {escape(places.shorten(line))}\n" for line in tried]
     worst = sorted(verdict.differing, key=_severity)
     parts += [_case(verdict, difference, answers) for difference in worst[:CASES]]

@@ -23,7 +23,7 @@ from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.sample import Request, to_json
 from pytest_llmparity.core.verdict import Explanation, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.rendered import rendered_apart, rendered_lines
+from pytest_llmparity.core.words.experiments import rendered_apart, rendered_lines
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import due, quantity_of, rendering_due, untried
 from pytest_llmparity.run.explain.asking import Pair

@@ -12,8 +12,7 @@ from pytest_llmparity import check
 from pytest_llmparity.core.checks.family import with_notes
 from pytest_llmparity.core.compare.wrapped import CODE_BLOCK, REASONING
 from pytest_llmparity.core.verdict import Lenience, Outcome, Verdict
-from pytest_llmparity.core.words.explain import remarks
-from pytest_llmparity.core.words.failing import block
+from pytest_llmparity.core.words.explain import block, remarks
 
 if TYPE_CHECKING:
     from tests.core.conftest import Answer, Factory

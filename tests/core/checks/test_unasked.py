@@ -7,7 +7,7 @@ import pytest
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.family import without_left_out
 from pytest_llmparity.core.verdict import LeftOut, Outcome, Verdict
-from pytest_llmparity.core.words.failing import block
+from pytest_llmparity.core.words.explain import block
 
 if TYPE_CHECKING:
     from tests.core.conftest import Factory

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.core.words import explain, failing
+from pytest_llmparity.core.words import explain
 
 BASE = Verdict(
     test="tests/test_x.py::test_x",
@@ -164,7 +164,7 @@ def test_a_failure_text_begins_with_the_worst_and_ends_with_the_command() -> Non
     worse = dataclasses.replace(BASE, outcome=Outcome.ERROR, reason="exited with code 1", estimate=None, floor=None)
     fine = dataclasses.replace(BASE, outcome=Outcome.PASS)
     skipped = dataclasses.replace(BASE, outcome=Outcome.SKIPPED)
-    text = failing.failure_text([fine, skipped, BASE, worse], reproduce="pytest tests/test_x.py::test_x")
+    text = explain.failure_text([fine, skipped, BASE, worse], reproduce="pytest tests/test_x.py::test_x")
 
     assert text.splitlines() == [
         "ERROR text, q4 against f16: exited with code 1",
@@ -175,7 +175,7 @@ def test_a_failure_text_begins_with_the_worst_and_ends_with_the_command() -> Non
         "(1 other verdict of this test: PASS)",
         "reproduce: pytest tests/test_x.py::test_x",
     ]
-    assert "reproduce" not in failing.failure_text([BASE], reproduce="")
+    assert "reproduce" not in explain.failure_text([BASE], reproduce="")
 
 
 def test_no_verdict_takes_more_than_fifteen_lines() -> None:
@@ -185,9 +185,9 @@ def test_no_verdict_takes_more_than_fifteen_lines() -> None:
         differs=tuple(f"layer {index}" for index in range(9)),
         cause="the template",
     )
-    lines = failing.block(long)
+    lines = explain.block(long)
 
-    assert len(lines) == failing.MAX_LINES
+    assert len(lines) == explain.MAX_LINES
     assert "  cause: the template" in lines
     assert lines[-6:-1] == ["    layer 0", "    layer 1", "    layer 2", "    layer 3", "    and 5 more"]
     cut = next(line for line in lines if "more line" in line)
@@ -199,23 +199,23 @@ def test_two_answers_below_each_other_are_not_parted_by_the_cut() -> None:
     plain = [f"detail {index}" for index in range(10)]
     pair = ("first fork: c1", "  a 'one'", "  b 'two'")
     for before in range(10):
-        lines = failing.block(dataclasses.replace(BASE, details=(*plain[:before], *pair, *plain)))
+        lines = explain.block(dataclasses.replace(BASE, details=(*plain[:before], *pair, *plain)))
 
         assert ("    a 'one'" in lines) == ("    b 'two'" in lines)
-        assert len(lines) <= failing.MAX_LINES + 1
+        assert len(lines) <= explain.MAX_LINES + 1
 
 
 def test_what_differs_is_never_called_the_cause() -> None:
     one = dataclasses.replace(BASE, differs=("weights: F16 and Q4_0",))
-    assert "  differs, not shown to be the cause: weights: F16 and Q4_0" in failing.block(one)
+    assert "  differs, not shown to be the cause: weights: F16 and Q4_0" in explain.block(one)
     three = dataclasses.replace(BASE, differs=("a", "b", "c"))
-    assert failing.block(three)[-5:-1] == ["  differs, not shown to be the cause:", "    a", "    b", "    c"]
+    assert explain.block(three)[-5:-1] == ["  differs, not shown to be the cause:", "    a", "    b", "    c"]
 
 
 def test_a_message_already_written_is_kept_and_a_check_without_a_place_says_none() -> None:
     done = dataclasses.replace(BASE, message="FAIL as it was", where="")
-    assert failing.block(done)[0] == "FAIL as it was"
-    assert failing.block(done)[-1] == "  check: text()"
+    assert explain.block(done)[0] == "FAIL as it was"
+    assert explain.block(done)[-1] == "  check: text()"
 
 
 @given(st.text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmparity.core.words.rendered import SHOWN, rendered_lines
+from pytest_llmparity.core.words.experiments import SHOWN, rendered_lines
 
 NAMES = ("prod", "dev")
 

@@ -1,4 +1,4 @@
-"""Where two engines' renderings of one chat part, in lines for a person."""
+"""What experiments on drift showed, in lines for a person: what became of it, and where two rendered chats part."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Final
 
+from pytest_llmparity.core.verdict import Experiment
 from pytest_llmparity.core.words import explain
 
 BEFORE: Final = 15
@@ -17,6 +18,37 @@ SHOWN: Final = 24
 """Lines that are shown of a comparison line by line."""
 TELLING: Final = "llama.cpp and vLLM tell it"
 """Who says how it renders a chat."""
+_BECAME: Final = {
+    "gone": "the drift is gone",
+    "less": "there is less drift",
+    "stays": "the drift stays",
+    "back": "the drift is back",
+    "stays away": "the drift does not come back",
+    "not tried": "not tried",
+    "measured": "measured",
+}
+
+
+def experiment_line(tried: Experiment, unit: str) -> str:
+    """Return an experiment on one line: what was done, what became of the drift, its numbers, what that cost."""
+    done = explain.plain(tried.removed, 1000)
+    if tried.before is not None:
+        done = f"with {'everything but ' if tried.outcome in ('back', 'stays away') else ''}{done}"
+    other = tried.outcome == "stays" and tried.before is not None and tried.after != tried.before
+    words = f"{done}: {'less drift is not shown' if other else _BECAME[tried.outcome]}"
+    if tried.after is not None:
+        was = "" if tried.before is None else f"{explain.number(tried.before, unit)} before, "
+        words += f", {was}{explain.number(tried.after, unit)}" + (" now" if was else "")
+    small = []
+    if tried.n:
+        in_groups = f" in {explain.count(tried.groups, 'group')}" if tried.groups else ""
+        small.append(explain.count(tried.n, "prompt") + in_groups)
+    if tried.p is not None:
+        small.append(f"p {tried.p:.2g}")
+    if tried.requests:
+        small.append(explain.count(tried.requests, "request"))
+    why = f", {explain.plain(tried.why)}" if tried.why else ""
+    return words + why + (f" ({', '.join(small)})" if small else "")
 
 
 def rendered_apart(case: str, names: Sequence[str], texts: Sequence[str | None]) -> list[str]:
