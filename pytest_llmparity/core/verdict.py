@@ -132,8 +132,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     ``baseline_sha256`` and ``candidate_sha256`` are hex digests of what was compared, as UTF-8: the text of an answer,
     or its tool calls written out; ``None`` where there was none (a prompt count, a failed answer). Where texts fork,
     ``byte`` and ``char`` are the place in the baseline's text, ``token`` the place in its tokens from 0, ``unit`` how
-    good that number is (see ``core.compare.text.Fork``) and ``grade`` what the logprobs say, ``None`` where there are
-    none. ``counted`` is false beyond the horizon and for further prompts of a group.
+    good that number is (see ``core.compare.answers.Fork``) and ``grade`` what the logprobs say, ``None`` where there
+    are none. ``counted`` is false beyond the horizon and for further prompts of a group.
     """
 
     case: str

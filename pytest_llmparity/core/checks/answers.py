@@ -16,7 +16,8 @@ from pytest_llmparity.core.checks.missing import JUDGED, Missing, Silence, descr
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of
-from pytest_llmparity.core.compare.answers import digest, in_words, no_evidence, speechless
+from pytest_llmparity.core.compare.answers import digest, no_evidence, speechless
+from pytest_llmparity.core.compare.calls import in_words
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import Case, PromptSet

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
+from pytest_llmparity.core.compare.answers import Fork
 from pytest_llmparity.core.compare.shift import Shift
-from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.stats import sequential

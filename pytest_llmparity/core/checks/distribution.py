@@ -10,7 +10,7 @@ from typing import ClassVar
 from pytest_llmparity.core.checks.arguments import REPEATS
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.pairing import pair_answers
-from pytest_llmparity.core.compare.answers import in_words
+from pytest_llmparity.core.compare.calls import in_words
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.prompts import PromptSet

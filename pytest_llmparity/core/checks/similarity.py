@@ -23,8 +23,8 @@ from pytest_llmparity.core.checks.tags import (
     plan_line,
     tags_of,
 )
-from pytest_llmparity.core.compare.answers import cut_in_call, digest, no_evidence, same_calls, written_out
-from pytest_llmparity.core.compare.text import edit_similarity
+from pytest_llmparity.core.compare.answers import cut_in_call, digest, edit_similarity, no_evidence
+from pytest_llmparity.core.compare.calls import same_calls, written_out
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.late import np

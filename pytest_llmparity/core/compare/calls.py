@@ -1,17 +1,86 @@
-"""Tool calls that stand in the text of an answer, because nobody read them out of it."""
+"""Tool calls of answers: held against each other, written out as text, and found in a text that nobody read."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from pytest_llmparity.core.compare.json import parse_json
+from pytest_llmparity.core.compare.json import diff_values, parse_json
 from pytest_llmparity.core.sample import Completion, ToolCall
+
+_BETWEEN: Final = re.compile(r'("(?:[^"\\]|\\.)*(?:"|\Z))|\s+', re.DOTALL)
+"""A JSON string, kept as it is, or white space between two tokens; a string may be cut."""
+
+
+def same_calls(ours: Sequence[ToolCall], theirs: Sequence[ToolCall]) -> bool:
+    """Whether two answers call the same functions in the same order with the same arguments, as JSON values.
+
+    >>> same_calls([ToolCall(name="f", arguments='{"a": 1}')], [ToolCall(name="f", arguments='{"a":1.0}')])
+    True
+    """
+    if [call.name for call in ours] != [call.name for call in theirs]:
+        return False
+    return all(_same_arguments(a.arguments, b.arguments) for a, b in zip(ours, theirs, strict=True))
+
+
+def in_words(answer: Completion) -> str:
+    """Return an answer as one text, its calls written out with their arguments' keys in order."""
+    return _written(answer, answer.text, sort=True)
+
+
+def written_out(baseline: Completion, candidate: Completion) -> tuple[str, str]:
+    """Return two answers, of which at least one calls tools, as texts that differ exactly where the answers do.
+
+    A call is a line of its own: ``[call] name {"key":"value"}``. Text beside calls is left out where both call.
+    """
+    if not (baseline.tool_calls and candidate.tool_calls):
+        return _written(baseline, baseline.text, sort=True), _written(candidate, candidate.text, sort=True)
+    if same_calls(baseline.tool_calls, candidate.tool_calls):
+        return (alike := _written(baseline, "", sort=True)), alike
+    calls = (*baseline.tool_calls, *candidate.tool_calls)
+    whole = all(parse_json(call.arguments).error is None for call in calls)  # of a cut call the order written is known
+    return _written(baseline, "", sort=whole), _written(candidate, "", sort=whole)
+
+
+def _written(answer: Completion, text: str, *, sort: bool) -> str:
+    lines = [text] if text.strip() else []
+    lines += [f"[call] {call.name} {_arguments(call.arguments, sort=sort)}" for call in answer.tool_calls]
+    return "\n".join(lines)
+
+
+def _arguments(text: str, *, sort: bool) -> str:
+    parsed = parse_json(text)
+    if parsed.error is not None or not sort:
+        return _BETWEEN.sub(lambda match: match[1] or "", text)
+    try:
+        return json.dumps(parsed.value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except RecursionError:  # Python's writer gives up before the reader does
+        return _BETWEEN.sub(lambda match: match[1] or "", text)
+
+
+def _same_arguments(ours: str, theirs: str) -> bool:
+    a, b = parse_json(ours), parse_json(theirs)
+    if a.error is not None or b.error is not None:
+        return ours == theirs
+    return not diff_values(a.value, b.value)
+
+
+def begin_alike(ours: str, theirs: str) -> bool:
+    """Whether of two texts of arguments one goes on where the other ends, white space between their tokens aside.
+
+    >>> begin_alike('{"a": 1', '{"a":12}'), begin_alike('{"a": 1', '{"a": 2}')
+    (True, False)
+    """
+    a, b = (_BETWEEN.sub(lambda match: match[1] or "", text) for text in (ours, theirs))
+    return a.startswith(b) or b.startswith(a)
+
+
+# calls in the text ----------------------------------------------------------------------------------------------------
 
 _BEGIN, _END = "<tool_call>", "</tool_call>"
 _MARK: Final = re.compile(

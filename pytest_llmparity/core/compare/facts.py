@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
-from pytest_llmparity.core.compare.text import shared
+from pytest_llmparity.core.compare.answers import shared
 
 Pairs = tuple[tuple[str, str], ...]
 

@@ -12,8 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_llmparity.core.compare.answers import no_evidence, parted, same_calls, turn_of
-from pytest_llmparity.core.compare.text import contested, edit_similarity, find_fork, lead
+from pytest_llmparity.core.compare.answers import (
+    contested,
+    edit_similarity,
+    find_fork,
+    lead,
+    no_evidence,
+    parted,
+    turn_of,
+)
+from pytest_llmparity.core.compare.calls import same_calls
 from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.gate.flips import Flips, expected, flips
 from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin

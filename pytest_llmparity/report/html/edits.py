@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+from pytest_llmparity.core.compare.answers import token_ends
 from pytest_llmparity.core.compare.json import ABSENT, diff_values, parse_json
-from pytest_llmparity.core.compare.text import token_ends
 from pytest_llmparity.core.late import distance
 from pytest_llmparity.core.sample import Completion, ToolCall
 

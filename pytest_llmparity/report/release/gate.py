@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pytest_llmparity.core.compare.answers import in_words
+from pytest_llmparity.core.compare.calls import in_words
 from pytest_llmparity.core.identity.lock import Difference
 from pytest_llmparity.core.identity.record import Broken, Change, DecisionRecord, Ground, Turned
 from pytest_llmparity.core.sample import IDENTITY, Completion, Phase

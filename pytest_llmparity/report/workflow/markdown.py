@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_llmparity.core.compare.answers import in_words
+from pytest_llmparity.core.compare.calls import in_words
 from pytest_llmparity.core.identity.record import DecisionRecord, EngineRecord, RunRecord, SampleOrigin
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict

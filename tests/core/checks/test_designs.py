@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity.core.checks.designs import ONE_GROUP, Design, Fixed, Sequential, Single, design_of, judgement_of
-from pytest_llmparity.core.compare.text import Fork
+from pytest_llmparity.core.compare.answers import Fork
 from pytest_llmparity.core.stats.bounds import Bounds
 from pytest_llmparity.core.stats.paired import Side
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.compare.answers import compare_answers, no_evidence, same_calls, speechless, written_out
+from pytest_llmparity.core.compare.answers import compare_answers, no_evidence, speechless
+from pytest_llmparity.core.compare.calls import same_calls, written_out
 from pytest_llmparity.core.sample import Completion, ToolCall
 
 

@@ -15,9 +15,16 @@ from pytest_llmparity.core.checks.designs import Design, Forks, design_of
 from pytest_llmparity.core.checks.missing import Silence
 from pytest_llmparity.core.checks.pairing import Pair, Pairing
 from pytest_llmparity.core.checks.tags import hidden_tags, of_tags, several_groups
-from pytest_llmparity.core.compare.answers import Compared, compare_answers, digest
+from pytest_llmparity.core.compare.answers import (
+    AT_FORKS,
+    Compared,
+    Fork,
+    by_shift,
+    compare_answers,
+    digest,
+    without_tie,
+)
 from pytest_llmparity.core.compare.shift import find_shift
-from pytest_llmparity.core.compare.text import AT_FORKS, Fork, by_shift, without_tie
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.stats.hazard import hazard
 from pytest_llmparity.core.verdict import Difference, Judgement, Outcome, Verdict

@@ -12,9 +12,8 @@ import msgspec
 
 from pytest_llmparity.core.checks.designs import Fixed, Forks
 from pytest_llmparity.core.checks.missing import Missing, Silence
-from pytest_llmparity.core.compare.answers import Compared, compare_answers
+from pytest_llmparity.core.compare.answers import Compared, Fork, compare_answers
 from pytest_llmparity.core.compare.shift import find_shift
-from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.evidence import (
     FLOOR_PHASES,
     FLOOR_STAGES,

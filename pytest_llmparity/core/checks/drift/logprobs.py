@@ -17,8 +17,8 @@ from pytest_llmparity.core.checks.drift import ladders
 from pytest_llmparity.core.checks.drift.floor import own_shift, unrecorded
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
 from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
+from pytest_llmparity.core.compare.answers import Fork
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of, stops_short
-from pytest_llmparity.core.compare.text import Fork
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.identity.capabilities import Capabilities

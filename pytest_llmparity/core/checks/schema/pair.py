@@ -9,7 +9,8 @@ from pytest_llmparity.core.checks.designs import design_of
 from pytest_llmparity.core.checks.missing import Missing, Silence
 from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import Reading
-from pytest_llmparity.core.compare.answers import cut_in_call, digest, same_calls, speechless, written_out
+from pytest_llmparity.core.compare.answers import cut_in_call, digest, speechless
+from pytest_llmparity.core.compare.calls import same_calls, written_out
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.prompts import Case

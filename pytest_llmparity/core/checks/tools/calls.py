@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, TypeAlias, cast
 import msgspec
 
 from pytest_llmparity.core.checks.schema.contract import Contract
-from pytest_llmparity.core.compare.answers import begin_alike, no_evidence, speechless
-from pytest_llmparity.core.compare.calls import lost_call
+from pytest_llmparity.core.compare.answers import no_evidence, speechless
+from pytest_llmparity.core.compare.calls import begin_alike, lost_call
 from pytest_llmparity.core.compare.fields import Fields
 from pytest_llmparity.core.compare.json import parse_json
 from pytest_llmparity.core.compare.paths import EVERYWHERE, Steps, at, refused, steps

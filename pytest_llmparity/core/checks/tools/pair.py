@@ -18,7 +18,8 @@ from pytest_llmparity.core.checks.tools.calls import (
     should_call,
 )
 from pytest_llmparity.core.checks.tools.conversations import Parting, parting, without_words
-from pytest_llmparity.core.compare.answers import digest, turn_of, written_out
+from pytest_llmparity.core.compare.answers import digest, turn_of
+from pytest_llmparity.core.compare.calls import written_out
 from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.words import explain
 

@@ -24,7 +24,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     share_of,
 )
 from pytest_llmparity.core.checks.missing import Missing
-from pytest_llmparity.core.compare.text import Fork
+from pytest_llmparity.core.compare.answers import Fork
 from pytest_llmparity.core.evidence import FLOOR_PHASES, FLOOR_SHARES, FLOOR_STAGES, Needs
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.stats.hazard import hazard

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity import check
 from pytest_llmparity.core.checks.drift.text import TextCheck
-from pytest_llmparity.core.compare.text import AT_FORKS, Fork, by_shift, find_fork, without_tie
+from pytest_llmparity.core.compare.answers import AT_FORKS, Fork, by_shift, find_fork, without_tie
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.sample import Completion, TokenLogprob
 from pytest_llmparity.core.stats.hazard import hazard

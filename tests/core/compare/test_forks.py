@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.compare.text import Fork, edit_similarity, find_fork
+from pytest_llmparity.core.compare.answers import Fork, edit_similarity, find_fork
 from pytest_llmparity.core.sample import Completion, TokenLogprob
 
 
