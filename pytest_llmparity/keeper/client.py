@@ -26,7 +26,7 @@ from pytest_llmparity.core.errors import KeeperError, StoreError, advice
 from pytest_llmparity.core.words.hiding import NOTHING, TextMask
 from pytest_llmparity.core.words.printable import elide, printable
 from pytest_llmparity.keeper import leftovers
-from pytest_llmparity.store.database import own_folder, refuse_link
+from pytest_llmparity.store.folder import own_folder, refuse_link
 
 if TYPE_CHECKING:
     import psutil

@@ -56,7 +56,7 @@ from pytest_llmparity.run.shards.dealing import SHARD, document_of, refuse_empty
 from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.specification import Settings
-from pytest_llmparity.store.once import once
+from pytest_llmparity.store.folder import once
 from pytest_llmparity.store.runs import GATHERED, JUDGED, Store
 
 if TYPE_CHECKING:

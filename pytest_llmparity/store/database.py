@@ -1,29 +1,42 @@
-"""One SQLite file that several processes write at once: opening it, reading, writing, and its errors in words.
+"""The store's file: its tables, how runs, engines and samples lie in them, and the file opened, read and written.
 
-WAL mode, so that a reader never waits; every write is one ``BEGIN IMMEDIATE`` transaction, so that it waits for its
-turn instead of failing half way. What a process that is killed had committed is there afterwards.
+Several processes write at once. WAL mode, so that a reader never waits; every write is one ``BEGIN IMMEDIATE``
+transaction, so that it waits for its turn instead of failing half way. What a process that is killed had committed is
+there afterwards. What a run writes down beside its samples, its documents, lies in the table that was named ``notes``
+when the format was made.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
-import re
 import sqlite3
-import stat
 import struct
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import filelock
 import msgspec
-import psutil
 
 from pytest_llmparity.core.errors import StoreError, advice
+from pytest_llmparity.core.sample import Completion, Failure, Identity, Phase, Sample, Timing, from_json
 from pytest_llmparity.core.words.printable import elide, printable
+from pytest_llmparity.store.folder import refuse_link
+from pytest_llmparity.store.packing import (
+    WIDTH,
+    ReadTokens,
+    StoredTokens,
+    encoded,
+    numbers,
+    pack,
+    pack_tokens,
+    unpack,
+)
 
 T = TypeVar("T")
 
@@ -34,82 +47,6 @@ CHEAP_BYTES = 64 * 2**20
 """How much may be copied to make a file smaller."""
 _INCREMENTAL = 2
 """SQLite's number of the mode in which a file can be made smaller page by page."""
-
-NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        *("9p", "afpfs", "afs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "panfs"),
-        *("smb2", "smb3", "smbfs", "webdav"),
-        *("fuse.ceph", "fuse.glusterfs", "fuse.gvfsd-fuse", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
-    }
-)
-"""WAL keeps its index in memory that all processes share, which these cannot offer between machines."""
-
-
-def file_system_of(folder: Path) -> str:
-    """Return the kind of file system an existing folder lies on (``ext4``, ``nfs4``, ``apfs``), ``""`` if unknown.
-
-    Asks the operating system's mount table; Windows calls a share by the file system behind it, so there only what
-    the table marks as remote is known, and becomes ``smbfs``.
-    """
-    place = folder.resolve()
-    kind, depth = "", -1
-    for mount in psutil.disk_partitions(all=True):
-        point = Path(mount.mountpoint)
-        # A later mount on the same folder covers the earlier one, hence >=.
-        if place.is_relative_to(point) and len(point.parts) >= depth:
-            remote = "remote" in mount.opts.split(",")
-            kind, depth = "smbfs" if remote else mount.fstype.lower(), len(point.parts)
-    return kind
-
-
-def own_folder(folder: Path) -> Path:
-    """Return the folder our files of a project live in, made and kept out of git.
-
-    Raises ``StoreError`` if it cannot be made or written, or belongs to another user, who could read what is written
-    there and put files in our way.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if sys.platform != "win32" and (owner := folder.stat().st_uid) != os.geteuid():
-            message = (
-                f"{folder} belongs to another user (id {owner}, this process has {os.geteuid()}), and what a run "
-                "writes there belongs to whoever runs it; run as that user, or remove the folder"
-            )
-            raise StoreError(message)
-        if stat.S_IMODE(folder.stat().st_mode) & 0o077:  # made by an earlier version: answers are nobody else's
-            with contextlib.suppress(PermissionError):  # another user's, which is told elsewhere
-                folder.chmod(0o700)
-        ignore = refuse_link(folder / ".gitignore")
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
-    except OSError as error:
-        message = f"the run store needs a folder it can write: {folder} ({advice(error)}); make it writable"
-        raise StoreError(message) from error
-    return folder
-
-
-def refuse_link(path: Path) -> Path:
-    """Return the path of a file of ours; ``StoreError`` where it is a link: what is written would go astray."""
-    if path.is_symlink():
-        message = f"{path} is a symbolic link, and a file of our own belongs there; delete the link, then run again"
-        raise StoreError(message)
-    return path
-
-
-def local_folder(folder: Path, file_system: Callable[[Path], str] = file_system_of) -> Path:
-    """Return the folder, made and kept out of git, ready to hold a database.
-
-    Raises ``StoreError`` when it cannot be written or lies on a network file system.
-    """
-    own_folder(folder)
-    kind = file_system(folder)
-    if kind in NETWORK_FILE_SYSTEMS:
-        message = (
-            f"the run store {folder} lies on a network file system ({kind}), where the writes of two processes can "
-            f"destroy it; run from a checkout on a local disk, or make {folder.name} a link to a folder on one"
-        )
-        raise StoreError(message)
-    return folder
 
 
 def _make_private(path: Path) -> None:
@@ -263,8 +200,6 @@ class Database:
 
 # what may stand in it that we did not write ---------------------------------------------------------------------------
 
-DEEPEST: Final = 100
-"""How deep JSON in a store may be nested. What we write is flatter, but for schemas and arguments of tools."""
 DAMAGED: Final = (
     *(msgspec.MsgspecError, sqlite3.Error, KeyError, TypeError, AttributeError, ValueError, RecursionError),
     *(OverflowError, IndexError, struct.error),
@@ -298,17 +233,153 @@ def unreadable(run: str, what: str, error: BaseException) -> str:
     )
 
 
-def refuse_deep(packed: bytes) -> None:
-    """Raise ``ValueError`` for JSON that is nested deeper than :data:`DEEPEST`."""
-    if packed.count(b"[") + packed.count(b"{") <= DEEPEST:
-        return
-    left = _TEXT.sub(b"", packed).translate(_ONE_KIND, delete=_NO_BRACKETS)
-    for _ in range(DEEPEST):
-        left = left.replace(b"[]", b"")
-    if left:
-        raise ValueError(f"nested deeper than {DEEPEST} levels, or cut off")
+# its tables, and what lies in them ------------------------------------------------------------------------------------
+
+SCHEMA = """
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY, plan_hash TEXT NOT NULL, session TEXT NOT NULL UNIQUE, started REAL NOT NULL, finished REAL,
+    host TEXT NOT NULL, version TEXT NOT NULL, resumed INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE holders (
+    run TEXT NOT NULL REFERENCES runs, pid INTEGER NOT NULL, born REAL NOT NULL, PRIMARY KEY (run, pid, born)
+) WITHOUT ROWID;
+CREATE TABLE engines (
+    run TEXT NOT NULL REFERENCES runs, name TEXT NOT NULL, spec_hash TEXT NOT NULL, identity BLOB NOT NULL,
+    earlier INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (run, name)
+) WITHOUT ROWID;
+CREATE TABLE samples (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    run TEXT NOT NULL REFERENCES runs, engine TEXT NOT NULL, request_sha256 TEXT NOT NULL, case_id TEXT NOT NULL,
+    phase TEXT NOT NULL, repeat INTEGER NOT NULL, concurrency INTEGER NOT NULL, completion BLOB, ends BLOB,
+    spelled BLOB, failure BLOB, timing BLOB, attempts INTEGER NOT NULL, omitted TEXT NOT NULL,
+    prefix TEXT NOT NULL,
+    UNIQUE (run, engine, request_sha256, case_id, phase, repeat, concurrency)
+);
+CREATE TABLE tokens (
+    number INTEGER PRIMARY KEY REFERENCES samples ON DELETE CASCADE, content BLOB NOT NULL
+);
+CREATE TRIGGER another_answer AFTER UPDATE OF completion ON samples BEGIN
+    DELETE FROM tokens WHERE number = NEW.number;
+END;
+CREATE TABLE notes (
+    run TEXT NOT NULL REFERENCES runs, name TEXT NOT NULL, content BLOB NOT NULL, PRIMARY KEY (run, name)
+) WITHOUT ROWID;
+CREATE TABLE probes (key TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE looks (
+    test TEXT NOT NULL, check_name TEXT NOT NULL, pair TEXT NOT NULL, prompt_digest TEXT NOT NULL,
+    outcome TEXT NOT NULL, earlier INTEGER NOT NULL, PRIMARY KEY (test, check_name, pair)
+) WITHOUT ROWID;
+"""
+
+KEY_COLUMNS: Final = "run, engine, request_sha256, case_id, phase, repeat, concurrency"
+_CONTENT: Final = ("completion", "ends", "spelled", "failure", "timing", "attempts", "omitted", "prefix")
+SAMPLE_COLUMNS: Final = f"{KEY_COLUMNS}, {', '.join(_CONTENT)}"
+PUT_SAMPLE: Final = (
+    f"INSERT INTO samples ({SAMPLE_COLUMNS}) VALUES ({', '.join('?' * 15)})"  # noqa: S608 - our own names
+    f" ON CONFLICT ({KEY_COLUMNS}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CONTENT)}"
+)
+"""Takes a :func:`row_of`. A sample that is replaced keeps its number, by which whoever judges it reads its tokens."""
+PUT_TOKENS: Final = (
+    f"INSERT OR REPLACE INTO tokens (number, content) SELECT number, ? FROM samples"  # noqa: S608 - our own names
+    f" WHERE ({KEY_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?)"
+)
+"""Takes a row of :func:`token_rows`."""
+
+_BESIDES: Final = tuple(name for name in Completion.__struct_fields__ if name not in ("logprobs", "token_ends"))
+_BLANK: Final = Completion(text="")
+_ANSWER: Final = msgspec.json.Decoder(Completion)
+_PHASES: Final = {str(phase): phase for phase in Phase}
 
 
-_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+def identity_from(packed: bytes) -> Identity:
+    """Return an identity as :func:`pack` wrote it."""
+    return from_json(Identity, unpack(packed))
+
+
+def row_of(run: str, sample: Sample) -> tuple[object, ...]:
+    """Return the values of :data:`SAMPLE_COLUMNS`; the token records themselves are not among them."""
+    completion = sample.completion
+    tokens = () if completion is None else tuple(completion.logprobs)
+    spelled = b"".join(token.token for token in tokens)
+    alike = completion is None or spelled == encoded(completion.text)
+    return (
+        *_key_of(run, sample),
+        None if completion is None else _pack_completion(completion),
+        numbers(itertools.accumulate(len(token.token) for token in tokens)) if tokens else None,
+        spelled if tokens and not alike else None,
+        *(None if part is None else pack(part) for part in (sample.failure, sample.timing)),
+        sample.attempts,
+        json.dumps(sample.omitted),
+        sample.prefix,
+    )
+
+
+def token_rows(run: str, samples: Iterable[Sample]) -> list[tuple[object, ...]]:
+    """Return the values of :data:`PUT_TOKENS` for every sample that has token records."""
+    return [
+        (pack_tokens(sample.completion.logprobs), *_key_of(run, sample))
+        for sample in samples
+        if sample.completion is not None and sample.completion.logprobs
+    ]
+
+
+def _key_of(run: str, sample: Sample) -> tuple[object, ...]:
+    """Return the values of :data:`KEY_COLUMNS`."""
+    asked = (sample.request_sha256, sample.case, str(sample.phase), sample.repeat, sample.concurrency)
+    return (run, sample.engine, *asked)
+
+
+def sample_from(row: tuple[Any, ...], read: ReadTokens) -> Sample:
+    """Return the sample from its number and the values of :data:`SAMPLE_COLUMNS`, but for the run.
+
+    ``read`` is called with its number when somebody asks for its tokens, see :class:`StoredTokens`.
+    """
+    number, engine, sha, case, phase, repeat, concurrency, packed, ends, spelled, *others = row
+    failure, timing, attempts, omitted, prefix = others
+    _refuse_other_types((sha, case, prefix, omitted), (repeat, concurrency, attempts), ends, spelled)
+    completion = None if packed is None else _completion_from(packed)
+    if completion is not None and ends:
+        tokens = StoredTokens(read, number, ends, completion.text if spelled is None else spelled)
+        msgspec.structs.force_setattr(
+            completion, "logprobs", tokens
+        )  # nobody else has it yet; a copy takes as long as reading it
+    return Sample(
+        engine=engine,
+        case=case,
+        phase=_PHASES[phase],
+        repeat=repeat,
+        concurrency=concurrency,
+        request_sha256=sha,
+        completion=completion,
+        failure=None if failure is None else from_json(Failure, unpack(failure)),
+        timing=None if timing is None else from_json(Timing, unpack(timing)),
+        attempts=attempts,
+        omitted=() if omitted == "[]" else msgspec.json.decode(omitted, type=tuple[str, ...]),
+        prefix=prefix,
+    )
+
+
+def _refuse_other_types(texts: Iterable[object], counts: Iterable[object], ends: Any, spelled: Any) -> None:
+    """Raise ``ValueError`` for a row that SQLite kept though we never wrote it: its columns take every type."""
+    if not all(type(text) is str for text in texts):
+        raise ValueError("a text of an answer is none")
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("a count of an answer is none")
+    for part in (ends, spelled):
+        if part is not None and type(part) is not bytes:
+            raise ValueError("the tokens of an answer are no bytes")
+    if ends is not None and len(ends) % WIDTH:
+        raise ValueError("it is not said where the tokens of an answer end")
+
+
+def _pack_completion(completion: Completion) -> bytes:
+    """Return an answer without its token records; what has its default is not written down."""
+    values = {name: getattr(completion, name) for name in _BESIDES}
+    return pack({name: value for name, value in values.items() if name == "text" or value != getattr(_BLANK, name)})
+
+
+def _completion_from(packed: bytes) -> Completion:
+    try:
+        return _ANSWER.decode(packed)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return from_json(Completion, unpack(packed))

@@ -11,9 +11,9 @@ import msgspec
 from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.core.words.printable import elide
-from pytest_llmparity.store.database import Database, readable, refuse_deep
+from pytest_llmparity.store.database import Database, readable
 from pytest_llmparity.store.ownership import KEPT
-from pytest_llmparity.store.rows import pack, unpack
+from pytest_llmparity.store.packing import pack, refuse_deep, unpack
 
 T = TypeVar("T")
 

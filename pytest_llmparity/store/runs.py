@@ -27,22 +27,23 @@ from pytest_llmparity.core.sample import Identity, Phase, Sample, TokenLogprob
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.core.words.problems import nearest
-from pytest_llmparity.store.database import Database, file_system_of, local_folder, readable
-from pytest_llmparity.store.documents import Documents
-from pytest_llmparity.store.looks import Looks
-from pytest_llmparity.store.ownership import NAMED, TIMED, alive, claim, hold, take_over, take_over_again
-from pytest_llmparity.store.rows import (
+from pytest_llmparity.store.database import (
     PUT_SAMPLE,
     PUT_TOKENS,
     SAMPLE_COLUMNS,
     SCHEMA,
-    UseTokens,
+    Database,
     identity_from,
-    pack,
+    readable,
     row_of,
     sample_from,
     token_rows,
 )
+from pytest_llmparity.store.documents import Documents
+from pytest_llmparity.store.folder import file_system_of, local_folder
+from pytest_llmparity.store.looks import Looks
+from pytest_llmparity.store.ownership import NAMED, TIMED, alive, claim, hold, take_over, take_over_again
+from pytest_llmparity.store.packing import UseTokens, pack
 
 FILE_NAME = "samples.sqlite"
 FORMAT = 4

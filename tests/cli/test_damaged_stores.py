@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity.core.words.exits import REFUSED
-from pytest_llmparity.store.database import DEEPEST, refuse_deep
+from pytest_llmparity.store.packing import DEEPEST, refuse_deep
 from pytest_llmparity.store.runs import FILE_NAME
 from tests.cli.test_report import store_run
 from tests.report.html.made import varied

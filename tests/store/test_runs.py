@@ -32,9 +32,10 @@ from pytest_llmparity.core.sample import (
     ToolCall,
 )
 from pytest_llmparity.core.verdict import Outcome
-from pytest_llmparity.store.database import Database, file_system_of
+from pytest_llmparity.store.database import Database, row_of, sample_from
+from pytest_llmparity.store.folder import file_system_of
 from pytest_llmparity.store.ownership import KEPT
-from pytest_llmparity.store.rows import Whole, pack_tokens, row_of, sample_from
+from pytest_llmparity.store.packing import Whole, pack_tokens
 from pytest_llmparity.store.runs import GATHERED, JUDGED, Key, RunHandle, Store, key_of
 
 KEY = "sk-live-3f9a1Q7z"

@@ -319,7 +319,7 @@ def _gate(asked: argparse.Namespace, job: Job, variant: Variant, root: Path, pol
 def _once(asked: argparse.Namespace, job: Job, variant: Variant, root: Path, policy: Policy, how: str) -> Decided:
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.settings.variants import to_text
-    from pytest_llmparity.store.database import local_folder
+    from pytest_llmparity.store.folder import local_folder
 
     against = name_of(job.baseline, "--baseline")
     first = [job.variants[0]] if job.baseline == job.variants[0].name else []

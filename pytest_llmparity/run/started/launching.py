@@ -23,7 +23,7 @@ from pytest_llmparity.engines.wire.control import resolve_env
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
 from pytest_llmparity.run.started.containers import Containers, ending
 from pytest_llmparity.settings.specification import EngineSpec
-from pytest_llmparity.store.database import refuse_link
+from pytest_llmparity.store.folder import refuse_link
 
 PORT_TRIES = 3
 """A port can be taken between choosing and binding it; the launch is repeated with another one."""

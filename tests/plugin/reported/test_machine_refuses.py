@@ -11,7 +11,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.errors import LockError, StoreError
-from pytest_llmparity.store.database import own_folder
+from pytest_llmparity.store.folder import own_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -48,7 +48,7 @@ from pytest_llmparity.run.gather.cluster.resources import refuse_unplaceable
 from pytest_llmparity.run.loop import LoopThread
 from pytest_llmparity.run.sending.lines import NodeLost
 from pytest_llmparity.settings.specification import EngineSpec, bundle_of
-from pytest_llmparity.store.database import refuse_link
+from pytest_llmparity.store.folder import refuse_link
 
 PLACED_S: Final = 600.0
 """How long resources that others use may be waited for."""
