@@ -30,6 +30,7 @@ from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import all_of
 from pytest_llmparity.run.plan import Job, Step, Wires, jobs_of, next_wire
+from pytest_llmparity.run.sending.lines import Deliver
 from pytest_llmparity.run.sending.overhearing import overhear
 from pytest_llmparity.run.sending.reconnect import RESTARTS, Watch
 from pytest_llmparity.settings.specification import EngineSpec
@@ -76,23 +77,19 @@ async def send(
     on a connection that had carried an answer before is then delivered once more: as a failure, and as what a fresh
     connection brings. Returns how many answers that were.
     """
-    line = _Line(gone, sleep)
-    line.dead = watch.lost if watch is not None else None  # an earlier step may have found out
-    doubtful: list[Job] = []
+    sending = _Sending(engine, client, allowance=allowance, gone=gone, watch=watch, sleep=sleep)
 
     async def worker(queue: Iterator[Job]) -> None:
         for job in queue:
             if watch is not None:
                 await watch.calm()
-            if line.dead is not None:
-                unsent = NotAsked(f"not asked: {line.dead}", engine=engine.name, case=job.case)
-                deliver(_failed(engine, job, unsent, attempts=0))
+            if sending.dead is not None:
+                unsent = NotAsked(f"not asked: {sending.dead}", engine=engine.name, case=job.case)
+                deliver(failed(engine.name, job, unsent, attempts=0))
                 continue
             if not allowance.take():
                 return
-            sample = await _sample_of(
-                engine, client, job, allowance=allowance, line=line, watch=watch, sleep=sleep, reused=doubtful
-            )
+            sample = await sending.sample_of(job)
             if sample is not None:
                 deliver(sample)
 
@@ -101,11 +98,11 @@ async def send(
         await all_of(worker(queue) for _ in range(min(concurrency, len(jobs))))
 
     await work(jobs)
-    if await client.part() or not doubtful:
+    if await client.part() or not sending.doubtful:
         return 0
-    again = list(doubtful)
+    again = list(sending.doubtful)
     for job in again:
-        deliver(_failed(engine, job, named(ProtocolError(MIXED), engine.name, job.case), attempts=1))
+        deliver(failed(engine.name, job, named(ProtocolError(MIXED), engine.name, job.case), attempts=1))
     await work(again)
     return len(again)
 
@@ -133,28 +130,114 @@ class Ready:
         return jobs_of(step, self.wires[step.unit.key], self.shorter)
 
 
-class _Line:
-    """Whether anybody is at the other end: the process is watched, and requests without an answer are counted."""
+class _Sending:
+    """Sends requests, and knows whether anybody is at the other end: those without an answer are counted.
 
-    def __init__(self, gone: Callable[[], str | None], sleep: Callable[[float], Awaitable[None]]) -> None:
+    ``dead`` says why nobody is, ``None`` while somebody may be. ``doubtful`` are the jobs whose answers came on a
+    connection that had carried one before.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        client: Client,
+        *,
+        allowance: Allowance,
+        gone: Callable[[], str | None],
+        watch: Watch | None,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self.dead = watch.lost if watch is not None else None  # an earlier step may have found out
+        self.doubtful: list[Job] = []
+        self._engine = engine
+        self._client = client
+        self._allowance = allowance
         self._gone = gone
+        self._watch = watch
         self._sleep = sleep
         self._missed = 0
         self._spells = 0
-        self.dead: str | None = None
+        """Stretches of time whose requests got no answer; one ends where the first of them ran out of time."""
 
-    def sends(self) -> int:
-        """Return what :meth:`missed` wants to know of a request that is about to be sent: how many spells came before.
+    async def sample_of(self, job: Job) -> Sample | None:
+        """Return the sample of one job: its answer, or the last one of the conversation that it begins.
 
-        A spell is a stretch of time whose requests got no answer; it ends where the first of them ran out of time.
+        A conversation is one sample, and there is none before it has ended. It failed where one of its requests did,
+        which the failure names by its turn. ``None`` when the allowance ended before the job did, an answer under way
+        or not: what more of it would have brought is not known.
         """
-        return self._spells
+        request, turns, wire = job.wire.begins, list[Completion](), job.wire
+        script = None if request is None else Script(request)
+        first: Sample | None = None
+        while True:
+            sample = await self._answer(dataclasses.replace(job, wire=wire, turn=len(turns) + 1), job)
+            if sample is None or script is None or request is None:
+                return sample
+            first = first or sample
+            attempts = max(first.attempts, sample.attempts)
+            sample = msgspec.structs.replace(
+                sample, request_sha256=job.request_sha256, attempts=attempts, timing=first.timing
+            )
+            if sample.completion is None:
+                return _in_turn(sample, len(turns) + 1)
+            results = script.results(sample.completion, len(turns) + 1)
+            if not isinstance(results, tuple):
+                ended = msgspec.structs.replace(sample.completion, turns=tuple(turns), stopped=results)
+                return msgspec.structs.replace(sample, completion=ended)
+            turns.append(msgspec.structs.replace(sample.completion, results=results, logprobs=()))
+            request = next_request(request, sample.completion, results)
+            try:
+                wire = next_wire(self._engine, request)
+            except EngineError as error:  # what the model called has no place on this route
+                return _in_turn(failed(self._engine.name, job, error, attempts=attempts), len(turns) + 1)
+            if not self._allowance.take():
+                return None
 
-    def answered(self) -> None:
-        self._missed = 0
+    async def _answer(self, asked: Job, job: Job) -> Sample | None:
+        """Return what came of one request of a job, retrying what can help; a retried answer is no evidence of time."""
+        engine, watch, allowance, wire = self._engine, self._watch, self._allowance, asked.wire
+        attempt, outlived = 1, 0
+        path = engine.addressed(wire.path, asked.purpose) if isinstance(engine, Adapter) else wire.path
+        while True:
+            since, before = self._spells, watch.restarts if watch is not None else 0
+            budget = asyncio.timeout(allowance.left_s)
+            try:
+                async with budget:
+                    exchange = await self._client.send(wire.method, path, wire.body, most_bytes=wire.answer_bytes)
+                sample = answered(engine, asked, exchange, attempts=attempt + outlived)
+            except TimeoutError:
+                if not budget.expired():
+                    raise
+                allowance.out_of_time()
+                return None
+            except EngineError as error:
+                named(error, engine.name, asked.case)
+                pause = 0.0
+                if watch is not None and outlived < RESTARTS and await watch.restarted(error, before):
+                    outlived += 1
+                else:
+                    self.dead = self.dead or (watch.lost if watch is not None else None)
+                    await self._miss(error, since)
+                    wait = _wait(error, attempt)
+                    if wait is None or self.dead is not None:
+                        return failed(engine.name, asked, error, attempts=attempt + outlived)
+                    attempt, pause = attempt + 1, wait
+                left_s = allowance.left_s
+                if left_s is not None and left_s <= pause:
+                    allowance.out_of_time()
+                    return None
+                if not allowance.take():
+                    return None
+                allowance.retries += 1
+                await self._sleep(pause)
+            else:
+                self._missed = 0
+                if exchange.reused and job not in self.doubtful:
+                    self.doubtful.append(job)
+                return sample
 
-    async def missed(self, error: EngineError, since: int) -> None:
-        """Count a request that failed; ``since`` is what :meth:`sends` returned for it."""
+    async def _miss(self, error: EngineError, since: int) -> None:
+        """Count a request that failed; ``since`` is how many spells had come before when it was sent."""
         self.dead = self._gone() or self.dead
         if isinstance(error, Timeout):
             if since < self._spells:
@@ -169,115 +252,11 @@ class _Line:
                 self.dead = self._gone() or f"{count} requests in a row {how}; the last: {error}"
 
 
-async def _sample_of(
-    engine: Engine,
-    client: Client,
-    job: Job,
-    *,
-    allowance: Allowance,
-    line: _Line,
-    watch: Watch | None,
-    sleep: Callable[[float], Awaitable[None]],
-    reused: list[Job],
-) -> Sample | None:
-    """Return the sample of one job: its answer, or the last one of the conversation that it begins.
-
-    A conversation is one sample, and there is none before it has ended. It failed where one of its requests did, which
-    the failure names by its turn. ``None`` when the allowance ended before the job did, an answer under way or not:
-    what more of it would have brought is not known.
-    """
-    again: list[Job] = []
-    request, turns, wire = job.wire.begins, list[Completion](), job.wire
-    script = None if request is None else Script(request)
-    first: Sample | None = None
-    while True:
-        asked = dataclasses.replace(job, wire=wire, turn=len(turns) + 1)
-        sample = await _answer(
-            engine, client, asked, allowance=allowance, line=line, watch=watch, sleep=sleep, reused=again
-        )
-        if sample is not None and again and job not in reused:
-            reused.append(job)
-        if sample is None or script is None or request is None:
-            return sample
-        first = first or sample
-        attempts = max(first.attempts, sample.attempts)
-        sample = msgspec.structs.replace(
-            sample, request_sha256=job.request_sha256, attempts=attempts, timing=first.timing
-        )
-        if sample.completion is None:
-            return _in_turn(sample, len(turns) + 1)
-        results = script.results(sample.completion, len(turns) + 1)
-        if not isinstance(results, tuple):
-            ended = msgspec.structs.replace(sample.completion, turns=tuple(turns), stopped=results)
-            return msgspec.structs.replace(sample, completion=ended)
-        turns.append(msgspec.structs.replace(sample.completion, results=results, logprobs=()))
-        request = next_request(request, sample.completion, results)
-        try:
-            wire = next_wire(engine, request)
-        except EngineError as error:  # what the model called has no place on this route
-            return _in_turn(_failed(engine, job, error, attempts=attempts), len(turns) + 1)
-        if not allowance.take():
-            return None
-
-
 def _in_turn(sample: Sample, turn: int) -> Sample:
     """Return a sample that failed with the turn of its conversation named."""
     assert sample.failure is not None
     failure = dataclasses.replace(sample.failure, message=f"turn {turn}: {sample.failure.message}")
     return msgspec.structs.replace(sample, failure=failure, timing=None)
-
-
-async def _answer(
-    engine: Engine,
-    client: Client,
-    job: Job,
-    *,
-    allowance: Allowance,
-    line: _Line,
-    watch: Watch | None,
-    sleep: Callable[[float], Awaitable[None]],
-    reused: list[Job],
-) -> Sample | None:
-    """Return what came of one request, retrying what can help; a retried answer has no timing (it is no evidence)."""
-    attempt, outlived = 1, 0
-    path = engine.addressed(job.wire.path, job.purpose) if isinstance(engine, Adapter) else job.wire.path
-    while True:
-        since, before = line.sends(), watch.restarts if watch is not None else 0
-        budget = asyncio.timeout(allowance.left_s)
-        try:
-            async with budget:
-                exchange = await client.send(job.wire.method, path, job.wire.body, most_bytes=job.wire.answer_bytes)
-            sample = answered(engine, job, exchange, attempts=attempt + outlived)
-        except TimeoutError:
-            if not budget.expired():
-                raise
-            allowance.out_of_time()
-            return None
-        except EngineError as error:
-            named(error, engine.name, job.case)
-            pause = 0.0
-            if watch is not None and outlived < RESTARTS and await watch.restarted(error, before):
-                outlived += 1
-            else:
-                line.dead = line.dead or (watch.lost if watch is not None else None)
-                await line.missed(error, since)
-                wait = _wait(error, attempt)
-                if wait is None or line.dead is not None:
-                    return _failed(engine, job, error, attempts=attempt + outlived)
-                attempt, pause = attempt + 1, wait
-            left_s = allowance.left_s
-            if left_s is not None and left_s <= pause:
-                allowance.out_of_time()
-                return None
-            if not allowance.take():
-                return None
-            allowance.retries += 1
-            await sleep(pause)
-        else:
-            line.answered()
-            if exchange.reused:
-                reused.append(job)
-            return sample
 
 
 def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, block: int = -1) -> Sample:
@@ -365,10 +344,6 @@ def named(error: EngineError, engine: str, case: str | None) -> EngineError:
     return error
 
 
-def _failed(engine: Engine, job: Job, error: EngineError, *, attempts: int) -> Sample:
-    return failed(engine.name, job, error, attempts=attempts)
-
-
 def failed(engine: str, job: Job, error: EngineError, *, attempts: int) -> Sample:
     """Return the sample that stands for an answer that never came."""
     return Sample(
@@ -392,6 +367,33 @@ def _wait(error: EngineError, attempt: int) -> float | None:
         return error.retry_after_s if error.retry_after_s <= RETRY_AFTER_LIMIT_S else None
     pause = BACKOFF_S[attempt - 1]
     return pause * random.Random(f"{error.case}/{attempt}").uniform(1.0, 1.5)  # noqa: S311 - spreads retries
+
+
+class OwnLine:
+    """Sends from this process."""
+
+    def __init__(self, adapter: Adapter, gone: Callable[[], str | None], watch: Watch | None = None) -> None:
+        self._adapter = adapter
+        self._client = client_of(adapter)
+        self._gone = gone
+        self._watch = watch
+
+    async def send(self, jobs: Sequence[Job], *, concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
+        """Send the jobs."""
+        return await send(
+            self._adapter,
+            self._client,
+            jobs,
+            concurrency=concurrency,
+            allowance=allowance,
+            gone=self._gone,
+            deliver=lambda sample: deliver([sample]),
+            watch=self._watch,
+        )
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
 
 
 def client_of(adapter: Adapter) -> Client:

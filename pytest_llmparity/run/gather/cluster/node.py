@@ -31,7 +31,7 @@ from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.loop import LoopThread, in_thread, outside
 from pytest_llmparity.run.plan import Job
-from pytest_llmparity.run.sending.lines import OwnLine
+from pytest_llmparity.run.sending.sender import OwnLine
 from pytest_llmparity.settings.specification import EngineSpec
 
 GATHERED_S: Final = 0.1

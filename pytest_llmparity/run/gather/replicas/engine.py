@@ -6,23 +6,28 @@ import asyncio
 import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from pytest_llmparity.core.errors import LLMParityError, NotAsked
 from pytest_llmparity.core.evidence import FLOOR_PHASES
+from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Sample
+from pytest_llmparity.core.shards import dealt
+from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.played import Played
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.calling import CalledLine
-from pytest_llmparity.run.ledger import Ledger
-from pytest_llmparity.run.loop import outside
+from pytest_llmparity.run.ledger import Allowance, Ledger
+from pytest_llmparity.run.loop import all_of, outside
 from pytest_llmparity.run.plan import Job, Step
-from pytest_llmparity.run.sending.lines import Line, OwnLine, Replicas, homes_of
+from pytest_llmparity.run.sending.lines import Line, NodeLost
 from pytest_llmparity.run.sending.reconnect import Watch
-from pytest_llmparity.run.sending.sender import Ready
+from pytest_llmparity.run.sending.sender import OwnLine, Ready, failed
 from pytest_llmparity.store.runs import Key, Store, key_of
 
 _ON_THEIR_WAY_S: Final = 0.1
@@ -74,7 +79,7 @@ class EngineAsked:
             [each.name for each in ready.replicas],
             {each.name: self._line_to(each) for each in there},
             deliver=self._deliver,
-            note=self._note,
+            tell=self._tell,
             again=self._anew,
         )
 
@@ -191,7 +196,7 @@ class EngineAsked:
         for _ in samples:
             self._answered(self._name)
 
-    def _note(self, sentence: str) -> None:
+    def _tell(self, sentence: str) -> None:
         """Write down what became of a replica; why it is not started again is the same for every step."""
         if sentence not in self._ledger.notes:
             self._ledger.notes.append(sentence)
@@ -251,3 +256,142 @@ def missing(ready: Ready, step: Step, have: Collection[Key]) -> list[Job]:
 def key_of_job(job: Job) -> Key:
     """Return what the store calls this job's sample."""
     return Key(job.request_sha256, job.case, job.phase, job.repeat, job.concurrency)
+
+
+def homes_of(prompts: PromptSet, replicas: int) -> dict[str, int]:
+    """Return which replica, counted from 0, answers each case: cases of one group the same one.
+
+    Of groups the same number of cases goes to each as far as that can be, the same in every run.
+    """
+    if replicas == 1:
+        return dict.fromkeys(prompts.by_id, 0)
+    places = dealt(Counter(case.group for case in prompts.cases), replicas)
+    return {case.id: places[case.group] - 1 for case in prompts.cases}
+
+
+class Replicas:
+    """Asks the replicas of one engine; ``lines`` lead to those that are there.
+
+    A replica whose machine is gone is asked nothing more: what it had not answered is asked of the others, dealt anew.
+    Where none is left ``again`` starts one on another machine and returns its line; ``LaunchError`` says why not.
+    ``tell`` is told what became of them. ``deliver`` gets samples with the name of the replica that gave them.
+    ``over`` says why nobody is left and none is started again, empty until then.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        lines: Mapping[str, Line],
+        *,
+        deliver: Callable[[str, Sequence[Sample]], None],
+        tell: Callable[[str], None],
+        again: Callable[[str], Line],
+    ) -> None:
+        self.names = tuple(names)
+        self.over = ""
+        self._lines: dict[str, Line] = dict(lines)
+        self._deliver = deliver
+        self._tell = tell
+        self._again = again
+
+    @property
+    def there(self) -> list[str]:
+        """The replicas that can be asked."""
+        return [name for name in self.names if name in self._lines]
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        for line in self._lines.values():
+            await line.aclose()
+
+    async def ask_each(self, jobs: Mapping[str, Sequence[Job]], *, concurrency: int, allowance: Allowance) -> int:
+        """Send every replica that is there its jobs, at the same time; what one leaves behind nobody is asked.
+
+        Returns how many answers were asked for again because they may have been other requests'.
+        """
+        theirs = {name: jobs[name] for name in self._lines if jobs.get(name)}
+        return (await self._send(theirs, self._lines, concurrency, allowance)).mixed
+
+    async def share(
+        self,
+        jobs: Sequence[Job],
+        homes: Mapping[str, int],
+        *,
+        concurrency: int,
+        allowance: Allowance,
+        through: Callable[[str], Line] | None = None,
+    ) -> int:
+        """Have each job answered once, by the replica that its case is at home at as long as that one is there.
+
+        ``through`` makes the line to a replica that is there where it is not the one for prompts. What was under way
+        on one that is lost counts as sent again.
+        """
+        mixed, left = 0, list(jobs)
+        while left:
+            if not self._lines:
+                await self._revive()
+            if self.over:
+                words = f"not asked: every machine that the engine ran on is gone; {self.over}"
+                for job in left:
+                    unsent = NotAsked(words, case=job.case)
+                    self._deliver(self.names[0], [failed(self.names[0], job, unsent, attempts=0)])
+                break
+            there = self.there
+            dealt_to: dict[str, list[Job]] = {name: [] for name in there}
+            for job in left:
+                home = self.names[homes[job.case]]
+                dealt_to[home if home in dealt_to else there[homes[job.case] % len(there)]].append(job)
+            lines = self._lines if through is None else {name: through(name) for name in there}
+            sent = await self._send(dealt_to, lines, concurrency, allowance)
+            left, mixed = sent.left, mixed + sent.mixed
+            allowance.retries += sent.under_way
+        return mixed
+
+    async def _revive(self) -> None:
+        """Start the first replica anew, whose machine may be another, unless that could not be done before."""
+        if self.over:
+            return
+        try:
+            self._lines[self.names[0]] = await outside(lambda: self._again(self.names[0]))
+        except LLMParityError as error:
+            self.over = str(error)
+            self._tell(f"{self.names[0]} is not started again: {error}")
+
+    async def _send(
+        self, jobs: Mapping[str, Sequence[Job]], lines: Mapping[str, Line], concurrency: int, allowance: Allowance
+    ) -> _Sent:
+        sent = _Sent()
+
+        async def send_one(name: str) -> None:
+            answered: set[tuple[str, int]] = set()
+
+            def deliver(samples: Sequence[Sample]) -> None:
+                answered.update((sample.case, sample.repeat) for sample in samples)
+                self._deliver(name, samples)
+
+            line = lines[name]
+            try:
+                sent.mixed += await line.send(jobs[name], concurrency=concurrency, allowance=allowance, deliver=deliver)
+            except NodeLost as error:
+                del self._lines[name]
+                left = [job for job in jobs[name] if (job.case, job.repeat) not in answered]
+                sent.left += left
+                sent.under_way += error.under_way
+                which = f", at least {error.under_way} of them under way" if error.under_way else ""
+                self._tell(f"{error}; {explain.count(len(left), 'request')} had no answer by then{which}")
+
+        await all_of(send_one(name) for name in jobs if jobs[name])
+        return sent
+
+
+@dataclass
+class _Sent:
+    """What became of jobs that were sent to several replicas.
+
+    ``left`` were not answered by those that are lost, ``under_way`` is how many requests had been sent there for them,
+    ``mixed`` how many answers were asked for again because they may have been other requests'.
+    """
+
+    left: list[Job] = field(default_factory=list)
+    under_way: int = 0
+    mixed: int = 0

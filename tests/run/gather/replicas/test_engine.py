@@ -18,11 +18,11 @@ from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.replicas.engine import EngineAsked, own_name
+from pytest_llmparity.run.gather.replicas.engine import EngineAsked, homes_of, own_name
 from pytest_llmparity.run.ledger import Allowance, Ledger
 from pytest_llmparity.run.parity import EngineHandle
 from pytest_llmparity.run.plan import PHASE_ORDER, Job, Unit, step_of, wire_of
-from pytest_llmparity.run.sending.lines import Deliver, NodeLost, homes_of
+from pytest_llmparity.run.sending.lines import Deliver, NodeLost
 from pytest_llmparity.run.sending.sender import Ready
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 from pytest_llmparity.store.runs import Store

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sample, WireRequest
+from pytest_llmparity.run.gather.replicas.engine import Replicas, homes_of
 from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job
-from pytest_llmparity.run.sending.lines import Deliver, Line, NodeLost, Replicas, homes_of
+from pytest_llmparity.run.sending.lines import Deliver, Line, NodeLost
 
 
 def prompts(groups: Sequence[str]) -> PromptSet:
@@ -61,12 +62,12 @@ class Run:
         self.failed: list[str] = []
         self.reasons: set[str] = set()
         self.retries = 0
-        self.notes: list[str] = []
+        self.told: list[str] = []
         self.replicas = Replicas(
             [line.name for line in lines],
             {line.name: line for line in lines},
             deliver=self._deliver,
-            note=self.notes.append,
+            tell=self.told.append,
             again=again,
         )
 
@@ -117,7 +118,7 @@ def test_what_a_lost_replica_had_not_answered_is_asked_of_the_others() -> None:
 
     assert sorted(case for _, case in run.answers) == sorted(cases.by_id), "each once"
     assert (len(a.asked), len(b.asked)) == (4, 16)
-    assert run.notes == ["a: its node is gone; 6 requests had no answer by then"]
+    assert run.told == ["a: its node is gone; 6 requests had no answer by then"]
 
 
 def test_where_none_is_left_one_is_started_again() -> None:
@@ -140,14 +141,14 @@ def test_where_nobody_can_be_started_the_rest_is_told_as_not_asked() -> None:
     assert run.reasons == {
         "not asked: every machine that the engine ran on is gone; a: no other node has what was reserved"
     }
-    assert run.notes[1:] == ["a is not started again: a: no other node has what was reserved"]
+    assert run.told[1:] == ["a is not started again: a: no other node has what was reserved"]
 
 
 def test_what_was_under_way_on_a_lost_replica_counts_as_sent_again() -> None:
     run = Run(Recorded("a", lost_after=4, under_way=2), Recorded("a@2"))
     run.share(prompts([f"g{at}" for at in range(20)]), 2)
 
-    assert run.notes == ["a: its node is gone; 6 requests had no answer by then, at least 2 of them under way"]
+    assert run.told == ["a: its node is gone; 6 requests had no answer by then, at least 2 of them under way"]
     assert run.retries == 2
 
 
