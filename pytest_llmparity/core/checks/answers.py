@@ -10,12 +10,12 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from pytest_llmparity.core.checks.base import Best, besides, gap_judged, share_judged
+from pytest_llmparity.core.checks.base import Pairing
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
 from pytest_llmparity.core.checks.missing import JUDGED, Missing, Silence, describe, gap_shown
-from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of
+from pytest_llmparity.core.checks.shares import Best, besides, gap_judged, share_judged
 from pytest_llmparity.core.compare.answers import digest, no_evidence, speechless
 from pytest_llmparity.core.compare.calls import in_words
 from pytest_llmparity.core.diagnosis import layers
@@ -169,16 +169,13 @@ class AnswersCheck(LimitedCheck):
                 ),
             )
 
-        def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
-            pairing = pair_answers(evidence, candidate)
-            if (refused := pairing.unanswered(opened, evidence)) is not None:
-                return [refused]
+        def judge(opened: Verdict, candidate: EngineEvidence, pairing: Pairing) -> Iterable[Verdict]:
             opened = dataclasses.replace(opened, differs=layers.layers(evidence, candidate))
             second = again if opened.kind == FLIPS else None
             pair = _Pair(pairing, some[evidence.baseline], some[candidate.name], second, evidence)
             return [self._flips(opened, pair) if opened.kind == FLIPS else self._gap(opened, pair)]
 
-        return self.each_pair(evidence, GAP if limit == "gap" else FLIPS, judge)
+        return self.each_pairing(evidence, GAP if limit == "gap" else FLIPS, judge)
 
     def _rate(self, verdict: Verdict, evidence: Evidence, engine: EngineEvidence, marks: Marks) -> Verdict:
         assert self.rate is not None

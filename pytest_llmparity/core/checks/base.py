@@ -1,17 +1,17 @@
-"""What checks have in common: how they open a verdict, go through engines and pairs, and say what they need."""
+"""What checks have in common: how they open a verdict, go through engines, pair answers, and say what they need."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks.designs import design_of, groups_counted
-from pytest_llmparity.core.checks.missing import Missing, rested
-from pytest_llmparity.core.checks.tags import gaps_above, shares_below, warned
+import msgspec
+
+from pytest_llmparity.core.checks.missing import Missing, describe
 from pytest_llmparity.core.compare.answers import parted
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import DesignError
@@ -20,9 +20,12 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.prompts.parts import MEDIA, media_of
-from pytest_llmparity.core.stats.paired import Side
+from pytest_llmparity.core.sample import Completion
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
+
+LOST: Final = 0.05
+"""Share of pairs without two answers above which a comparison of texts is an ERROR instead of a verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,18 @@ class BaseCheck:
             refused = unusable(opened, baseline, candidate)
             yield from judge(opened, candidate) if refused is None else [refused]
 
+    def each_pairing(
+        self, evidence: Evidence, kind: str, judge: Callable[[Verdict, EngineEvidence, Pairing], Iterable[Verdict]]
+    ) -> Iterable[Verdict]:
+        """Judge as :meth:`each_pair` does, with the answers paired; where too few have two the verdict says so."""
+
+        def judge_pairing(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
+            pairing = pair_answers(evidence, candidate)
+            refused = pairing.unanswered(opened, evidence)
+            return judge(opened, candidate, pairing) if refused is None else [refused]
+
+        return self.each_pair(evidence, kind, judge_pairing)
+
     def _opened(self, evidence: Evidence, engine: EngineEvidence, kind: str, *, baseline: str | None) -> Verdict:
         """Return the verdict on one engine, or one pair, that names it and says nothing yet."""
         return Verdict(
@@ -141,6 +156,155 @@ class Misused(BaseCheck):
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Raise what is wrong with it."""
         raise self.error
+
+
+# answers in pairs -----------------------------------------------------------------------------------------------------
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """One case both engines answered in the main phase."""
+
+    case: Case
+    baseline: Completion
+    candidate: Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """The main phase of two engines: what can be compared and what cannot.
+
+    ``failed`` are cases the baseline answered and the candidate did not (a typed failure): they count against the
+    candidate where a check says so. ``lost`` are all cases without two answers; ``absent`` those never asked, which are
+    among the lost unless the run is sequential. ``first_failure`` describes the first of them that failed, ``failing``
+    is the engine that did not answer it. ``left_out`` counts, by the reason, cases that one of the engines cannot be
+    asked; they are not among the lost. ``cases`` are all it is about, in the order of the prompt set.
+    """
+
+    candidate: str
+    cases: tuple[Case, ...]
+    pairs: tuple[Pair, ...]
+    failed: tuple[Case, ...]
+    lost: tuple[Case, ...]
+    absent: int
+    first_failure: str = ""
+    failing: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> int:
+        """Cases this is about: in a sequential run those both engines were asked, else all of the prompt set."""
+        return len(self.cases)
+
+    @property
+    def groups_asked(self) -> int:
+        """How many groups these cases come from."""
+        return len({case.group for case in self.cases})
+
+    @property
+    def shortage(self) -> str:
+        """One line about the answers that are missing, empty when there are none."""
+        if not self.lost:
+            return ""
+        text = f"{explain.count(len(self.lost), 'prompt')} of {self.asked} without two answers"
+        return f"{text}; first: {self.first_failure}" if self.first_failure else text
+
+    def missing(self, evidence: Evidence, *, used: int, of: int | None = None, also: Sequence[str] = ()) -> Missing:
+        """Return what a verdict on ``used`` of these cases does not rest on; ``also`` says why pairs were not used.
+
+        ``of`` is the number of cases it is about where that is not all of them.
+        """
+        reasons = list(also)
+        if len(self.lost) > self.absent or (self.lost and evidence.incomplete is None):
+            reasons.append(self.shortage)
+        if evidence.incomplete is not None and self.absent:
+            reasons.append(evidence.incomplete)
+        return Missing(
+            of=self.asked if of is None else of,
+            used=used,
+            reasons=tuple(reasons),
+            left_out=tuple(f"{explain.count(n, 'prompt')} left out: {why}" for why, n in self.left_out.items()),
+            stopped=evidence.incomplete or "" if self.absent else "",
+            sequential=evidence.sequential,
+        )
+
+    def unanswered(self, verdict: Verdict, evidence: Evidence) -> Verdict | None:
+        """Return the ERROR (or, after a hard stop, INCONCLUSIVE) verdict when too few pairs have two answers.
+
+        One or two lost of the first few may be bad luck, so in a sequential run it stays open while half of them
+        answer.
+        """
+        lost = len(self.lost)
+        if (self.pairs or self.left_out) and lost <= LOST * self.asked:
+            return None
+        unasked = 0 if evidence.sequential else self.absent
+        if evidence.incomplete is not None and lost - unasked <= LOST * (self.asked - unasked):
+            return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=evidence.incomplete)
+        reason = self.shortage or "no prompt has two answers"
+        hopeful = evidence.sequential and 0 < 2 * lost <= self.asked
+        return dataclasses.replace(verdict, outcome=Outcome.ERROR, reason=reason, blocked_by=self.failing, open=hopeful)
+
+
+def pair_answers(evidence: Evidence, candidate: EngineEvidence) -> Pairing:
+    """Pair the main-phase answers of the baseline and one candidate, in the order of the prompt set."""
+    baseline = evidence.engines[evidence.baseline]
+    ours, theirs = baseline.answers(), candidate.answers()
+    bad_ours, bad_theirs = baseline.failures(), candidate.failures()
+    sides = ((ours, bad_ours), (theirs, bad_theirs))
+    pairs: list[Pair] = []
+    failed: list[Case] = []
+    lost: list[Case] = []
+    absent = 0
+    first = failing = ""
+    left_out: Counter[str] = Counter()
+    cases: list[Case] = []
+    waiting: list[tuple[Case, str]] = []  # left out; behind the last one asked they belong to the rest of the run
+
+    def pass_waiting() -> None:
+        cases.extend(case for case, _ in waiting)
+        left_out.update(reason for _, reason in waiting)
+        waiting.clear()
+
+    for case in evidence.prompts.cases:
+        reason = baseline.left_out.get(case.id) or candidate.left_out.get(case.id)
+        if reason is not None:
+            waiting.append((case, reason))
+            continue
+        if case.id in ours and case.id in theirs:
+            pairs.append(Pair(case=case, baseline=ours[case.id], candidate=theirs[case.id]))
+        elif evidence.sequential and not all(case.id in good or case.id in bad for good, bad in sides):
+            absent += 1
+            continue
+        else:
+            lost.append(case)
+            if case.id in bad_theirs:
+                first = first or describe(candidate.name, case.id, bad_theirs[case.id])
+                failing = failing or candidate.name
+                if case.id in ours:
+                    failed.append(case)
+            elif case.id in bad_ours:
+                first = first or describe(baseline.name, case.id, bad_ours[case.id])
+                failing = failing or baseline.name
+            else:
+                absent += 1
+        if waiting:
+            pass_waiting()
+        cases.append(case)
+    if not evidence.sequential or not absent:
+        pass_waiting()
+    return Pairing(
+        candidate=candidate.name,
+        cases=tuple(cases),
+        pairs=tuple(pairs),
+        failed=tuple(failed),
+        lost=tuple(lost),
+        absent=absent,
+        first_failure=first,
+        failing=failing,
+        left_out=left_out,
+    )
+
+
+# what verdicts say besides --------------------------------------------------------------------------------------------
 
 
 def with_conversations(verdict: Verdict, evidence: Evidence) -> Verdict:
@@ -200,84 +364,6 @@ def with_choices(verdict: Verdict, evidence: Evidence, *, all_read: bool) -> Ver
                 f"{explain.plain(fewer[0], 40)}: {gave} of {asked[fewer[0]]}"
             )
     return dataclasses.replace(verdict, remarks=(*verdict.remarks, *remarks)) if remarks else verdict
-
-
-class Best(NamedTuple):
-    """What would be kept of which cases if everything that is missing spoke for PASS."""
-
-    cases: Sequence[Case]
-    kept: Sequence[bool]
-
-
-def share_judged(
-    verdict: Verdict,
-    evidence: Evidence,
-    kept: Sequence[bool | None],
-    *,
-    at_least: float,
-    cases: Sequence[Case],
-    about: Sequence[Case],
-    missing: Missing,
-    best: Best | None = None,
-    remarks: Sequence[str] = (),
-    otherwise: str = "",
-) -> Verdict:
-    """Return a verdict on the share of cases that are kept, as the design of the evidence judges it.
-
-    ``kept`` stands beside ``cases``; ``None`` says nothing. ``about`` are all cases it speaks of, those asked.
-    A PASS names the tags that it hides, and what rests on too little is taken back: a FAIL stands where it is one by
-    ``best`` too. ``remarks`` stand behind what a sequential run says of groups, ``otherwise`` is the reason where the
-    judgement has none.
-    """
-    groups = len({case.group for case in about})
-    design = design_of(evidence, asked=len(about), groups_asked=groups)
-    judgement = design.share(kept, at_least=at_least, cases=cases)
-    done = dataclasses.replace(
-        verdict.judged(judgement),
-        remarks=(*groups_counted(judgement, groups, evidence.prompts.groups), *remarks),
-        reason=judgement.reason or otherwise,
-    )
-    if not evidence.single:
-        done = warned(done, shares_below(zip(cases, kept, strict=True), at_least=at_least, alpha=evidence.alpha))
-    if best is None:
-        return rested(done, missing)
-    return rested(done, missing, best=lambda: design.share(best.kept, at_least=at_least, cases=best.cases))
-
-
-def gap_judged(
-    verdict: Verdict,
-    evidence: Evidence,
-    differences: Sequence[int],
-    *,
-    margin: float,
-    side: Side,
-    cases: Sequence[Case],
-    rest: Sequence[Case],
-    about: Sequence[Case],
-    missing: Missing,
-    remarks: Sequence[str] = (),
-    by_tag: bool = True,
-) -> Verdict:
-    """Return a verdict on a difference of shares (``Design.gap``), as :func:`share_judged` does on a share.
-
-    ``rest`` are cases that say nothing, at the best no difference. Without ``by_tag`` a PASS names no tags.
-    """
-    groups = len({case.group for case in about})
-    design = design_of(evidence, asked=len(about), groups_asked=groups)
-    judgement = design.gap(differences, margin=margin, side=side, cases=cases)
-    of_groups = groups_counted(judgement, groups, evidence.prompts.groups)
-    done = dataclasses.replace(verdict.judged(judgement), remarks=(*of_groups, *remarks))
-    if by_tag and not evidence.single:
-        values = zip(cases, differences, strict=True)
-        done = warned(done, gaps_above(values, margin=margin, alpha=evidence.alpha, side=side))
-    everything, best = [*cases, *rest], [*differences, *[0] * len(rest)]
-    return rested(done, missing, best=lambda: design.gap(best, margin=margin, side=side, cases=everything))
-
-
-def besides(about: Sequence[Case], cases: Sequence[Case]) -> list[Case]:
-    """Return the cases a judgement is about that say nothing: all but these."""
-    ids = {case.id for case in cases}
-    return [case for case in about if case.id not in ids]
 
 
 def worded(verdict: Verdict) -> Verdict:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pytest_llmparity.core.checks.arguments import REPEATS
-from pytest_llmparity.core.checks.base import BaseCheck
-from pytest_llmparity.core.checks.pairing import pair_answers
+from pytest_llmparity.core.checks.base import BaseCheck, Pairing
 from pytest_llmparity.core.compare.calls import in_words
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
@@ -67,12 +66,11 @@ class DistributionCheck(BaseCheck):
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return one verdict per candidate."""
-        return self.each_pair(evidence, self.kind, lambda opened, engine: [self._compare(opened, evidence, engine)])
+        return self.each_pairing(
+            evidence, self.kind, lambda opened, engine, pairing: [self._compare(opened, evidence, engine, pairing)]
+        )
 
-    def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence) -> Verdict:
-        pairing = pair_answers(evidence, candidate)
-        if (refused := pairing.unanswered(verdict, evidence)) is not None:
-            return refused
+    def _compare(self, verdict: Verdict, evidence: Evidence, candidate: EngineEvidence, pairing: Pairing) -> Verdict:
         sides = (evidence.engines[evidence.baseline], candidate)
         drawn = [tuple(_answers(engine, pair.case.id) for engine in sides) for pair in pairing.pairs]
         usable = [(ours, theirs) for ours, theirs in drawn if min(len(ours), len(theirs)) > 1]

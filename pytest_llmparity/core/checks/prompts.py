@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from pytest_llmparity.core.checks.base import BaseCheck
+from pytest_llmparity.core.checks.base import BaseCheck, Pairing, pair_answers
 from pytest_llmparity.core.checks.missing import rested
-from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.diagnosis.counts import compare_counts
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence

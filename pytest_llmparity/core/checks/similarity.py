@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
-from pytest_llmparity.core.checks.base import BaseCheck, Best, share_judged
+from pytest_llmparity.core.checks.base import BaseCheck, Pair, Pairing
 from pytest_llmparity.core.checks.designs import least_kept
 from pytest_llmparity.core.checks.missing import Silence
-from pytest_llmparity.core.checks.pairing import Pair, pair_answers
+from pytest_llmparity.core.checks.shares import Best, share_judged
 from pytest_llmparity.core.checks.tags import (
     By,
     Tags,
@@ -124,10 +124,12 @@ class SimilarityCheck(BaseCheck):
         scores: dict[tuple[str, str], float] = {}
 
         def judged(some: Evidence, *, layered: bool = False) -> Iterable[Verdict]:
-            return self.each_pair(
+            return self.each_pairing(
                 some,
                 self.kind,
-                lambda opened, engine: [self._compare(opened, some, engine, limit, scores, layered=layered)],
+                lambda opened, engine, pairing: [
+                    self._compare(opened, some, engine, pairing, limit, scores, layered=layered)
+                ],
             )
 
         whole = list(judged(evidence, layered=True))
@@ -163,14 +165,12 @@ class SimilarityCheck(BaseCheck):
         verdict: Verdict,
         evidence: Evidence,
         candidate: EngineEvidence,
+        pairing: Pairing,
         limited: tuple[float | None, str],
         known: dict[tuple[str, str], float],
         *,
         layered: bool,
     ) -> Verdict:
-        pairing = pair_answers(evidence, candidate)
-        if (refused := pairing.unanswered(verdict, evidence)) is not None:
-            return refused
         silence = Silence()
         telling: list[Pair] = []
         for pair in pairing.pairs:

@@ -8,10 +8,10 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from pytest_llmparity.core.checks.base import pair_answers
 from pytest_llmparity.core.checks.drift.ladders import about, ladder_of
 from pytest_llmparity.core.checks.drift.logprobs import shown_shift
 from pytest_llmparity.core.checks.drift.text import SHIFTED
-from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.compare.calls import with_calls
 from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.layers import response_schema

@@ -12,9 +12,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from pytest_llmparity.core.checks.base import asked_for, left_out, worded
+from pytest_llmparity.core.checks.base import LOST, asked_for, left_out, worded
 from pytest_llmparity.core.checks.family import settle, with_notes, without_left_out
-from pytest_llmparity.core.checks.pairing import LOST
 from pytest_llmparity.core.collecting import seldom_collected
 from pytest_llmparity.core.errors import NotAsked
 from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity import check
+from pytest_llmparity.core.checks.base import Pair
 from pytest_llmparity.core.checks.drift.compared import tags_above
 from pytest_llmparity.core.checks.family import settle, weights_of
-from pytest_llmparity.core.checks.pairing import Pair
 from pytest_llmparity.core.checks.tags import GROUPS_OF_TAG, gaps_above, least_of_tag, shares_below, tags_of
 from pytest_llmparity.core.compare.answers import Compared, Fork
 from pytest_llmparity.core.errors import DesignError

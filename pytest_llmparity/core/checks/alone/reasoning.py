@@ -11,10 +11,10 @@ from typing import ClassVar, Final
 import msgspec
 
 from pytest_llmparity.core.checks.arguments import KEPT, whole
-from pytest_llmparity.core.checks.base import share_judged
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet, within
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe
 from pytest_llmparity.core.checks.schema.contract import silent
+from pytest_llmparity.core.checks.shares import share_judged
 from pytest_llmparity.core.compare.answers import digest, speechless
 from pytest_llmparity.core.compare.calls import in_words
 from pytest_llmparity.core.errors import DesignError

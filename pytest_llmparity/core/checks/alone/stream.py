@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.arguments import PARTS, SAME
-from pytest_llmparity.core.checks.base import share_judged
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe
+from pytest_llmparity.core.checks.shares import share_judged
 from pytest_llmparity.core.compare.answers import digest, no_evidence
 from pytest_llmparity.core.compare.calls import in_words, same_calls
 from pytest_llmparity.core.errors import BadRequest, DesignError, UnsupportedParameter

@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 
+from pytest_llmparity.core.checks.base import Pair, Pairing
 from pytest_llmparity.core.checks.designs import Design, Forks, design_of
 from pytest_llmparity.core.checks.missing import Silence
-from pytest_llmparity.core.checks.pairing import Pair, Pairing
 from pytest_llmparity.core.checks.tags import hidden_tags, of_tags, several_groups
 from pytest_llmparity.core.compare.answers import (
     AT_FORKS,

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pytest_llmparity.core.checks.arguments import HORIZON
-from pytest_llmparity.core.checks.base import BaseCheck, sampled
+from pytest_llmparity.core.checks.base import BaseCheck, Pairing, pair_answers, sampled
 from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, groups_counted, of_groups
 from pytest_llmparity.core.checks.drift import ladders
 from pytest_llmparity.core.checks.drift.floor import own_shift, unrecorded
 from pytest_llmparity.core.checks.missing import Missing, Silence, rested
-from pytest_llmparity.core.checks.pairing import Pairing, pair_answers
 from pytest_llmparity.core.compare.answers import Fork
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of, stops_short
 from pytest_llmparity.core.diagnosis import layers

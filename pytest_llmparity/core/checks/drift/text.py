@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from pytest_llmparity.core.checks.arguments import HORIZON
-from pytest_llmparity.core.checks.base import BaseCheck, sampled
+from pytest_llmparity.core.checks.base import BaseCheck, pair_answers, sampled
 from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Fixed, Forks, groups_counted
 from pytest_llmparity.core.checks.drift.compared import (
     Comparison,
@@ -38,7 +38,6 @@ from pytest_llmparity.core.checks.drift.ladders import Limit, TextMargin, limit,
 from pytest_llmparity.core.checks.drift.logprobs import apart, shown_shift, told_apart, unfit_logprobs
 from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import both_short, rested
-from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.tags import (
     By,
     Tags,

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
-from pytest_llmparity.core.checks.base import Best, besides, gap_judged, share_judged
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
 from pytest_llmparity.core.checks.missing import Missing, Silence, gap_shown, rare, there
 from pytest_llmparity.core.checks.schema.arms import (
@@ -36,6 +35,7 @@ from pytest_llmparity.core.checks.schema.contract import (
 )
 from pytest_llmparity.core.checks.schema.contracts import Contracts, files_of, schemaless
 from pytest_llmparity.core.checks.schema.pair import PairReadings
+from pytest_llmparity.core.checks.shares import Best, besides, gap_judged, share_judged
 from pytest_llmparity.core.checks.tags import beside, left_to_all
 from pytest_llmparity.core.compare.answers import speechless
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields

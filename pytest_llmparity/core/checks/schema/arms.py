@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
-from pytest_llmparity.core.checks.base import gap_judged
 from pytest_llmparity.core.checks.missing import Missing, Silence, describe, gap_shown, rested
 from pytest_llmparity.core.checks.schema.beginning import broken_already
 from pytest_llmparity.core.checks.schema.contract import Reading, silent
 from pytest_llmparity.core.checks.schema.contracts import Contracts
+from pytest_llmparity.core.checks.shares import gap_judged
 from pytest_llmparity.core.compare.answers import digest, speechless
 from pytest_llmparity.core.compare.fields import Fields
 from pytest_llmparity.core.compare.json import diff_values, parse_json

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from pytest_llmparity.core.checks.base import pair_answers
 from pytest_llmparity.core.checks.designs import design_of
 from pytest_llmparity.core.checks.missing import Missing, Silence
-from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import Reading
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, speechless
 from pytest_llmparity.core.compare.calls import same_calls, written_out

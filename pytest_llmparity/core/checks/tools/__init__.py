@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks.base import Best, share_judged
+from pytest_llmparity.core.checks.base import Pairing
 from pytest_llmparity.core.checks.designs import least_kept
 from pytest_llmparity.core.checks.limits import LimitedCheck, nothing_yet
 from pytest_llmparity.core.checks.missing import Missing, Silence, rare, there
-from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import silent
+from pytest_llmparity.core.checks.shares import Best, share_judged
 from pytest_llmparity.core.checks.tools.calls import (
     FAULTS,
     MARKUP,
@@ -166,10 +166,10 @@ class ToolsCheck(LimitedCheck):
         cases = _about(limit, evidence.prompts.cases)
         some = {name: {case.id: of[case.id] for case in cases if case.id in of} for name, of in read.items()}
         if limit == "agree":
-            return self.each_pair(
+            return self.each_pairing(
                 evidence,
                 AGREE,
-                lambda opened, candidate: [self._agree(opened, evidence, candidate, some)],
+                lambda opened, candidate, pairing: [self._agree(opened, evidence, candidate, pairing, some)],
             )
         return self.each_engine(
             evidence,
@@ -258,13 +258,11 @@ class ToolsCheck(LimitedCheck):
         verdict: Verdict,
         evidence: Evidence,
         candidate: EngineEvidence,
+        pairing: Pairing,
         read: Mapping[str, Mapping[str, Calls]],
     ) -> Verdict:
         assert self.agree is not None
         at_least = self.agree
-        pairing = pair_answers(evidence, candidate)
-        if (refused := pairing.unanswered(verdict, evidence)) is not None:
-            return refused
         ours, theirs = read[evidence.baseline], read[candidate.name]
         pairs = compared(
             pairing,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_llmparity.core.checks.base import Pairing
 from pytest_llmparity.core.checks.missing import Silence
-from pytest_llmparity.core.checks.pairing import Pairing
 from pytest_llmparity.core.checks.tools.calls import (
     NEITHER,
     UNREAD,

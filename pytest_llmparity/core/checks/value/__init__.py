@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import ClassVar, Final
 
-from pytest_llmparity.core.checks.base import Best, besides, gap_judged, share_judged
+from pytest_llmparity.core.checks.base import Pairing
 from pytest_llmparity.core.checks.designs import design_of
 from pytest_llmparity.core.checks.limits import LimitedCheck, within
 from pytest_llmparity.core.checks.missing import Missing, describe, gap_shown, rare, there
-from pytest_llmparity.core.checks.pairing import pair_answers
 from pytest_llmparity.core.checks.schema.contract import name_of, silent
+from pytest_llmparity.core.checks.shares import Best, besides, gap_judged, share_judged
 from pytest_llmparity.core.checks.value.pair import Held, Key, Values, call_fork, held, nothing_of
 from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
@@ -137,10 +137,7 @@ class ValueCheck(LimitedCheck):
                 ),
             )
 
-        def judge(opened: Verdict, candidate: EngineEvidence) -> Iterable[Verdict]:
-            pairing = pair_answers(evidence, candidate)
-            if (refused := pairing.unanswered(opened, evidence)) is not None:
-                return [refused]
+        def judge(opened: Verdict, candidate: EngineEvidence, pairing: Pairing) -> Iterable[Verdict]:
             lines = layers.layers(evidence, candidate)
             opened = dataclasses.replace(
                 opened, differs=tuple(line for line in lines if not line.startswith(_NOT_OF_ENGINES))
@@ -157,7 +154,7 @@ class ValueCheck(LimitedCheck):
             )
             return [{"gap": self._gap, "agree": self._agree, "drift": self._drift}[limit](opened, evidence, values)]
 
-        return self.each_pair(evidence, f"{KIND}.{limit}", judge)
+        return self.each_pairing(evidence, f"{KIND}.{limit}", judge)
 
     def _rate(self, verdict: Verdict, evidence: Evidence, engine: EngineEvidence, runs: Mapping[str, Held]) -> Verdict:
         assert self.rate is not None

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from pytest_llmparity.core.checks.base import Pairing
 from pytest_llmparity.core.checks.missing import Missing
-from pytest_llmparity.core.checks.pairing import Pairing
 from pytest_llmparity.core.compare.answers import digest
 from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.compare.paths import anywhere
