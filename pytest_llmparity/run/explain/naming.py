@@ -29,6 +29,9 @@ from pytest_llmparity.run.explain.next_tokens import Read
 from pytest_llmparity.run.explain.rendered import RenderedPrompt, Shown, offsets_of, same, tokens
 from pytest_llmparity.run.explain.same_file import SameFile
 
+UNREAD: Final = (
+    "the drift stays with everything made equal that could be, and what both engines read was not shown to be: {why}"
+)
 BLOB: Final = len("sha256-") + 12
 """Characters that are shown of the name of a blob."""
 
@@ -55,7 +58,7 @@ class Naming:
 
         ``but`` names what may be a cause and could not be taken away.
         """
-        if removals.PROMPT not in tried and any(request.messages for request in self._pair.requests.values()):
+        if not self._raw(tried):
             return ()
         ours, theirs = (self._evidence.engines[adapter.name] for adapter in self._pair.adapters)
         layer, what = "weights or arithmetic", self._classes()
@@ -146,7 +149,28 @@ class Naming:
 
     def counts_apart(self, tried: Collection[str]) -> bool:
         """Whether the engines count other numbers of tokens in the very same raw prompts."""
-        return removals.PROMPT in tried and any(offsets_of(self._pair, tried).values())
+        return self._raw(tried) and any(offsets_of(self._pair, tried).values())
+
+    def unread(self, tried: Collection[str]) -> str:
+        """Say why raw prompts, or tokens, may not have arrived as they were sent; empty where both read the same."""
+        if not self._raw(tried):
+            return ""
+        ours, theirs = self._pair.adapters
+        offsets = offsets_of(self._pair, tried)
+        if differing := sum(offset != 0 for offset in offsets.values()):
+            other = f"another number of tokens than {ours.name}"
+            more = f"{theirs.name} counts {other} in {differing} of {explain.count(len(offsets), 'raw prompt')}"
+            return UNREAD.format(why=f"{more}: it puts something around them, or makes other tokens of the same text")
+        unsure = [adapter.name for adapter in (ours, theirs) if adapter.can.raw_prompt is None]
+        if offsets or not unsure:
+            return ""
+        return UNREAD.format(
+            why=f"whether {' and '.join(unsure)} took raw prompts as they are no count of tokens tells"
+        )
+
+    def _raw(self, tried: Collection[str]) -> bool:
+        """Whether no engine rendered a chat: prompts were sent raw in place of chats, or there were none."""
+        return removals.PROMPT in tried or not any(request.messages for request in self._pair.requests.values())
 
     def _of_tokens(self) -> Cause:
         """Name a tokeniser, with the raw prompt that it makes something else of."""

@@ -118,31 +118,31 @@ class Search:
             if not everything.above:
                 groups = explain.count(whole.groups, "group")
                 return UNSURE.format(groups=groups), ()
-            if (
-                naming.counts_apart(possible)
-                and self._can_take_tokens()
-                and self._tried(control, {*possible, removals.TOKENS} - set(COMPARED)).gone
-            ):
+            tokens = {*possible, removals.TOKENS} - set(COMPARED)
+            apart = naming.counts_apart(possible) and self._can_take_tokens()
+            if apart and self._tried(control, tokens).gone:
                 return "", naming.named([removals.TOKENS])
-            remaining = self._remaining(naming, possible, everything)
-            return "" if remaining else UNSHOWN, remaining
+            unread = naming.unread(tokens if apart and self._drift(tokens) is not None else possible)
+            remaining = self._remaining(naming, possible, everything, unread=unread)
+            return "" if remaining else unread or UNSHOWN, remaining
         causes = self._single(control, everything, whole, asked, less)
         if not causes:
             causes = [*less, *self._back(everything, possible, gone=whole.gone)]
         named = naming.named(list(dict.fromkeys(causes)))
         if not whole.gone:
-            named = (*named, *self._remaining(naming, possible, everything, known=removals.CACHE in causes))
+            known, unread = removals.CACHE in causes, naming.unread(possible)
+            named = (*named, *self._remaining(naming, possible, everything, known=known, unread=unread))
         if not named:
             return "with all of it made equal the drift is gone; which of it does that was not shown", ()
         return "", named
 
     def _remaining(
-        self, naming: Naming, possible: Sequence[str], everything: Drift, *, known: bool = False
+        self, naming: Naming, possible: Sequence[str], everything: Drift, *, known: bool = False, unread: str = ""
     ) -> tuple[Cause, ...]:
         """Return what remains where the drift stays with all of that taken away, whose drift is ``everything``.
 
         The constraint of a schema, a prompt cache that no field turns off, else what is excluded. ``known``: that it is
-        a prompt cache was shown already.
+        a prompt cache was shown already. ``unread`` says why both may still read different prompts: then nothing is.
         """
         causes, but = tuple[Cause, ...](), list[str]()
         if removals.ORDER in possible:
@@ -163,7 +163,7 @@ class Search:
             elif again is None or not again.before:
                 but.append(f"the prompt cache of {who}")
         remaining = naming.remaining(possible, but=but)
-        if not remaining:
+        if not remaining or unread:
             return causes
         shown, all_of_it = self._by_file(naming, possible, everything)
         if all_of_it:
@@ -405,6 +405,7 @@ class Search:
             removals.ORDER: schemas,
             # Only an engine that has a field of its own for schemas takes one beside a raw prompt.
             removals.PROMPT: self._renders()
+            and all(adapter.can.raw_prompt is not False for adapter in adapters)
             and not (schemas and not all(adapter.schema_field for adapter in adapters)),
             removals.LENGTH: signs.cut,
             removals.SAMPLING: all("top_k" in adapter.fields for adapter in adapters),

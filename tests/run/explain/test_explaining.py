@@ -24,7 +24,7 @@ from pytest_llmparity.testing import FaultProxy, Reply, proxy
 from tests.core.identity.test_ladder import LADDER
 from tests.doubles.abilities import Abilities
 from tests.doubles.posing import PosingEngine
-from tests.run.explain.conftest import answer
+from tests.run.explain.conftest import answer, rendered
 
 if TYPE_CHECKING:
     from tests.run.explain.conftest import Planted
@@ -44,6 +44,16 @@ def gated(planted: Planted, *changed: FaultProxy, kind: str = "llamacpp", **sett
     planted.project.declare(session, TEXT)
     session.gather()
     return session, judged(session)
+
+
+class AroundEverything(proxy.Change):
+    """Puts a system prompt before every chat, and the same and a chat around every raw prompt."""
+
+    def asked(self, body: dict[str, Any], *, chat: bool, post: proxy.Post) -> dict[str, Any]:
+        hidden = {"role": "system", "content": "Rhyme in every line."}
+        if chat:
+            return {**body, "messages": [hidden, *body["messages"]]}
+        return {**body, "prompt": rendered([hidden, {"role": "user", "content": body["prompt"]}])}
 
 
 def judged(session: Session) -> Verdict:
@@ -113,6 +123,18 @@ def test_who_does_not_tell_its_template_is_not_said_to_hide_a_system_prompt(plan
         "b and a make different prompts of the same chat (5 tokens more on b, on every one): template, BOS token or "
         "hidden text, such as a system prompt"
     )
+
+
+@pytest.mark.parametrize("kind", [pytest.param("openai"), pytest.param("llamacpp", marks=pytest.mark.slow)])
+def test_an_engine_that_puts_a_chat_around_raw_prompts_too_is_not_said_to_have_other_weights(
+    planted: Planted, kind: str
+) -> None:
+    _, verdict = gated(planted, planted.behind(AroundEverything()), kind=kind)
+
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.explanation is not None
+    assert verdict.explanation.causes == ()
+    assert "b counts another number of tokens than a in 12 of 12 raw prompts" in verdict.explanation.note
 
 
 @pytest.mark.slow
