@@ -40,7 +40,7 @@ ROOM: Final = 1.5
 PARTED: Final = 1
 """Answers that may part where there are no logprobs, beyond those that did when they were recorded."""
 _RESTLESS: Final = "so many may: it did not answer its own repeats alike when they were kept"
-_LOST: Final = "the lock has logprobs, and those of now cannot be compared"
+_LOST: Final = "the lock has logprobs, and half of the answers or more have none to compare now"
 _FIGURES: Final = 4
 
 
@@ -231,12 +231,13 @@ def comparable(answers: Iterable[Completion]) -> bool:
 
 
 def _shift(canaries: Mapping[str, Canary], live: Mapping[str, Completion]) -> float | None:
+    """Return the median shift, ``None`` where half of the answers or more have none: a few do not speak for all."""
     shifts = [
         shift.most
         for case, canary in canaries.items()
         if case in live and (shift := find_shift(canary.completion(), live[case])) is not None
     ]
-    return statistics.median(shifts) if shifts else None
+    return statistics.median(shifts) if 2 * len(shifts) > len(canaries) else None
 
 
 def _parts(canary: Canary, answer: Completion) -> bool:

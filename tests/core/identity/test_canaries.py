@@ -137,7 +137,17 @@ def test_logprobs_that_are_no_more_are_not_called_unchanged_by_what_text_can_see
     seen = compare(kept(all_of(answer(2.0))), all_of(answer(2.0, logprobs=False)))
 
     assert (seen.change, seen.nats) == (Change.UNKNOWN, None)
-    assert str(seen).startswith("not comparable (the lock has logprobs, and those of now cannot be compared; 0 of 12")
+    assert str(seen) == (
+        "not comparable (the lock has logprobs, and half of the answers or more have none to compare now; 0 of 12 "
+        "answers part)"
+    )
+
+
+@pytest.mark.parametrize(("comparable", "change"), [(1, Change.UNKNOWN), (6, Change.UNKNOWN), (7, Change.UNCHANGED)])
+def test_the_logprobs_of_a_few_answers_do_not_speak_for_all(comparable: int, change: Change) -> None:
+    live = {name: answer(2.0, logprobs=at < comparable) for at, name in enumerate(NAMES)}
+
+    assert compare(kept(all_of(answer(2.0))), live).change is change
 
 
 def test_answers_that_part_behind_the_same_logprobs_are_other_answers() -> None:
