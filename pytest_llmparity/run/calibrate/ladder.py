@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.drift.logprobs import ALTERNATIVES
 from pytest_llmparity.core.checks.drift.text import TextCheck
+from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.checks.tags import within
 from pytest_llmparity.core.errors import NotMeasured
 from pytest_llmparity.core.evidence import Evidence, Needs
@@ -97,8 +98,13 @@ def measure(
     for quantization in classes:
         name = quantization.lower()
         of_tag = {
-            tag: of_copy for tag, by_engine in of_tags.items() if (of_copy := _bounded(by_engine[name])) is not None
+            tag: of_copy
+            for tag, by_engine in of_tags.items()
+            if _whole(by_engine[name], within(evidence, tag)) and (of_copy := _bounded(by_engine[name])) is not None
         }
+        for verdict in (shifts[name], forks[name]):
+            if not _whole(verdict, evidence):
+                raise NotMeasured(f"{quantization}: {verdict.reason or verdict.message}")
         rungs.append(_rung(quantization, shifts[name], forks[name], of_tag))
     first = shifts[classes[0].lower()]
     identity = evidence.engines[SOURCE].identity
@@ -116,6 +122,12 @@ def measure(
         max_tokens=evidence.sampling.max_tokens,
         rungs=tuple(sorted(rungs, key=lambda rung: rung.shift)),
     )
+
+
+def _whole(verdict: Verdict, evidence: Evidence) -> bool:
+    """Whether a verdict rests on as many of the prompts as a gate's must, those aside that the engines cannot take."""
+    left_out = evidence.engines[evidence.baseline].left_out.keys() | evidence.engines[verdict.engine].left_out.keys()
+    return Missing(of=len(evidence.prompts.by_id.keys() - left_out), used=verdict.n).enough
 
 
 def _forks(evidence: Evidence) -> dict[str, Verdict]:
