@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core.checks.base import pair_answers
@@ -53,7 +53,7 @@ class Naming:
         by_layer = {cause.layer: cause for cause in named if cause is not None}
         return tuple(by_layer.values())
 
-    def remaining(self, tried: Iterable[str], *, but: Sequence[str] = ()) -> tuple[Cause, ...]:
+    def remaining(self, tried: Collection[str], *, but: Sequence[str] = ()) -> tuple[Cause, ...]:
         """Return what remains by exclusion; nothing where it was not possible to take the rendered prompt away.
 
         ``but`` names what may be a cause and could not be taken away.
@@ -88,7 +88,7 @@ class Naming:
     def moved(self, read: Read) -> str:
         """Say how far next tokens moved where both engines read the same text, and what class the answers are about.
 
-        That is by the answers of the gate: a ladder is of whole answers, and next tokens move several times less.
+        That is by the answers of the gate: a ladder is of whole answers.
         """
         early, late = explain.nats(read.early), explain.nats(read.late)
         words = f"{explain.nats(read.nats)}, {early} early in answers and {late} late"
@@ -105,10 +105,8 @@ class Naming:
             yield pair.case, in_memory(pair.baseline), in_memory(pair.candidate)
 
     def narrowed(self, cause: Cause, read: Read) -> Cause:
-        """Return what remains as weights or as arithmetic, by next tokens where the model has a ladder."""
+        """Return what remains as arithmetic, where next tokens and the model's ladder say so."""
         layer = read.layer(ladder_of(self._evidence)) or cause.layer
-        if cause.layer == "arithmetic":
-            layer = cause.layer  # both serve the same file
         return dataclasses.replace(cause, layer=layer, text=layer + cause.text[len(cause.layer) :])
 
     def of_weights(self, same: SameFile, *, gone: bool) -> Cause:

@@ -1,4 +1,4 @@
-"""Both engines read the same text, the baseline's answers, and say what they would go on with: weights or arithmetic.
+"""Both engines read the same text, the baseline's answers, and say what they would go on with.
 
 Answers that have parted say nothing of each other any more; next tokens behind the same text can be compared at any
 place of it, the end as well as the beginning.
@@ -15,7 +15,7 @@ from typing import Final
 
 from pytest_llmparity.core.compare.shift import find_shift
 from pytest_llmparity.core.diagnosis.removals import Asked
-from pytest_llmparity.core.identity.ladder import NEAR, Ladder
+from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.sample import Completion, Request
 from pytest_llmparity.run.explain.asking import Pair, completion
 
@@ -27,8 +27,8 @@ FEWEST: Final = 4
 PLACES: Final = 4
 """Places of an answer at which the next token is asked for: the middle of each quarter."""
 LITTLE: Final = 6.0
-"""Times less than the finest copy of a model that next tokens move by where they speak for arithmetic. They move less
-than a ladder says of whole answers: 0.0094 nats by weights of 8 bits whose rung is 0.036, 0.004 by a KV cache of 4."""
+"""Times less than the finest copy of a model that next tokens move by where they speak for arithmetic: those of weights
+of 8 bits were never seen to move by less than half of it."""
 ALTERNATIVES: Final = 5
 
 
@@ -42,16 +42,14 @@ class Read:
     prompts: int
 
     def layer(self, ladder: Ladder | None) -> str:
-        """Return ``weights`` or ``arithmetic``, nothing where it is neither, too few were read or no ladder tells.
+        """Return ``arithmetic`` where next tokens move by next to nothing beside the model's finest copy, else nothing.
 
-        As far as the finest copy is weights, next to nothing beside it is arithmetic.
+        Nor where too few were read or no ladder tells. That they move far shows no weights: a KV cache of 4 bits and a
+        RoPE that is scaled move them as far (``benchmarks/next_tokens.py``).
         """
         if ladder is None or self.prompts < FEWEST:
             return ""
-        finest = min(rung.shift for rung in ladder.rungs)
-        if self.nats * LITTLE < finest:
-            return "arithmetic"
-        return "weights" if self.nats * NEAR > finest else ""
+        return "arithmetic" if self.nats * LITTLE < min(rung.shift for rung in ladder.rungs) else ""
 
 
 def untold(pair: Pair) -> str:

@@ -17,6 +17,7 @@ from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Identity, Phase, Sample, Sampling, TokenLogprob
 from pytest_llmparity.run.calibrate import ladder
+from pytest_llmparity.run.calibrate.pair import TEST
 from pytest_llmparity.run.declare.prompts import load_prompts
 
 PROMPTS = 40
@@ -55,7 +56,7 @@ def measured(tmp_path: Path) -> Callable[..., Ladder]:
 
     def measure(*, logprobs: Says = lambda at: True, speaks: Says = lambda at: True) -> Ladder:
         evidence = Evidence(
-            test=ladder.TEST,
+            test=TEST,
             prompts=prompts,
             sampling=Sampling(max_tokens=TOKENS),
             concurrency=1,

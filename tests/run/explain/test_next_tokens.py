@@ -52,18 +52,18 @@ def test_beginnings_end_at_tokens_where_these_spell_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nats", "layer"), [(0.0, "arithmetic"), (0.005, "arithmetic"), (0.01, ""), (0.03, "weights"), (0.4, "weights")]
+    ("nats", "layer"), [(0.0, "arithmetic"), (0.005, "arithmetic"), (0.01, ""), (0.03, ""), (0.4, "")]
 )
-def test_next_tokens_speak_for_weights_or_arithmetic_by_the_models_own_ladder(nats: float, layer: str) -> None:
+def test_next_tokens_that_hardly_move_speak_for_arithmetic_and_no_others_for_weights(nats: float, layer: str) -> None:
     read = Read(nats=nats, early=nats, late=nats, prompts=6)
 
     assert read.layer(LADDER) == layer
     assert read.layer(None) == ""
 
 
-@pytest.mark.parametrize(("prompts", "layer"), [(1, ""), (3, ""), (4, "weights")])
+@pytest.mark.parametrize(("prompts", "layer"), [(1, ""), (3, ""), (4, "arithmetic")])
 def test_next_tokens_of_few_prompts_speak_for_nothing(prompts: int, layer: str) -> None:
-    assert Read(nats=0.4, early=0.4, late=0.4, prompts=prompts).layer(LADDER) == layer
+    assert Read(nats=0.0, early=0.0, late=0.0, prompts=prompts).layer(LADDER) == layer
 
 
 class Renders(PosingEngine):
