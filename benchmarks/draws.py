@@ -79,6 +79,11 @@ HONEST: Final = (
     Pair(baseline="f16", candidate="q8_0", prompts="pool"),
 )
 """What has to pass at :data:`MARGIN`."""
+OF_MLX: Final = (
+    Pair(baseline="f16", candidate="mlx", prompts="mixed"),
+    Pair(baseline="f16", candidate="mlx", prompts="pool"),
+)
+"""What has to pass too, and needs more of the pool than 16 prompts to do so always: its logits are steps of BF16."""
 COARSE: Final = (
     Pair(baseline="f16", candidate="q4_k_m", prompts="pool"),
     Pair(baseline="f16", candidate="q4_0", prompts="pool"),

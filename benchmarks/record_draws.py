@@ -5,8 +5,9 @@
     python -m benchmarks.record_draws smollm2 --quantize PROGRAM --vllm-python PYTHON --transformers-python PYTHON
     python -m benchmarks.record_draws structured --quantize PROGRAM --vllm-python PYTHON
 
-What was not named is left out. ``tests/core/checks/drift/test_draws.py`` judges draws from it; a test that asks real
-engines again is in ``tests/live/test_draws.py``. Gathering goes on where it stopped (``--store``).
+What was not named is left out, unless ``--keep`` says that what the recording has stays; ``--again mlx`` asks that one
+anew. ``tests/core/checks/drift/test_draws.py`` judges draws from it; a test that asks real engines again is in
+``tests/live/test_draws.py``. Gathering goes on where it stopped (``--store``).
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Final
-
-import msgspec
 
 from benchmarks import smollm2
 from benchmarks.outcomes_engines import CONCURRENCY, CONTEXT, Gathered, Gatherer, Served
@@ -200,25 +199,22 @@ def smollm2_engines(files: Mapping[str, Path], asked: argparse.Namespace) -> lis
 
 def recorded(gathered: Gathered, cases: Sequence[str]) -> Recorded:
     """Return what is kept of one engine; a failure ends it all, for nothing here is expected to fail."""
-    kind = str(gathered.served.spec.kind)
     answers = {
-        phase: {case: _answer(gathered.samples[phase][case][0], kind) for case in cases}
-        for phase in gathered.served.phases
+        phase: {case: _answer(gathered.samples[phase][case][0]) for case in cases} for phase in gathered.served.phases
     }
     return Recorded(
         name=gathered.served.spec.name,
-        kind=kind,
+        kind=str(gathered.served.spec.kind),
         quantization=gathered.quantization,
         identity=gathered.identity,
         answers=answers,
     )
 
 
-def _answer(sample: Sample, kind: str) -> Completion:
-    """Return an answer; the logprobs of MLX, which its server gives to other tokens, are left out."""
+def _answer(sample: Sample) -> Completion:
     if sample.completion is None:
         raise SystemExit(f"{sample.engine}, {sample.case}: {sample.failure}")
-    return msgspec.structs.replace(sample.completion, logprobs=()) if kind == "mlx" else sample.completion
+    return sample.completion
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,24 +229,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SystemExit("name llama-quantize by --quantize: the gguf package makes no K-quants")
         files = smollm2.copies(asked.store, asked.quantize, asked.classes.split(","))
         engines, floors = smollm2_engines(files, asked), {"f16": COLD}
-    about = {
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    about: dict[str, Any] = {
         "made_by": f"python -m benchmarks.record_draws {asked.model}",
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "date": today,
         "max_tokens": MAX_TOKENS,
         "concurrency": CONCURRENCY,
         "sets": sets,
     }
     gatherer, answered = Gatherer(asked.store, unit_of(prompts)), list[Recorded]()
-    known = read(DRAWS / f"{asked.model}.jsonl.xz").engines if asked.keep else {}
+    kept = read(DRAWS / f"{asked.model}.jsonl.xz") if asked.keep else None
+    known = {} if kept is None else kept.engines
+    if kept is not None:
+        about = {**kept.about, "sets": sets}
+    named = {served.spec.name: served for served in engines}
     try:
-        for served in engines:
-            name = served.spec.name
-            if name in known:
+        for name in [*known, *(name for name in named if name not in known)]:
+            if name in known and name not in asked.again:
                 answered.append(known[name])
                 continue
-            kept = sets["mixed"] if name in MIXED_ONLY else [case.id for case in prompts.cases]
-            served = dataclasses.replace(served, phases=floors.get(name, (Phase.MAIN,)))
-            answered.append(recorded(gatherer.gather(served), kept))
+            if name not in named:
+                raise SystemExit(f"{name} is to be asked again: name its program")
+            of = sets["mixed"] if name in MIXED_ONLY else [case.id for case in prompts.cases]
+            served = dataclasses.replace(named[name], phases=floors.get(name, (Phase.MAIN,)))
+            answered.append(recorded(gatherer.gather(served), of))
+            if kept is not None:
+                about["later"] = {**about.get("later", {}), name: today}
         write(DRAWS / f"{asked.model}.jsonl.xz", about=about, engines=answered, baselines=list(floors))
     finally:
         gatherer.close()  # the store reads tokens when they are looked at
@@ -270,6 +274,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quantize", help="llama-quantize, which makes the copies of SmolLM2")
     parser.add_argument("--classes", default=",".join(smollm2.CLASSES), help="Copies of SmolLM2, %(default)s")
     parser.add_argument("--keep", action="store_true", help="Keep what the recording has, and add what it has not")
+    parser.add_argument("--again", action="append", default=[], help="With --keep: an engine that is asked anew")
     parser.add_argument("--each", type=int, default=8, help="Prompts of each of eight kinds that SmolLM2 is asked")
     return parser.parse_args(argv)
 

@@ -24,6 +24,7 @@ from benchmarks.draws import (  # noqa: E402  # the checkout
     HIDDEN,
     HONEST,
     MARGIN,
+    OF_MLX,
     SIZES,
     Drawn,
     Pair,
@@ -46,6 +47,8 @@ CLASSES: Final = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
 BETWEEN: Final = (
     Pair(baseline="f16", candidate="q6_k", prompts="pool"),
     Pair(baseline="f16", candidate="q4_k_m", prompts="mixed"),
+    Pair(baseline="vllm-bf16", candidate="mlx", prompts="mixed"),
+    Pair(baseline="vllm-bf16", candidate="mlx", prompts="pool"),
 )
 """What lies so near the margin on these prompts that more of them are needed."""
 STRUCTURED: Final = ("extraction", "invoices", "tickets", "json")
@@ -142,7 +145,7 @@ def kinds() -> str:
 def shift_outcomes() -> str:
     """Return how often draws pass, fail and stay open by the shift."""
     drawn, rows = Drawn.of("tiny"), []
-    for pair in (*HONEST, *BETWEEN, *COARSE, *HIDDEN):
+    for pair in (*HONEST, *OF_MLX, *BETWEEN, *COARSE, *HIDDEN):
         cells = [counted(outcomes(drawn, pair, [check.logprobs(shift=MARGIN)], size=size)) for size in SIZES]
         rows.append([f"{name_of(pair.candidate)} against {name_of(pair.baseline)}", pair.prompts, *cells])
     return table(["pair", "prompts", *(f"{size} prompts, {2 * (size + 48)} requests" for size in SIZES)], rows)

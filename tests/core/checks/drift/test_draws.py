@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from benchmarks.draws import COARSE, HIDDEN, HONEST, MARGIN, Drawn, Pair, ladder, named, outcomes, remembered
+from benchmarks.draws import COARSE, HIDDEN, HONEST, MARGIN, OF_MLX, Drawn, Pair, ladder, named, outcomes, remembered
 from benchmarks.record_draws import DRAWS
 from benchmarks.recordings import Recorded, read, write
 from fixtures.draws import make_instruct, make_structured
@@ -46,6 +46,16 @@ def test_honest_pairs_pass_with_16_prompts(tiny: Drawn, pair: Pair) -> None:
 
     assert drawn.share("PASS") >= 0.99
     assert drawn.share("FAIL") <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", OF_MLX, ids=told)
+def test_mlx_passes_with_24_prompts_and_never_fails(tiny: Drawn, pair: Pair) -> None:
+    few, more = (outcomes(tiny, pair, [SHIFT], size=size) for size in (16, 24))
+
+    assert more.share("PASS") >= 0.99
+    assert few.share("PASS") >= 0.95
+    assert few.share("FAIL") == more.share("FAIL") == 0
 
 
 @pytest.mark.slow
