@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_llmparity.cli.verbs import Commands
+    from pytest_llmparity.engines.daemons import Running
 
 PATIENCE_S = 10.0
 """How long servers have to say what they are: who asks for this wants them found, on a busy machine too."""
@@ -83,7 +84,10 @@ def add(commands: Commands) -> None:
 
 def _init(asked: argparse.Namespace) -> int:
     root = root_of(asked)
-    engines, left_out = _engines(root)
+    from pytest_llmparity.engines import daemons
+
+    servers = daemons.listening(os.environ, total_s=PATIENCE_S)
+    engines, left_out = _engines(root, servers)
     if left_out:
         files = ", ".join(path.name for path in left_out[:6]) + (" …" if len(left_out) > 6 else "")
         print(printable(f"left out, {MOST_OF_A_KIND} files are enough to begin with: {files}"))
@@ -104,7 +108,7 @@ def _init(asked: argparse.Namespace) -> int:
             print(f"To use what was found here, take what you need of this into {place}:\n")
             print(printable_lines(_within_pyproject(text) if in_pyproject else text))
         return REFUSED
-    print(*map(printable, _next_steps(engines, root, asked.rootdir)), sep="\n")
+    print(*map(printable, _next_steps(engines, servers, root, asked.rootdir)), sep="\n")
     return OK
 
 
@@ -167,16 +171,15 @@ def _within_pyproject(text: str) -> str:
     return "[tool.llmparity]\n" + re.sub(r"^\[", "[tool.llmparity.", text, flags=re.MULTILINE)
 
 
-def _engines(root: Path) -> tuple[Sequence[ConfiguredEngine], Sequence[Path]]:
+def _engines(root: Path, servers: Sequence[Running]) -> tuple[Sequence[ConfiguredEngine], Sequence[Path]]:
     """Return what is found here as engines, and the files that are left out.
 
-    Servers that run come first, then GGUF files, each under a name of its own.
+    The ``servers`` that run come first, then GGUF files, each under a name of its own.
     """
-    from pytest_llmparity.engines import daemons
     from pytest_llmparity.engines.local import caches, generates, gguf_files
 
     tables: list[tuple[str, dict[str, str]]] = []
-    for server in sorted(daemons.listening(os.environ, total_s=PATIENCE_S), key=lambda server: server.kind == "ollama"):
+    for server in sorted(servers, key=lambda server: server.kind == "ollama"):
         models = [model for model in server.models if generates(model)][:MOST_OF_A_KIND]
         for model in models:
             wanted = f"{server.kind}-{model}" if len(models) > 1 or server.kind == "ollama" else server.kind
@@ -214,7 +217,9 @@ def _configuration(engines: Sequence[ConfiguredEngine]) -> str:
     return tomlkit.dumps(document)
 
 
-def _next_steps(engines: Sequence[ConfiguredEngine], root: Path, rootdir: str | None) -> Iterator[str]:
+def _next_steps(
+    engines: Sequence[ConfiguredEngine], servers: Sequence[Running], root: Path, rootdir: str | None
+) -> Iterator[str]:
     """Yield what to do next, with commands as they are run from this folder."""
     config, test, prompts = (os.path.relpath(root / name) for name in (FILE, TEST, PROMPTS))
     chosen = ["--rootdir", rootdir] if rootdir else []
@@ -223,9 +228,11 @@ def _next_steps(engines: Sequence[ConfiguredEngine], root: Path, rootdir: str | 
     ):
         yield 'First: pip install "pytest-llmparity[llamacpp]", which starts GGUF files (or put llama-server into PATH)'
     if not engines:
-        yield "No engine answers on this machine and no GGUF file lies here. Any of these is enough:"
+        yield from _idle(servers)
+        yield "No engine with a model answers on this machine and no GGUF file lies here. Any of these is enough:"
         yield "  a server with OpenAI's API that runs somewhere: name its base_url"
-        yield "  Ollama: ollama serve, and ollama pull a model, twice in two quantisations"
+        yield f"  {_for_ollama(servers)}"
+        yield "    ollama pull NAME:TAG for two models, such as one in two quantisations"
         yield '  GGUF files in the project, and pip install "pytest-llmparity[llamacpp]"'
         yield f"Then run {shlex.join(['llmparity', 'init', *chosen])} again, or name the engines in {config}."
         return
@@ -242,3 +249,21 @@ def _next_steps(engines: Sequence[ConfiguredEngine], root: Path, rootdir: str | 
     else:
         yield f"A comparison needs a second engine: add it to {config} (another server, or another quantisation), then:"
         yield f"  {gate} {names[0]},NAME"
+
+
+def _idle(servers: Sequence[Running]) -> Iterator[str]:
+    """Yield what answers here and has nothing to answer with."""
+    for server in servers:
+        yield f"{server.kind} answers at {server.base_url} and has no model that makes text."
+
+
+def _for_ollama(servers: Sequence[Running]) -> str:
+    """Return what is left to do until Ollama is an engine: it may be installed, and it may run."""
+    from pytest_llmparity.engines import daemons
+
+    start = daemons.HOW_TO_START["ollama"]
+    if any(server.kind == "ollama" for server in servers):
+        return "Ollama, which runs here without one:"
+    if shutil.which("ollama"):
+        return f"Ollama, which is installed and does not run: {start} in another terminal, and"
+    return f"Ollama: install it and start it ({start}), and"

@@ -57,6 +57,32 @@ def test_where_nothing_is_an_example_is_written_and_what_to_install_is_said(shel
     assert parse_config(example, source="llmparity.toml").engines.keys() == {"prod", "dev"}
 
 
+def test_ollama_that_is_installed_and_does_not_run_is_told_to_be_started(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ollama = shell.path / "bin" / "ollama"
+    ollama.parent.mkdir()
+    monkeypatch.setenv("PATH", str(ollama.parent))
+
+    absent = shell.run("init").out
+    ollama.write_text("")
+    ollama.chmod(0o700)
+    idle = shell.run("init").out
+
+    assert "  Ollama: install it and start it (ollama serve), and\n    ollama pull NAME:TAG" in absent
+    assert "  Ollama, which is installed and does not run: ollama serve in another terminal, and\n    ollama" in idle
+
+
+def test_a_server_without_a_model_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = daemons.Running(kind="ollama", base_url="http://127.0.0.1:11434", models=("nomic-embed-text:latest",))
+    monkeypatch.setattr(daemons, "listening", lambda environ, total_s: (idle,))
+
+    printed = shell.run("init").out
+
+    assert "ollama answers at http://127.0.0.1:11434 and has no model that makes text." in printed
+    assert "  Ollama, which runs here without one:\n    ollama pull NAME:TAG" in printed
+
+
 def test_files_become_engines_and_the_example_gives_way(shell: Shell) -> None:
     shell.run("init")
     for name, size in {"m-F16.gguf": 300, "models/M Q4_0.gguf": 100}.items():
