@@ -141,7 +141,7 @@ def _shown(whole: WholeRun, formats: Sequence[str], out: Path, root: Path, past:
     for decision in record.decisions:
         lines += ["", *gate.message(decision, whole, width=min(gate.WIDTH, columns))]
     written = files.write(formats, record, whole.samples, out, root=root, origin=whole.origin, history=past)
-    return [*lines, *(printable(f"report: {path}") for path in written)]
+    return [*lines, *(printable(f"report: {files.place(path, Path.cwd())}") for path in written)]
 
 
 def _compared(before: WholeRun, after: WholeRun) -> list[str]:

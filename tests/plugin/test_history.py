@@ -32,7 +32,7 @@ def test_each_run_adds_a_line_and_a_replay_none(gate: Any, workers: tuple[str, .
 
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert len(lines) == 2
-    assert [f"history: run {line['run']} is kept in {path}" for line in lines] == [
+    assert [f"history: run {line['run']} is kept in {path.name}" for line in lines] == [
         line for result in results for line in result.outlines if line.startswith("history: ")
     ]
     assert {verdict["kind"] for line in lines for verdict in line["verdicts"]} >= {"text"}

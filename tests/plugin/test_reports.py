@@ -44,7 +44,7 @@ def test_every_format_is_written_and_a_stored_run_is_reported_again(drifting: An
     page, text = ((out / name).read_text("utf-8") for name in ("report.html", "summary.md"))
     content = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert [line for line in result.outlines if line.startswith("report: ")] == [
-        f"report: {out / name}" for name in ("run.json", "report.html", "summary.md")
+        f"report: {out.name}/{name}" for name in ("run.json", "report.html", "summary.md")
     ]
     assert len(content["cases"]) == 16
     assert {tag for case in content["cases"] for tag in case.get("tags", ())} == {"odd"}

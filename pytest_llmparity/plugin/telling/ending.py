@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -210,7 +211,7 @@ class Ending:
         self.summary += terminal.summary(record, verbose=verbosity(self._config) > 0)
         self.summary += self._write(record)
         self._tell_workflow(record)
-        self.summary += self._session.add_to_history(record)
+        self.summary += self._keep_in_history(record)
         if self._deciding is not None:
             self.summary += self._deciding.lines(width=WIDTH)
 
@@ -257,7 +258,16 @@ class Ending:
             history=self._session.history(record) if "html" in self._settings.reports and self._session.run else (),
             asked=self._tally.asked,
         )
-        return [f"report: {path}" for path in written]
+        return [f"report: {self._place(path)}" for path in written]
+
+    def _keep_in_history(self, record: RunRecord) -> list[str]:
+        """Add the run to the file that the settings name; say so where it was added."""
+        path = self._session.add_to_history(record)
+        return [] if path is None else [f"history: run {record.run} is kept in {self._place(path)}"]
+
+    def _place(self, path: Path) -> str:
+        """Return where a file is, as seen from where pytest was started."""
+        return files.place(path, self._config.invocation_params.dir)
 
     def _tell_workflow(self, record: RunRecord) -> None:
         """Give a workflow of GitHub what it shows by itself; nobody asked for it, so it fails no run."""

@@ -76,8 +76,8 @@ def judges_first(store: Callable[[], Store], settings: Settings, run: str | None
     return store().has_document(run, MERGED) and not store().has_document(run, JUDGED)
 
 
-def add_to_file(store: Callable[[], Store], record: RunRecord, settings: Settings, mask: Mask) -> list[str]:
-    """Add a run to the file that the settings name; return the sentence that says so, none where it is not added.
+def add_to_file(store: Callable[[], Store], record: RunRecord, settings: Settings, mask: Mask) -> Path | None:
+    """Add a run to the file that the settings name; return the file, ``None`` where it is not added.
 
     A replay, single cases and a shard are no run of their own; shards that were put together are one, which is judged
     by a replay. A portion of the prompts is no run of the whole sets, whose figures would seem to have changed. Raises
@@ -85,10 +85,10 @@ def add_to_file(store: Callable[[], Store], record: RunRecord, settings: Setting
     """
     path = settings.history
     if path is None or settings.cases or settings.shard is not None or not record.run:
-        return []
+        return None
     if (read_state(store(), record.run) or RunState()).portion:
-        return []
+        return None
     if settings.mode != "live" and not store().has_document(record.run, MERGED):
-        return []
+        return None
     files.add(path, from_json(Entry, mask.value(to_json(entry_of(record)))))
-    return [f"history: run {record.run} is kept in {path}"]
+    return path
