@@ -144,7 +144,8 @@ def test_the_demo_says_in_words_who_passes_and_who_is_caught() -> None:
         "check      f16  q8_0                             q4_0",
         "tests/test_demo.py::test_tickets",
         "  prompts  -    pass                             pass",
-        "  text     -    pass 0.31 % (at most 1 %), n 64  FAIL 8.1 % (at least 6 %), n 64",
+        "  text     -    pass 0.31 % < 5 %                FAIL 8.1 % > 5 %",
+        "                (at most 1 %), n 64              (at least 6 %), n 64",
         "",
         "q8_0: passes  2 verdicts",
         "q4_0: FAIL  text  8.1 %/token, margin 5 %  (test_tickets)",
@@ -437,7 +438,7 @@ PASSED = {"estimate": 0.0845, "upper": 0.109, "unit": "forks/token", "n": 144, "
 def test_a_cell_shows_the_bound_and_what_it_rests_on_in_one_line_where_there_is_room() -> None:
     lines = terminal.grid([verdict("q8_0", Outcome.PASS, "text", **PASSED)], ["f16", "q8_0"], verbose=False, width=80)
 
-    assert lines[2:] == ["  text  -    pass 8.45 % (at most 10.9 %), n 144"]
+    assert lines[2:] == ["  text  -    pass 8.45 % < 15 % (at most 10.9 %), n 144"]
 
 
 def test_a_pass_on_text_shows_how_many_prompts_part_and_the_shift() -> None:
@@ -447,9 +448,9 @@ def test_a_pass_on_text_shows_how_many_prompts_part_and_the_shift() -> None:
 
     lines = terminal.grid([passed, least], ["b", "c"], verbose=False, width=72)
     assert [" ".join(line.split()) for line in lines[2:]] == [
-        "text pass 8.45 % (at most 10.9 %), pass 8.45 % (at most 10.9 %),",
-        "53.12 % part, shift 0.292 nats, shift 0.3 nats or more, n 144",
-        "n 144",
+        "text pass 8.45 % < 15 % pass 8.45 % < 15 %",
+        "(at most 10.9 %), 53.12 % part, (at most 10.9 %),",
+        "shift 0.292 nats, n 144 shift 0.3 nats or more, n 144",
     ]
     sentence = " ".join(" ".join(terminal.conclusions([passed], [], verbose=True)).split())
     assert "8.45 %/token, margin 15 %, 53.12 % of prompts part, shift 0.292 nats" in sentence

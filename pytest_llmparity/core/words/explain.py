@@ -16,7 +16,8 @@ from pytest_llmparity.core.words.printable import printable
 QUOTED: Final = 60
 """Characters of a model's text that are shown."""
 FEW_GROUPS: Final = 12
-"""Below this many independent groups a verdict speaks for this mix of prompts only."""
+"""Below this many independent groups a verdict speaks for this mix of prompts only, and how many would settle it is not
+said: fewer promise a number that seldom does (docs/writing-tests.md, *Inconclusive*)."""
 
 _WORDS: Final = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -212,6 +213,10 @@ def settling(verdict: Verdict) -> str:
         return ""
     if verdict.needed is None:
         return verdict.advice
+    further = "prompts in new groups (a further prompt of an old one changes nothing)" if verdict.per_group else "them"
+    if too_few := _too_few(verdict):
+        more = "prompts" if further == "them" else further
+        return f"{too_few}: add {more} and run again with --parity-sequential" if verdict.open else too_few
     of_tag = f" of the tag {plain(verdict.tag, 40)}" if verdict.tag else ""
     wanted, at_hand = f"{count(verdict.needed, _noun(verdict))}{of_tag}", verdict.at_hand or verdict.n
     if verdict.needed > _OUT_OF_REACH * at_hand:
@@ -225,8 +230,20 @@ def settling(verdict: Verdict) -> str:
         words += f" in about {count(math.ceil(more * verdict.groups / verdict.n), 'new group')}"
     if not verdict.open:
         return words
-    what = "prompts in new groups (a further prompt of an old one changes nothing)" if verdict.per_group else "them"
-    return f"{words}: add {what} and run again with --parity-sequential"
+    return f"{words}: add {further} and run again with --parity-sequential"
+
+
+def _too_few(verdict: Verdict) -> str:
+    """Return that a verdict rests on too little to say what would settle it, empty where it rests on enough."""
+    pieces = verdict.effective or verdict.groups or verdict.n
+    if pieces >= FEW_GROUPS:
+        return ""
+    noun = _noun(verdict)
+    if verdict.effective:
+        what = f"{count(verdict.n, noun)}, which count as {verdict.effective},"
+    else:
+        what = count(pieces, "group" if 0 < verdict.groups < verdict.n else noun)
+    return f"{what} {'is' if what.startswith('1 ') else 'are'} too few to say how many would settle it"
 
 
 def _weighed(verdict: Verdict) -> str:
@@ -438,6 +455,7 @@ def cell(verdict: Verdict, word: str) -> list[str]:
     if verdict.estimate is None or verdict.outcome in _NUMBERLESS:
         return [word]
     parts = [f"{word} {number(verdict.estimate, verdict.unit)}{_counted_noun(verdict)}"]
+    parts += filter(None, [_against(verdict)])
     if between := bounds(verdict):
         parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
     beside = [f"{parting(verdict)} part" if parting(verdict) else "", shift(verdict)]
@@ -449,6 +467,14 @@ def cell(verdict: Verdict, word: str) -> list[str]:
         parts[-1] += ","
         parts += [f"{first},", *rest] if rest else [first]
     return parts
+
+
+def _against(verdict: Verdict) -> str:
+    """Return how an estimate lies to what it is held against, empty where that is no number or the finding is exact."""
+    if verdict.estimate is None or not verdict.margin or (verdict.p_fail is None and verdict.reason):
+        return ""
+    sign = "<" if verdict.estimate < verdict.margin else ">" if verdict.estimate > verdict.margin else "="
+    return f"{sign} {number(verdict.margin, verdict.unit).removesuffix(' nats')}"
 
 
 def _in_one_line(verdict: Verdict) -> str:

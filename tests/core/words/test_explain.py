@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -101,8 +102,22 @@ def test_exact_findings_give_their_finding_not_numbers() -> None:
 def test_one_of_a_thing_is_singular() -> None:
     assert said(n=1).endswith("1 prompt")
     assert said(outcome=Outcome.INCONCLUSIVE, needed=1, groups=1, n=2).endswith(
-        "(1 group); a run of about 1 prompt in all would settle it"
+        "(1 group); 1 group is too few to say how many would settle it"
     )
+
+
+def test_what_rests_on_little_promises_no_number_that_would_settle_it() -> None:
+    open_one = {"outcome": Outcome.INCONCLUSIVE, "needed": 3}
+    add = "add prompts in new groups (a further prompt of an old one changes nothing) and run again with"
+
+    assert said(**open_one, n=2, groups=2).endswith("; 2 prompts are too few to say how many would settle it")
+    assert said(**open_one, groups=4).endswith("; 4 groups are too few to say how many would settle it")
+    assert said(**open_one, groups=30, effective=7).endswith(
+        "; 64 prompts, which count as 7, are too few to say how many would settle it"
+    )
+    assert said(**open_one, n=2, groups=2, open=True).endswith(": add prompts and run again with --parity-sequential")
+    assert said(**open_one, n=11, groups=11, open=True, per_group=True).endswith(f": {add} --parity-sequential")
+    assert "in all would settle it" in said(**{**open_one, "needed": 13}, n=12, groups=12)
 
 
 def test_sequential_verdicts_say_how_far_they_came_and_how_to_go_on() -> None:
@@ -131,12 +146,32 @@ def test_where_one_prompt_of_a_group_counts_groups_are_counted_everywhere() -> N
     counted = {"n": 12, "groups": 12, "per_group": True, "open": True}
     assert said(**counted).endswith("margin 5 %, 12 groups")
     verdict = dataclasses.replace(BASE, **counted)  # type: ignore[arg-type]
-    assert explain.cell(verdict, "FAIL") == ["FAIL 8.21 %", "(at least 6.71 %),", "n 12 groups"]
+    assert explain.cell(verdict, "FAIL") == ["FAIL 8.21 %", "> 5 %", "(at least 6.71 %),", "n 12 groups"]
     assert explain.one_line([verdict]) == "8.21 % > 5 % (at least 6.71 %, n 12 groups) FAIL: text, q4 against f16"
     assert said(**counted, outcome=Outcome.INCONCLUSIVE, needed=131).endswith(
         "12 groups; a run of about 131 groups in all would settle it, 119 more: add prompts in new groups (a further "
         "prompt of an old one changes nothing) and run again with --parity-sequential"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"outcome": Outcome.PASS, "estimate": 0.012, "margin": 0.06, "unit": "nats"}, "pass 0.012 nats < 0.06"),
+        ({"outcome": Outcome.PASS, "estimate": 0.031}, "pass 3.1 % < 5 %"),
+        ({"outcome": Outcome.PASS, "estimate": 1.1, "margin": 1.25, "unit": "ratio"}, "pass x1.10 < x1.25"),
+        ({"outcome": Outcome.PASS, "estimate": 0.99, "margin": 0.9, "side": "at_least"}, "pass 99 % > 90 %"),
+        ({"outcome": Outcome.INCONCLUSIVE}, "pass 8.21 % > 5 %"),
+        ({"outcome": Outcome.INCONCLUSIVE, "estimate": 0.05}, "pass 5 % = 5 %"),
+        ({"outcome": Outcome.PASS, "margin": None}, "pass 8.21 %"),
+        (
+            {"outcome": Outcome.PASS, "kind": "prompts", "estimate": 0.0, "margin": 0.0, "p_fail": None, "unit": ""},
+            "pass 0 differ",
+        ),
+    ],
+)
+def test_a_cell_says_how_its_number_lies_to_what_it_is_held_against(changes: dict[str, Any], first: str) -> None:
+    assert " ".join(explain.cell(dataclasses.replace(BASE, **changes), "pass")).partition(" (")[0] == first
 
 
 @pytest.mark.parametrize(
