@@ -69,6 +69,9 @@ class Clock:
         self.samples += 1
         self.ended = time.monotonic()
 
+    def experiments(self, pair: str, sent: int, most: int) -> None:
+        """Nothing is shown."""
+
     def end(self) -> None:
         """Nothing is shown."""
 

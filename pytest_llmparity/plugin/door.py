@@ -358,12 +358,16 @@ def _machine(error: OSError) -> MachineError:
 
 
 def _progress(config: pytest.Config) -> Bars | Silent:
-    """Draw bars where a person watches a terminal and this process owns it; elsewhere only downloads are told."""
+    """Draw bars where a person watches a terminal and this process owns it; elsewhere write a line now and then.
+
+    So does a worker of xdist: its standard error is that of the process that started it.
+    """
     capture = config.pluginmanager.getplugin("capturemanager")
-    if xdist.is_worker(config) or not sys.__stderr__ or verbosity(config) < 0:
+    if not sys.__stderr__ or verbosity(config) < 0:
         return Silent()
     lifted = contextlib.nullcontext if capture is None else capture.global_and_fixture_disabled
-    return (Bars if sys.__stderr__.isatty() else Lines)(sys.__stderr__, lifted)
+    owned = sys.__stderr__.isatty() and not xdist.is_worker(config)
+    return (Bars if owned else Lines)(sys.__stderr__, lifted)
 
 
 def _placing(config: pytest.Config, settings: Settings, token: str, handed: dict[str, str] | None) -> Placing | None:

@@ -1,4 +1,4 @@
-"""A progress bar per engine while its image is fetched and while it is asked; silent when nobody watches."""
+"""A progress bar per engine while its image is fetched and while it is asked; a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn, TaskID
 
 LINE_EVERY_S: Final = 30.0
-"""How often a line says how far an image is where nobody watches a terminal."""
+"""How often a line says how far a run is where nobody watches a terminal."""
 
 
 class Silent:
@@ -38,15 +38,18 @@ class Silent:
     def advance(self, engine: str) -> None:
         """Show nothing."""
 
+    def experiments(self, pair: str, sent: int, most: int) -> None:
+        """Show nothing."""
+
     def end(self) -> None:
         """Show nothing."""
 
 
 class Lines(Silent):
-    """Writes a line now and then while an image is fetched, for logs of machines, and nothing else.
+    """Writes a line now and then, for logs of machines and for processes that own no terminal.
 
-    An image has gigabytes, and a job that is silent for minutes may be taken for one that hangs. Satisfies
-    ``core.ports.Progress``.
+    An image has gigabytes and experiments may send hundreds of requests; a job that is silent for minutes may be taken
+    for one that hangs. Satisfies ``core.ports.Progress``.
     """
 
     def __init__(
@@ -59,19 +62,55 @@ class Lines(Silent):
         self._stream = stream
         self._uncaptured = uncaptured
         self._clock = clock
-        self._guard = threading.Lock()  # engines start in threads, and capture is lifted for one at a time
+        self._guard = threading.RLock()  # engines start in threads, and capture is lifted for one at a time
         self._told_at: dict[str, float] = {}
+        self._ended: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
 
     def fetch(self, engine: str, layers: Layers | None) -> None:
         """Write a line, at the beginning and then every :data:`LINE_EVERY_S` seconds."""
         with self._guard:
+            image = f"{engine}: fetching its image"
             if layers is None:
-                self._told_at.pop(engine, None)
-            elif engine not in self._told_at or self._clock() - self._told_at[engine] >= LINE_EVERY_S:
-                self._told_at[engine] = self._clock()
-                with self._uncaptured():
-                    self._stream.write(f"{engine}: fetching its image{_come(layers)}\n")
-                    self._stream.flush()
+                self._told_at.pop(image, None)
+            else:
+                self._tell(image, f"{image}{_come(layers)}")
+
+    def begin(self, engine: str, total: int) -> None:
+        """Begin to count; the first line comes after :data:`LINE_EVERY_S` seconds."""
+        with self._guard:
+            self._ended[engine], self._totals[engine] = 0, total
+            self._told_at[engine] = self._clock()
+
+    def more(self, engine: str, count: int) -> None:
+        """Count so many more."""
+        with self._guard:
+            self._totals[engine] = self._totals.get(engine, 0) + count
+
+    def advance(self, engine: str) -> None:
+        """Write a line every :data:`LINE_EVERY_S` seconds while one engine is asked."""
+        with self._guard:
+            if engine in self._ended:
+                self._ended[engine] += 1
+                self._tell(engine, f"{engine}: {self._ended[engine]} of {self._totals[engine]} requests")
+
+    def experiments(self, pair: str, sent: int, most: int) -> None:
+        """Write a line, at the beginning and then every :data:`LINE_EVERY_S` seconds."""
+        with self._guard:
+            self._tell(f"{pair}: experiments", _experiments(pair, sent, most))
+
+    def end(self) -> None:
+        """Count anew from here on."""
+        with self._guard:
+            self._told_at, self._ended, self._totals = {}, {}, {}
+
+    def _tell(self, what: str, line: str) -> None:
+        """Write a line, unless one about the same was written a moment ago."""
+        if what not in self._told_at or self._clock() - self._told_at[what] >= LINE_EVERY_S:
+            self._told_at[what] = self._clock()
+            with self._uncaptured():
+                self._stream.write(f"{printable(line)}\n")
+                self._stream.flush()
 
 
 class Bars:
@@ -154,6 +193,13 @@ class Bars:
         if self._bars is not None and engine in self._tasks:
             self._bars.advance(self._tasks[engine])
 
+    def experiments(self, pair: str, sent: int, most: int) -> None:
+        """Draw how many requests experiments have sent; nobody knows how many of those allowed it will take."""
+        with self._saying:
+            if pair not in self._tasks:
+                self._tasks[pair] = self._drawn().add_task(f"{pair}: experiments", total=None, words="")
+            self._drawn().update(self._tasks[pair], words=f"{sent} requests, {most} at most")
+
     def end(self) -> None:
         """Take the bars away."""
         self._open.close()
@@ -171,6 +217,18 @@ def _counts() -> ProgressColumn:
             return super().render(task) if words is None else Text(words)
 
     return Counts()
+
+
+def _experiments(pair: str, sent: int, most: int) -> str:
+    """Return what experiments are made for, and how many requests they have sent.
+
+    >>> _experiments("q4 against f16", 0, 400)
+    'q4 against f16: experiments that show a cause, at most 400 requests'
+    >>> _experiments("q4 against f16", 96, 400)
+    'q4 against f16: experiments that show a cause, 96 requests of at most 400'
+    """
+    words = f"{pair}: experiments that show a cause"
+    return f"{words}, {sent} requests of at most {most}" if sent else f"{words}, at most {most} requests"
 
 
 def _come(layers: Layers) -> str:

@@ -263,7 +263,7 @@ class Session:
         assert self._judging is not None
         alone = functools.partial(once, self._folder, f"explaining-{self._token}")
         return Explaining(
-            self.settings, self._judging, self._state, self.store(), self._fleet, self._loop, self._progress.say, alone
+            self.settings, self._judging, self._state, self.store(), self._fleet, self._loop, self._progress, alone
         ).explained(declaration, settled, of_body)
 
     def part_of(self, test: str) -> str:
@@ -387,8 +387,8 @@ class Session:
         """
         return [] if self._state.portion else history.up_to(self.store(), record, kept=self.settings.history)
 
-    def add_to_history(self, record: RunRecord) -> list[str]:
-        """Add the run to the file that the settings name; return the sentence that says so, none where nobody asked."""
+    def add_to_history(self, record: RunRecord) -> Path | None:
+        """Add the run to the file that the settings name and return that, ``None`` where it is not added."""
         return history.add_to_file(self.store, record, self.settings, self.mask)
 
     def samples(self) -> list[Sample]:

@@ -388,8 +388,7 @@ def test_collect_only_shows_the_plan_and_asks_nobody(bench: Bench) -> None:
     result.stdout.fnmatch_lines(
         [
             "plan: 32 requests to each of 2 engines, 64 in all; *",
-            "experiments: at most 400 requests more for every pair of engines that fails a test "
-            "(--parity-explain-requests)",
+            "experiments: where a check fails, up to 400 requests more to explain it (--parity-explain-requests)",
             "*test_gate.py::test_gate: 8 cases in 8 groups*",
             "    noise floor: 8 prompts, 3 more times on each engine (cold before *, warm and parallel after them)",
             "      where no answer of 12 tokens changes, 8 show it for margins above *",

@@ -25,6 +25,42 @@ def test_a_test_that_can_never_pass_is_named_at_the_end_and_the_plan_stays(bench
     )
 
 
+def test_a_run_names_what_cannot_run_before_it_asks_anybody(bench: Bench) -> None:
+    bench.prompts(4)
+    bench.gate("check.text(margin=0.0001)")
+
+    run = bench.run(engines=[bench.engine(), bench.engine()])
+
+    lines = run.outlines
+    (told,) = [at for at, line in enumerate(lines) if line.startswith("test_gate.py::test_gate cannot run: ")]
+    assert told < next(at for at, line in enumerate(lines) if "ERRORS" in line)
+
+
+@pytest.mark.parametrize(
+    ("check", "args", "told"),
+    [
+        ("check.text(margin=0.2)", ("--parity-explain-requests=400",), "where a check fails, up to 400 requests more"),
+        (
+            "check.text(margin=0.2)",
+            ("--parity-explain-requests=400", "--parity-max-requests=300"),
+            "up to 300 requests",
+        ),
+        ("check.text(margin=0.2)", ("--parity-explain-requests=0",), None),
+        ("check.similarity(at_least=0.1)", ("--parity-explain-requests=400",), None),
+    ],
+)
+def test_the_plan_says_what_experiments_may_ask_more_where_they_may_be_made(
+    bench: Bench, check: str, args: tuple[str, ...], told: str | None
+) -> None:
+    bench.gate(check)
+
+    run = bench.run("--collect-only", *args, engines=[bench.engine(), bench.engine()])
+
+    lines = [line for line in run.outlines if line.startswith("experiments: ")]
+    assert len(lines) == (told is not None)
+    assert all(told is not None and told in line for line in lines)
+
+
 def test_without_engines_a_check_that_could_not_be_made_is_told_too(bench: Bench) -> None:
     bench.gate("check.text(margin=5)")
 

@@ -54,7 +54,9 @@ def verdicts(report: Any) -> list[dict[str, Any]]:
     return sorted(report["verdicts"], key=lambda v: (v["test"], v["check"], v["kind"], v["engine"]))
 
 
-def test_workers_give_the_same_verdicts_and_ask_everything_once(bench: Bench) -> None:
+def test_workers_give_the_same_verdicts_and_ask_everything_once(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
     bench.prompts(CASES)
     bench.pytester.makepyfile(test_suite=SUITE)
     bench.pytester.makeconftest(REPORTED)
@@ -77,6 +79,9 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(bench: Bench) ->
         printed = result.stdout.str()
         assert "INTERNALERROR" not in printed + result.stderr.str()
         assert "LLM parity" in printed
+        begun = [line for line in capfd.readouterr().err.splitlines() if "experiments that show a cause" in line]
+        names = sorted(line.partition(":")[0] for line in begun if line.endswith("at most 400 requests"))
+        assert names == ["b against a", "fake against a"], "told where no terminal is, by workers too, each once"
         assert printed.count(f"plan: {GATHERED} requests to each of") == 1
         assert f"test_suite.py::test_text: {CASES} cases in {CASES} groups" in printed
         reports.append(bench.report(f"out-{workers}"))
@@ -183,4 +188,4 @@ def test_a_report_is_written_where_no_gate_got_past_its_set_up(bench: Bench) -> 
         assert result.ret == FAILED
         report = bench.report(f"out-{workers}")
         assert (report["verdicts"], [e["name"] for e in report["engines"]]) == ([], ["a"])
-        assert f"report: {bench.pytester.path}/out-{workers}/run.json" in result.stdout.str()
+        assert f"report: out-{workers}/run.json" in result.stdout.str()

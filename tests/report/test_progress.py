@@ -124,7 +124,7 @@ def test_of_a_runtime_that_tells_no_bytes_layers_are_drawn_beside_the_requests_o
     assert lifted.events == ["lifted", "back"]
 
 
-def test_without_a_terminal_a_line_says_now_and_then_how_far_an_image_is_and_nothing_else_is_said() -> None:
+def test_without_a_terminal_a_line_says_now_and_then_how_far_an_image_is() -> None:
     stream, lifted, now = io.StringIO(), Lifted(), [0.0]
     lines = Lines(stream, lifted, clock=lambda: now[0])
 
@@ -144,13 +144,69 @@ def test_without_a_terminal_a_line_says_now_and_then_how_far_an_image_is_and_not
     assert lifted.events == ["lifted", "back"] * 2
 
 
+def test_without_a_terminal_a_line_says_now_and_then_how_many_requests_have_ended() -> None:
+    stream, lifted, now = io.StringIO(), Lifted(), [0.0]
+    lines = Lines(stream, lifted, clock=lambda: now[0])
+
+    lines.begin("vllm", 3)
+    lines.advance("vllm")
+    lines.advance("nobody of this name")
+    before = stream.getvalue()
+    now[0] = LINE_EVERY_S
+    lines.more("vllm", 4)
+    lines.advance("vllm")
+    lines.advance("vllm")
+    lines.end()
+    lines.advance("vllm")
+
+    assert before == "", "who is done in a moment says nothing"
+    assert stream.getvalue() == "vllm: 2 of 7 requests\n"
+    assert lifted.events == ["lifted", "back"]
+
+
+def test_without_a_terminal_experiments_are_told_as_they_begin_and_then_now_and_then() -> None:
+    stream, lifted, now = io.StringIO(), Lifted(), [0.0]
+    lines = Lines(stream, lifted, clock=lambda: now[0])
+
+    for sent, at in ((0, 0.0), (1, 1.0), (64, LINE_EVERY_S), (65, LINE_EVERY_S + 1)):
+        now[0] = at
+        lines.experiments("q4 against f16", sent, 400)
+    lines.end()
+    lines.experiments("q4 against f16", 0, 400)
+
+    assert stream.getvalue().splitlines() == [
+        "q4 against f16: experiments that show a cause, at most 400 requests",
+        "q4 against f16: experiments that show a cause, 64 requests of at most 400",
+        "q4 against f16: experiments that show a cause, at most 400 requests",
+    ]
+
+
+def test_experiments_have_a_bar_that_promises_no_end() -> None:
+    stream, lifted = io.StringIO(), Lifted()
+    bars = Bars(stream, lifted)
+
+    bars.experiments("q4 against f16", 0, 400)
+    bars.experiments("q4 against f16", 96, 400)
+    assert bars._bars is not None
+    bars._bars.refresh()
+    (task,) = bars._bars.tasks
+    bars.end()
+
+    assert task.total is None
+    assert "q4 against f16: experiments" in stream.getvalue()
+    assert "96 requests, 400 at most" in stream.getvalue()
+    assert lifted.events == ["lifted", "back"]
+
+
 def test_silence(capfd: pytest.CaptureFixture[str]) -> None:
     silent = Silent()
 
     silent.say("installing")
     silent.fetch("a", Layers(1, 2, 3, 4))
     silent.begin("a", 3)
+    silent.more("a", 2)
     silent.advance("a")
+    silent.experiments("a against b", 1, 2)
     silent.end()
 
     assert capfd.readouterr() == ("", "")

@@ -15,6 +15,7 @@ from pytest_llmparity.core.words.explain import count
 from pytest_llmparity.core.words.printable import printable, uncommanded
 from pytest_llmparity.report.terminal import ahead
 from pytest_llmparity.run.course import WAVE
+from pytest_llmparity.run.explain import may_fail
 from pytest_llmparity.run.gather.lanes import describe, lanes_of
 from pytest_llmparity.run.plan import floor_cases, requests_of_unit
 from pytest_llmparity.run.probe.preflight import most_requests, some_requests
@@ -46,10 +47,15 @@ def header(session: Session) -> list[str]:
 def plan_lines(session: Session, problems: Mapping[str, str], *, detailed: bool) -> list[str]:
     """Return the plan: requests to each engine and in all, and tokens; in detail also every gate with its power.
 
-    ``problems`` says of each gate that cannot run why.
+    ``problems`` says of each gate that cannot run why; in short its first line, which its set-up tells whole.
     """
     plan = session.gates.plan()
-    hopeless = [f"  {test} cannot run: {problem}" for test, problem in problems.items()] if detailed else []
+    hopeless = [
+        f"  {test} cannot run: {problem}"
+        if detailed
+        else printable(f"{test} cannot run: {problem.partition(chr(10))[0]}")
+        for test, problem in problems.items()
+    ]
     if not plan.units:
         return list(map(uncommanded, hopeless))
     lines = _asked(session, plan, detailed=detailed)
@@ -98,13 +104,22 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     contexts = [spec.context_length for spec in settings.recordable]
     if settings.recordable and (asked := most_requests(plan.units, contexts) + session.canaries):
         lines.append(ahead.probe_line(asked, len(settings.recordable)))
-    most = 0 if settings.shard else settings.explain_requests
-    if detailed and most and len(settings.asked) > 1 and settings.residency == "together":
-        lines.append(ahead.experiments_line(most, failing=not settings.explain))
+    if searches := _searches(session):
+        lines.append(ahead.experiments_line(settings, several=searches > 1))
     two_ways = [spec.name for spec in settings.asked if spec.route != "openai"]
     if two_ways:
         lines.append(ahead.route_line(2 * len(some_requests(plan.units)), two_ways))
     return lines
+
+
+def _searches(session: Session) -> int:
+    """Return how many times experiments may be made: for every pair of engines that can be asked, of every test."""
+    settings = session.settings
+    live = [spec.name for spec in settings.recordable]
+    if settings.shard or settings.cases or settings.residency != "together" or settings.baseline not in live:
+        return 0
+    tests = sum(may_fail(declaration.checks) for declaration in session.gates.declarations())
+    return tests * (len(live) - 1) if settings.explain_requests else 0
 
 
 def _power(session: Session, declaration: Declaration, *, detailed: bool) -> list[str]:

@@ -10,7 +10,7 @@ from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.record import EngineRecord
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import WIDTH, cells, elide, hanging, pad, printable, wrapped_after
-from pytest_llmparity.settings.specification import LOCAL, EngineSpec, bundle_of
+from pytest_llmparity.settings.specification import LOCAL, EngineSpec, Settings, bundle_of
 
 
 def engine_lines(
@@ -168,10 +168,23 @@ def probe_line(requests: int, engines: int) -> str:
     return f"probes: {_of_each(f'at most {requests}', noun, engines)}"
 
 
-def experiments_line(requests: int, *, failing: bool) -> str:
-    """Return what experiments may ask beyond the plan, of pairs that fail or of all."""
-    pairs = "every pair of engines that fails a test" if failing else "every pair of engines and test"
-    return f"experiments: at most {explain.count(requests, 'request')} more for {pairs} (--parity-explain-requests)"
+def experiments_line(settings: Settings, *, several: bool) -> str:
+    """Return what experiments may ask beyond the plan, of a pair that fails or, with ``--parity-explain``, of any.
+
+    ``several``: they may be made more than once, for several tests or pairs of engines.
+
+    >>> experiments_line(Settings(), several=False)
+    'experiments: where a check fails, up to 400 requests more to explain it (--parity-explain-requests)'
+    >>> experiments_line(Settings(max_requests=90), several=False)
+    'experiments: where a check fails, up to 90 requests more to explain it (--parity-max-requests)'
+    """
+    most, option = settings.explain_requests, "--parity-explain-requests"
+    if settings.max_requests is not None and settings.max_requests < most:
+        most, option = settings.max_requests, "--parity-max-requests"
+    much = f"up to {explain.count(most, 'request')} more"
+    why = f"{much} to explain what differs" if settings.explain else f"where a check fails, {much} to explain it"
+    each = ", for each test and pair of engines" if several else ""
+    return f"experiments: {why}{each} ({option})"
 
 
 def route_line(requests: int, engines: Sequence[str]) -> str:

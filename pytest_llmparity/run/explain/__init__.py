@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
 from pytest_llmparity.settings.specification import Settings
 
@@ -21,6 +22,12 @@ UNTRIED: Final = {
 }
 """Why no experiment is made where a verdict of a kind fails."""
 _JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
+def may_fail(checks: Sequence[Check]) -> bool:
+    """Whether experiments are made where one of these checks of a test fails, or where one of the test's body may."""
+    kinds = {kind.partition(".")[0] for kind in KINDS}
+    return not checks or any(check.pairwise and check.kind in kinds for check in checks)
 
 
 def any_due(verdicts: Sequence[Verdict], settings: Settings) -> bool:

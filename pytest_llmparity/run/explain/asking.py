@@ -36,7 +36,7 @@ class Pair:
     """A baseline and a candidate that can be asked, and some cases: the same in every experiment on them.
 
     ``requests`` are the gate's own, by case. ``concurrency`` is that of the gate, ``gone`` says why an engine's process
-    is no more, ``allowance`` how much may be sent.
+    is no more, ``allowance`` how much may be sent, ``tell`` takes how many requests were sent as each is answered.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Pair:
         loop: LoopThread,
         allowance: Allowance,
         gone: Callable[[str], str | None],
+        tell: Callable[[int], None] = lambda sent: None,
     ) -> None:
         self.baseline, self.candidate = adapters
         self.cases = tuple(cases)
@@ -58,6 +59,7 @@ class Pair:
         self._loop = loop
         self._allowance = allowance
         self._gone = gone
+        self._tell = tell
         self._rendered: dict[tuple[str, str], str | None] = {}
         self._tokenised: dict[str, list[int] | None] = {}
         self._asked: dict[frozenset[str], Answers] = {}
@@ -135,6 +137,10 @@ class Pair:
         self.refuse_beyond(len(jobs))
         samples: dict[str, Sample] = {}
 
+        def deliver(sample: Sample) -> None:
+            samples[sample.case] = sample
+            self._tell(self.spent)
+
         async def ask() -> None:
             client = client_of(adapter)
             try:
@@ -145,7 +151,7 @@ class Pair:
                     concurrency=concurrency,
                     allowance=self._allowance,
                     gone=lambda: self._gone(adapter.name),
-                    deliver=lambda sample: samples.__setitem__(sample.case, sample),
+                    deliver=deliver,
                 )
             finally:
                 await client.aclose()

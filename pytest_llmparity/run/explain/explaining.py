@@ -18,6 +18,7 @@ from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.diagnosis.effects import noise_of
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.sample import Request, to_json
@@ -64,7 +65,7 @@ class Explaining:
     store: Store
     fleet: Fleet
     loop: LoopThread
-    say: Callable[[str], None]
+    progress: Progress
     alone: Callable[[], AbstractContextManager[None]]
 
     def explained(
@@ -185,21 +186,25 @@ class Explaining:
         if adapters is None:
             note = IN_TURN if self.settings.residency == "one-at-a-time" else NOT_UP
             return {_key(verdict): Explanation(note=note) for verdict in verdicts}
-        self.say(f"{candidate} against {self.judging.baseline}: experiments that show a cause")
+        names = f"{candidate} against {self.judging.baseline}"
+        self.progress.say(f"{names}: experiments that show a cause")
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
+        tell = functools.partial(self.progress.experiments, names, most=allowance.most or 0)
+        tell(0)
         explanations: dict[str, Explanation] = {}
         same = SameFile(self.fleet, adapters)
         try:
             for tag in dict.fromkeys(verdict.tag for verdict in verdicts):
                 of_tag = [verdict for verdict in verdicts if verdict.tag == tag]
-                pair = self._pair(declaration, adapters, of_tag, allowance, tag)
+                pair = self._pair(declaration, adapters, of_tag, allowance, tag, tell)
                 if not pair.cases:
                     explanations |= {_key(verdict): Explanation(note=LATER) for verdict in of_tag}
                     continue
                 for verdict in of_tag:
                     explanations[_key(verdict)] = self._search(declaration, pair, checks[verdict.check], verdict, same)
         finally:
+            self.progress.end()
             self._put_spent(spent, passed, allowance)
         return explanations
 
@@ -266,6 +271,7 @@ class Explaining:
         verdicts: Sequence[Verdict],
         allowance: Allowance,
         tag: str,
+        tell: Callable[[int], None],
     ) -> Pair:
         """Return the engines with the prompts of the experiments, those with a tag where one is given."""
         cases = self._cases(declaration, adapters[1].name, verdicts, tag)
@@ -291,6 +297,7 @@ class Explaining:
             loop=self.loop,
             allowance=allowance,
             gone=self.fleet.gone,
+            tell=tell,
         )
 
     def _cases(self, declaration: Declaration, candidate: str, verdicts: Sequence[Verdict], tag: str) -> list[Case]:
