@@ -194,10 +194,13 @@ class Bars:
             self._bars.advance(self._tasks[engine])
 
     def experiments(self, pair: str, sent: int, most: int) -> None:
-        """Draw how many requests experiments have sent; nobody knows how many of those allowed it will take."""
+        """Draw how many requests experiments have sent; nobody knows how many of those allowed it will take.
+
+        Which pair they are on is said above: two names may leave no room for a number.
+        """
         with self._saying:
             if pair not in self._tasks:
-                self._tasks[pair] = self._drawn().add_task(f"{pair}: experiments", total=None, words="")
+                self._tasks[pair] = self._drawn().add_task("experiments", total=None, words="")
             self._drawn().update(self._tasks[pair], words=f"{sent} requests, {most} at most")
 
     def end(self) -> None:

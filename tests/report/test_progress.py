@@ -193,7 +193,7 @@ def test_experiments_have_a_bar_that_promises_no_end() -> None:
     bars.end()
 
     assert task.total is None
-    assert "q4 against f16: experiments" in stream.getvalue()
+    assert "experiments" in stream.getvalue()
     assert "96 requests, 400 at most" in stream.getvalue()
     assert lifted.events == ["lifted", "back"]
 

@@ -215,8 +215,8 @@ def settling(verdict: Verdict) -> str:
         return verdict.advice
     further = "prompts in new groups (a further prompt of an old one changes nothing)" if verdict.per_group else "them"
     if too_few := _too_few(verdict):
-        more = "prompts" if further == "them" else further
-        return f"{too_few}: add {more} and run again with --parity-sequential" if verdict.open else too_few
+        what = further if verdict.per_group else "prompts"
+        return f"{too_few}: add {what} and run again with --parity-sequential" if verdict.open else too_few
     of_tag = f" of the tag {plain(verdict.tag, 40)}" if verdict.tag else ""
     wanted, at_hand = f"{count(verdict.needed, _noun(verdict))}{of_tag}", verdict.at_hand or verdict.n
     if verdict.needed > _OUT_OF_REACH * at_hand:
