@@ -5,7 +5,7 @@ python docs/terminal.py picture docs/terminal.txt        # draws the kept output
 
 The first starts a daemon of its own on a 4-bit copy of the tiny model of this repository and vLLM on the whole one, and
 runs the command that the picture shows in a project of its own. What it printed is kept in docs/terminal.txt, coloured;
-pytest's lines about the platform and other plugins are left out.
+pytest's lines about the platform and other plugins are left out, and how long it took, which says more of a machine.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ COLUMNS = 96
 LEFT_OUT = re.compile(
     r"(collecting |platform |rootdir: |configfile: |plugins: |asyncio: |hypothesis profile |cachedir: )"
 )
+TOOK = re.compile(r" in \d+\.\d+s( \([\d:]+\))?")
 THEME = TerminalTheme(
     (18, 22, 30),
     (214, 220, 228),
@@ -131,7 +132,7 @@ def on_terminal(command: list[str], folder: Path) -> str:
 
 def shown(printed: str) -> list[str]:
     """Return the lines of the picture."""
-    lines = [line.rpartition("\r")[2] for line in printed.splitlines()]
+    lines = [TOOK.sub("", line.rpartition("\r")[2]) for line in printed.splitlines()]
     return [line for line in lines if not LEFT_OUT.match(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line))]
 
 
