@@ -18,7 +18,8 @@ from pytest_llmparity.core.errors import KeeperError, LLMParityError, MachineErr
 from pytest_llmparity.core.gate import PLUGIN, VARIANTS_OPTION
 from pytest_llmparity.core.sample import ApplicationCall, to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words.explain import explained, failure_text, one_line, pair
+from pytest_llmparity.core.words.brief import one_line
+from pytest_llmparity.core.words.explain import explained, failure_text, pair
 from pytest_llmparity.core.words.printable import printable_lines
 from pytest_llmparity.embedding import default_embedder
 from pytest_llmparity.engines import daemons

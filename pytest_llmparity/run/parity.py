@@ -14,7 +14,7 @@ from pytest_llmparity.core.prompts.reading import messages_of
 from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Completion, Sample, Sampling, Timing, ToolCall
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words import brief, explain
 from pytest_llmparity.core.words.explain import failure_text
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ParityFailure(AssertionError):
     def __init__(self, text: str, verdicts: Sequence[Verdict] = ()) -> None:
         super().__init__(text)
         self.verdicts = tuple(verdicts)
-        self.brief = explain.one_line(verdicts)
+        self.brief = brief.one_line(verdicts)
 
 
 class Usage(NamedTuple):

@@ -214,9 +214,9 @@ def settling(verdict: Verdict) -> str:
     if verdict.needed is None:
         return verdict.advice
     further = "prompts in new groups (a further prompt of an old one changes nothing)" if verdict.per_group else "them"
-    if too_few := _too_few(verdict):
+    if unfounded := _too_few(verdict):
         what = further if verdict.per_group else "prompts"
-        return f"{too_few}: add {what} and run again with --parity-sequential" if verdict.open else too_few
+        return f"{unfounded}: add {what} and run again with --parity-sequential" if verdict.open else unfounded
     of_tag = f" of the tag {plain(verdict.tag, 40)}" if verdict.tag else ""
     wanted, at_hand = f"{count(verdict.needed, _noun(verdict))}{of_tag}", verdict.at_hand or verdict.n
     if verdict.needed > _OUT_OF_REACH * at_hand:
@@ -233,17 +233,23 @@ def settling(verdict: Verdict) -> str:
     return f"{words}: add {further} and run again with --parity-sequential"
 
 
+def too_few(pieces: int, noun: str, *, beside: str = "") -> str:
+    """Return that so much is too little to say what would settle a question; ``beside`` follows the noun.
+
+    >>> too_few(64, "prompt", beside=", which count as 7,")
+    '64 prompts, which count as 7, are too few to say how many would settle it'
+    """
+    return f"{count(pieces, noun)}{beside} {'is' if pieces == 1 else 'are'} too few to say how many would settle it"
+
+
 def _too_few(verdict: Verdict) -> str:
     """Return that a verdict rests on too little to say what would settle it, empty where it rests on enough."""
     pieces = verdict.effective or verdict.groups or verdict.n
     if pieces >= FEW_GROUPS:
         return ""
-    noun = _noun(verdict)
     if verdict.effective:
-        what = f"{count(verdict.n, noun)}, which count as {verdict.effective},"
-    else:
-        what = count(pieces, "group" if 0 < verdict.groups < verdict.n else noun)
-    return f"{what} {'is' if what.startswith('1 ') else 'are'} too few to say how many would settle it"
+        return too_few(verdict.n, _noun(verdict), beside=f", which count as {pieces},")
+    return too_few(pieces, "group" if 0 < verdict.groups < verdict.n else _noun(verdict))
 
 
 def _weighed(verdict: Verdict) -> str:
@@ -432,29 +438,17 @@ def block(verdict: Verdict, *, lines_left: int = MAX_LINES) -> list[str]:
     return [verdict.message or headline(verdict), *details, *tail]
 
 
-# where there is little room, numbers come first ----------------------------------------------------------------------
+# where there is little room ------------------------------------------------------------------------------------------
 
-_NUMBERLESS: Final = (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED)
-
-
-def one_line(verdicts: Sequence[Verdict]) -> str:
-    """Return why a test failed on one line: the worst verdict, its numbers first, and how many others there are.
-
-    The line follows a test's name and is cut where the terminal ends, so what matters is at its beginning.
-    """
-    shown = [v for v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIPPED)]
-    if not shown:
-        return ""
-    worst = max(shown, key=lambda verdict: SEVERITY.index(verdict.outcome))
-    more = len(shown) - 1
-    return _in_one_line(worst) + (f" (and {more} more)" if more else "")
+NUMBERLESS: Final = (Outcome.INCOMPARABLE, Outcome.ERROR, Outcome.SKIPPED)
+"""What these say is a reason, whatever numbers stand beside it."""
 
 
 def cell(verdict: Verdict, word: str) -> list[str]:
     """Return what a grid shows of a verdict, in parts between which a line may end; ``word`` is its outcome's."""
-    if verdict.estimate is None or verdict.outcome in _NUMBERLESS:
+    if verdict.estimate is None or verdict.outcome in NUMBERLESS:
         return [word]
-    parts = [f"{word} {number(verdict.estimate, verdict.unit)}{_counted_noun(verdict)}"]
+    parts = [f"{word} {number(verdict.estimate, verdict.unit)}{counted_noun(verdict)}"]
     parts += filter(None, [_against(verdict)])
     if between := bounds(verdict):
         parts.append(f"({between.removeprefix('between ').replace(' and ', ' to ')})")
@@ -473,25 +467,10 @@ def _against(verdict: Verdict) -> str:
     """Return how an estimate lies to what it is held against, empty where that is no number or the finding is exact."""
     if verdict.estimate is None or not verdict.margin or (verdict.p_fail is None and verdict.reason):
         return ""
+    if verdict.estimate < verdict.margin and verdict.measures.endswith(OR_MORE):
+        return ""  # it may be beyond
     sign = "<" if verdict.estimate < verdict.margin else ">" if verdict.estimate > verdict.margin else "="
     return f"{sign} {number(verdict.margin, verdict.unit).removesuffix(' nats')}"
-
-
-def _in_one_line(verdict: Verdict) -> str:
-    whom = f"{verdict.kind}, {pair(verdict)}"
-    if verdict.estimate is None or verdict.outcome in _NUMBERLESS:
-        return headline(verdict).partition("\n")[0]
-    estimate = number(verdict.estimate, verdict.unit)
-    if verdict.p_fail is None and verdict.reason:
-        reason = verdict.reason.partition("\n")[0]
-        return f"{estimate}{_counted_noun(verdict)}: {whom}: {reason}"
-    if verdict.outcome is Outcome.FAIL and verdict.margin is not None:
-        sign = "<" if verdict.side == "at_least" else ">"
-        estimate += f"{_counted_noun(verdict)} {sign} {number(verdict.margin, verdict.unit)}"
-        numbers = ", ".join(part for part in (bounds(verdict), size(verdict)) if part)
-    else:
-        numbers = ", ".join(part for part in (bounds(verdict), limit(verdict), size(verdict)) if part)
-    return f"{estimate} ({numbers}) {verdict.outcome}: {whom}" if numbers else f"{estimate} {verdict.outcome}: {whom}"
 
 
 def size(verdict: Verdict) -> str:
@@ -504,7 +483,7 @@ def size(verdict: Verdict) -> str:
     return f"n {verdict.n}" if verdict.n else ""
 
 
-def _counted_noun(verdict: Verdict) -> str:
+def counted_noun(verdict: Verdict) -> str:
     """Say what a bare number counts where a good one looks bad: prompts that differ, requests over budget.
 
     And that it is the least where no more is known.

@@ -28,7 +28,7 @@ from pytest_llmparity.core.identity.record import RunRecord, SampleOrigin
 from pytest_llmparity.core.prompts.parts import spoken
 from pytest_llmparity.core.sample import TORN, Completion, Phase, Sample, TokenLogprob, limited_lower
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
-from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words import brief, explain
 from pytest_llmparity.report.html import edits
 
 LONGEST_ANSWER: Final = 20_000
@@ -167,7 +167,7 @@ def _verdict(verdict: Verdict, tests: Sequence[str], engines: Sequence[str]) -> 
         "outcome": verdict.outcome.value,
         "bad": verdict.outcome.fails_test,
         "causes": causes or ([explain.plain(verdict.cause, 60)] if verdict.cause else []),
-        "says": explain.one_line([verdict]) if verdict.outcome is not Outcome.PASS else explain.headline(verdict),
+        "says": brief.one_line([verdict]) if verdict.outcome is not Outcome.PASS else explain.headline(verdict),
     }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words import brief, explain
 
 BASE = Verdict(
     test="tests/test_x.py::test_x",
@@ -147,7 +147,7 @@ def test_where_one_prompt_of_a_group_counts_groups_are_counted_everywhere() -> N
     assert said(**counted).endswith("margin 5 %, 12 groups")
     verdict = dataclasses.replace(BASE, **counted)  # type: ignore[arg-type]
     assert explain.cell(verdict, "FAIL") == ["FAIL 8.21 %", "> 5 %", "(at least 6.71 %),", "n 12 groups"]
-    assert explain.one_line([verdict]) == "8.21 % > 5 % (at least 6.71 %, n 12 groups) FAIL: text, q4 against f16"
+    assert brief.one_line([verdict]) == "8.21 % > 5 % (at least 6.71 %, n 12 groups) FAIL: text, q4 against f16"
     assert said(**counted, outcome=Outcome.INCONCLUSIVE, needed=131).endswith(
         "12 groups; a run of about 131 groups in all would settle it, 119 more: add prompts in new groups (a further "
         "prompt of an old one changes nothing) and run again with --parity-sequential"

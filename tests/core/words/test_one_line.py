@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words import brief, explain
 
 
 def verdict(outcome: Outcome, kind: str = "text", **more: Any) -> Verdict:
@@ -70,7 +70,7 @@ DRIFTS = verdict(
     ],
 )
 def test_numbers_come_first(verdicts: list[Verdict], line: str) -> None:
-    assert explain.one_line(verdicts) == line
+    assert brief.one_line(verdicts) == line
 
 
 def test_a_killed_engines_error_ends_in_its_last_words() -> None:

@@ -340,6 +340,8 @@ def advice(floor: Floor, phases: Sequence[RepeatedPhase], evidence: Evidence, *,
 
     if tokens == 0.0:
         return ""
+    if asked < explain.FEW_GROUPS:
+        return explain.too_few(asked, "prompt")
 
     def least(total: int) -> float:
         stages = floor_stages(max(total, cases), evidence.concurrency)

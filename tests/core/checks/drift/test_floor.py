@@ -191,6 +191,7 @@ def test_a_margin_that_no_floor_can_show_is_told_before_anybody_is_asked() -> No
             True,
             "a set of about 40 prompts would settle it, 8 more",
         ),
+        (11, 0.01, 0, False, "11 prompts are too few to say how many would settle it"),
         (40, 0.0039, 0, False, "a set of about 41 prompts would settle it, 1 more"),
         (32, 0.021, 24, False, "a set of about 44 prompts would settle it, 12 more"),
         (
