@@ -14,9 +14,9 @@ from typing import Literal
 
 from pytest_llmparity.core.late import special
 from pytest_llmparity.core.stats.bounds import Bounds, check_alpha, nearest_rejected, smallest_total
-from pytest_llmparity.core.stats.unconditional import OneSided, TwoSided, tango_score
+from pytest_llmparity.core.stats.unconditional import OneSided, TwoSided, score_at, tango_score
 
-__all__ = ["Side", "gap", "gap_needed", "min_cases", "score_interval", "tango_score"]
+__all__ = ["Side", "gap", "gap_needed", "min_cases", "score_at", "score_interval", "tango_score"]
 
 Side = Literal["either", "worse"]
 
@@ -81,7 +81,7 @@ def score_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[float, 
         inside = estimate
         for _ in range(64):  # down to the last bit of a double
             middle = (inside + outside) / 2
-            if abs(float(tango_score(b, c, n, middle))) < target:
+            if abs(score_at(b, c, n, middle)) < target:
                 inside = middle
             else:
                 outside = middle

@@ -69,6 +69,18 @@ def tango_score(b: ArrayLike, c: ArrayLike, n: int, delta: float) -> Floats:
     return score
 
 
+def score_at(b: int, c: int, n: int, delta: float) -> float:
+    """Return :func:`tango_score` of one table, to the last bit: numpy takes fifty times as long for one number."""
+    linear = -b - c + (2 * n - b + c) * delta
+    root = math.sqrt(max(linear * linear + 8 * n * c * delta * (1 - delta), 0.0))
+    restricted = (root - linear) / (4 * n) if linear <= 0 else 2 * c * delta * (1 - delta) / (linear + root)
+    variance = max(n * (2 * restricted + delta * (1 - delta)), 0.0)
+    distance = b - c - n * delta
+    if distance == 0.0:
+        return 0.0
+    return distance / math.sqrt(variance) if variance else math.copysign(math.inf, distance)
+
+
 class _Tail:
     """The tables at least as extreme as (b, c) towards a small b - c, for one ``delta``: b at most a limit for each c.
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.stats import unconditional
-from pytest_llmparity.core.stats.paired import gap, min_cases, score_interval, tango_score
+from pytest_llmparity.core.stats.paired import gap, min_cases, score_at, score_interval, tango_score
 from pytest_llmparity.core.stats.shares import rate
 from pytest_llmparity.core.stats.unconditional import ABSOLUTE, RELATIVE, OneSided, TwoSided
 
@@ -69,6 +69,13 @@ def test_score_uses_the_restricted_maximum_likelihood(b: int, c: int, n: int, de
     expected = (b - c - n * delta) / math.sqrt(n * (2 * best + delta * (1 - delta)))
 
     assert float(tango_score(b, c, n, delta)) == pytest.approx(expected, rel=1e-4)
+
+
+@given(tables(most=100_000), st.floats(-1, 1) | st.sampled_from([-1.0, 0.0, 0.05, 1.0]))
+def test_the_score_of_one_table_is_that_of_arrays_to_the_last_bit(table: tuple[int, int, int], delta: float) -> None:
+    b, c, n = table
+    for gap_of in (delta, (b - c) / n):
+        assert score_at(b, c, n, gap_of) == float(tango_score(b, c, n, gap_of))
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 30, 61])
@@ -127,6 +134,7 @@ def test_first_design_that_can_pass_at_five_points_has_59_cases() -> None:
     assert gap(0, 0, 59, margin=0.05).p_pass < 0.05 <= gap(0, 0, 58, margin=0.05).p_pass
 
 
+@pytest.mark.slow
 @given(
     tables(), st.sampled_from([0.02, 0.05, 0.2]), st.sampled_from([0.05, 0.0125]), st.sampled_from(["either", "worse"])
 )
@@ -141,6 +149,7 @@ def test_bounds_and_p_values_say_the_same(table: tuple[int, int, int], margin: f
     assert not (result.p_pass < alpha and result.p_fail < alpha)
 
 
+@pytest.mark.slow
 @given(tables(40))
 @settings(max_examples=20, deadline=None)
 def test_an_absolute_gap_does_not_ask_who_is_worse(table: tuple[int, int, int]) -> None:
