@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pytest
-from scipy.stats import binomtest, chi2
+import scipy
 
 from pytest_llmparity import check
 from pytest_llmparity.core.diagnosis.effects import NOTHING, Drift, drift_of, effect, noise_of
@@ -47,7 +47,7 @@ def test_the_sign_test_is_the_binomial_test_of_scipy(fell: int, rose: int) -> No
     p, n = sign_test(before, after)
 
     assert n == fell + rose + 3
-    expected = binomtest(fell, fell + rose, alternative="greater").pvalue if fell + rose else 1.0
+    expected = scipy.stats.binomtest(fell, fell + rose, alternative="greater").pvalue if fell + rose else 1.0
     assert p == pytest.approx(expected, abs=1e-9)
 
 
@@ -132,7 +132,7 @@ def rate(events: int, total: int) -> tuple[float, float]:
 @functools.cache
 def counts(events: int) -> tuple[float, float]:
     """Bounds of how many events are to be expected where so many were."""
-    return chi2.ppf(0.05, 2 * events) / 2 if events else 0.0, chi2.ppf(0.95, 2 * events + 2) / 2
+    return scipy.stats.chi2.ppf(0.05, 2 * events) / 2 if events else 0.0, scipy.stats.chi2.ppf(0.95, 2 * events + 2) / 2
 
 
 def test_less_is_asked_at_a_tenth_of_the_error_rate() -> None:

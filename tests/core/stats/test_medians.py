@@ -6,9 +6,9 @@ import math
 from random import Random
 
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from pytest_llmparity.core.stats.medians import groups_needed, least_groups, median, median_sequential
 from pytest_llmparity.core.stats.sequential import share
@@ -25,9 +25,9 @@ def test_p_values_are_those_of_scipy_and_bounds_invert_them(drifts: list[float],
 
     # A value equal to the margin is evidence for neither side; scipy counts it for one.
     below, above = sum(value < margin for value in drifts), sum(value > margin for value in drifts)
-    oracle = stats.binomtest(below, len(drifts), 0.5, alternative="greater").pvalue
+    oracle = scipy.stats.binomtest(below, len(drifts), 0.5, alternative="greater").pvalue
     assert result.p_pass == pytest.approx(oracle, rel=1e-9)
-    oracle = stats.binomtest(above, len(drifts), 0.5, alternative="greater").pvalue
+    oracle = scipy.stats.binomtest(above, len(drifts), 0.5, alternative="greater").pvalue
     assert result.p_fail == pytest.approx(oracle, rel=1e-9)
     assert (result.upper < margin) is (result.p_pass < alpha)
     assert (result.lower > margin) is (result.p_fail < alpha)
@@ -40,7 +40,7 @@ def test_bounds_are_the_order_statistics_of_scipys_interval() -> None:
     result = median(drifts, drifts, margin=0.05)
 
     at_most, at_least = (
-        stats.quantile_test(drifts, q=0.05, p=0.5, alternative=side).confidence_interval(0.95)
+        scipy.stats.quantile_test(drifts, q=0.05, p=0.5, alternative=side).confidence_interval(0.95)
         for side in ("less", "greater")
     )
     assert (result.lower, result.upper) == (at_least.low, at_most.high)  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, optimize, stats
 
 from pytest_llmparity.core.stats import unconditional
 from pytest_llmparity.core.stats.paired import score_interval, tango_score
@@ -32,7 +32,7 @@ def score(b: int, c: int, n: int, delta: float) -> float:
         return b / (q + delta) + c / q - 2 * (n - b - c) / rest
 
     low, high = max(0.0, -delta), (1 - delta) / 2
-    best = float(optimize.brentq(slope, low + 1e-14, high - 1e-14, xtol=1e-16, rtol=1e-14))
+    best = float(scipy.optimize.brentq(slope, low + 1e-14, high - 1e-14, xtol=1e-16, rtol=1e-14))
     return (b - c - n * delta) / math.sqrt(n * (2 * best + delta * (1 - delta)))
 
 
@@ -50,9 +50,9 @@ def test_tangos_score_maximises_the_restricted_likelihood(table: tuple[int, int,
 
 @pytest.mark.parametrize(("b", "c", "n"), [(6, 16, 161), (28, 25, 618), (1, 3, 20), (12, 2, 64)])
 def test_tangos_interval_is_where_the_score_is_a_normal_quantile(b: int, c: int, n: int) -> None:
-    z, estimate = float(stats.norm.ppf(0.975)), (b - c) / n
-    lower = optimize.brentq(lambda delta: score(b, c, n, delta) - z, -0.9, estimate, xtol=1e-13)
-    upper = optimize.brentq(lambda delta: score(b, c, n, delta) + z, estimate, 0.9, xtol=1e-13)
+    z, estimate = float(scipy.stats.norm.ppf(0.975)), (b - c) / n
+    lower = scipy.optimize.brentq(lambda delta: score(b, c, n, delta) - z, -0.9, estimate, xtol=1e-13)
+    upper = scipy.optimize.brentq(lambda delta: score(b, c, n, delta) + z, estimate, 0.9, xtol=1e-13)
 
     assert score_interval(b, c, n, 0.05) == pytest.approx((lower, upper), **EXACT)
 
@@ -70,7 +70,7 @@ def test_the_chance_of_a_tail_is_the_sum_of_its_tables(n: int, data: st.DataObje
         for x, y in itertools.product(range(n + 1), repeat=2)
         if x + y <= n and float(tango_score(x, y, n, delta)) <= seen + 1e-9 * (1 + abs(seen))
     ]
-    expected = stats.multinomial.pmf(inside, n, [q + delta, q, 1 - 2 * q - delta]).sum()
+    expected = scipy.stats.multinomial.pmf(inside, n, [q + delta, q, 1 - 2 * q - delta]).sum()
 
     assert float(tail.chance(np.array([q + delta]), np.array([q]))[0]) == pytest.approx(expected, **EXACT)
 
@@ -78,13 +78,13 @@ def test_the_chance_of_a_tail_is_the_sum_of_its_tables(n: int, data: st.DataObje
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 0.95, 0.99])
 @pytest.mark.parametrize("correlation", [0.05, 0.3, 0.6, 0.9])
 def test_being_late_together_is_an_integral_over_what_both_share(quantile: float, correlation: float) -> None:
-    z, own, shared = stats.norm.ppf(quantile), math.sqrt(1 - correlation), math.sqrt(correlation)
+    z, own, shared = scipy.stats.norm.ppf(quantile), math.sqrt(1 - correlation), math.sqrt(correlation)
 
     def both(wave: float) -> float:
-        return float(stats.norm.sf((z - shared * wave) / own) ** 2 * stats.norm.pdf(wave))
+        return float(scipy.stats.norm.sf((z - shared * wave) / own) ** 2 * scipy.stats.norm.pdf(wave))
 
     late = 1 - quantile
-    chance = integrate.quad(both, -12, 12, points=[z], epsabs=1e-14, epsrel=1e-13, limit=400)[0]
+    chance = scipy.integrate.quad(both, -12, 12, points=[z], epsabs=1e-14, epsrel=1e-13, limit=400)[0]
 
     assert late_together(correlation, quantile) == pytest.approx((chance - late**2) / (late * quantile), **EXACT)
 
@@ -95,8 +95,8 @@ def test_how_many_cases_count_is_korn_and_graubards() -> None:
     mean = np.mean(kept)
     # Equal groups: the variance of their means over that of twelve independent cases, by scipy's standard errors.
     means = np.reshape(kept, (4, 3)).mean(axis=1)
-    deff = (stats.sem(means) / (stats.sem(kept))) ** 2
-    expected = 12 / deff * (stats.t.ppf(0.95, 11) / stats.t.ppf(0.95, 3)) ** 2
+    deff = (scipy.stats.sem(means) / (scipy.stats.sem(kept))) ** 2
+    expected = 12 / deff * (scipy.stats.t.ppf(0.95, 11) / scipy.stats.t.ppf(0.95, 3)) ** 2
 
     assert mean == 0.75
     assert effective_cases([float(value) for value in kept], groups, 0.05) == pytest.approx(expected, **EXACT)
@@ -122,7 +122,9 @@ def test_the_permutation_test_is_scipys_with_the_kernel_of_shared_beginnings() -
         )
 
     numbers: Any = (np.arange(4), np.arange(4, 8))
-    exact = stats.permutation_test(numbers, apart, vectorized=False, alternative="greater", n_resamples=1000).pvalue
+    exact = scipy.stats.permutation_test(
+        numbers, apart, vectorized=False, alternative="greater", n_resamples=1000
+    ).pvalue
     seen = difference([(ours, theirs)])
 
     assert seen.within == pytest.approx(

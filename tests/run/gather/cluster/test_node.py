@@ -80,6 +80,7 @@ async def test_an_engine_is_asked_beside_where_it_runs_and_its_samples_come_back
     assert (whole.sent, whole.error, whole.late) == (6, "", False)
 
 
+@pytest.mark.slow
 async def test_no_more_is_sent_than_is_allowed(project: Project, node: Started) -> None:
     async with node() as there:
         samples, whole = await answers(there, asked(project.process("a"), 6, allowed=4))
@@ -87,6 +88,7 @@ async def test_no_more_is_sent_than_is_allowed(project: Project, node: Started) 
     assert len(samples) == whole.sent == 4
 
 
+@pytest.mark.slow
 async def test_an_engine_that_cannot_be_started_says_why(project: Project) -> None:
     node = EngineNode()
     try:
@@ -100,6 +102,7 @@ async def test_an_engine_that_cannot_be_started_says_why(project: Project) -> No
     assert again is started
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_of_a_node_that_is_stopped(project: Project, node: Started) -> None:
     async with node() as there:
         assert there._keeper is not None
@@ -125,7 +128,8 @@ async def test_an_address_of_this_machine_leads_to_the_engine(node: Started) -> 
                 replies = [await client.get("/health"), await client.get("/v1/models")]
         finally:
             await outside(relay.close)
-            loop.close()
+            # Its connections end by calls of this loop: who waited for them in it would wait in vain.
+            await outside(loop.close)
 
     assert [reply.status_code for reply in replies] == [200, 200]
     assert json.loads(replies[1].content)["data"]
