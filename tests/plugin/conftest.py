@@ -27,6 +27,8 @@ warm_pytest.narrow()
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "fixtures/models/tiny"
+NAMES = "abcdefgh"
+"""What engines are called in a run, the first is the baseline."""
 LIMIT_S = 240.0
 """For what takes a second or two, on a machine that is busy."""
 PROMPTS, TOKENS = 8, 12
@@ -91,7 +93,7 @@ class Bench:
         self, *args: str, engines: Sequence[LoopbackEngine] = (), left_out: Sequence[str] = (*UNSEEN, *IDLE)
     ) -> pytest.RunResult:
         """Run pytest in this process, without some plugins; engines are named a, b, c, …, the first is the baseline."""
-        chosen = [f"--engines={name}={self.selected(engine)}" for name, engine in zip("abcdef", engines, strict=False)]
+        chosen = [f"--engines={name}={self.selected(engine)}" for name, engine in zip(NAMES, engines, strict=False)]
         return warm_pytest.run(self.pytester, self._nursery, *chosen, *args, left_out=left_out)
 
     def configure(self, text: str) -> None:
@@ -121,7 +123,7 @@ class Bench:
         self, *args: str, engines: Sequence[LoopbackEngine] = (), stdin: str = "", imported: bool = True
     ) -> Spawned:
         """Start pytest as a process of its own, for what concerns signals and exit; ``imported``: with a head start."""
-        chosen = [f"--engines={name}={self.selected(engine)}" for name, engine in zip("abcdef", engines, strict=False)]
+        chosen = [f"--engines={name}={self.selected(engine)}" for name, engine in zip(NAMES, engines, strict=False)]
         self._spawned += 1
         nursery = self._nursery() if imported and warm_pytest.SAFE else None
         argv = ["-p", "no:cacheprovider", *chosen, *args]

@@ -164,6 +164,7 @@ def test_where_conversations_part_is_told_by_every_check_that_reads_them(bench: 
         assert "turn 3" in (folder / name).read_text("utf-8"), name
 
 
+@pytest.mark.slow
 def test_the_last_answer_is_compared_unless_it_is_not_to_be(bench: Bench) -> None:
     rows(bench)
     bench.gate("check.tools(agree=0.9), check.tools(agree=0.9, last='any'), check.similarity(at_least=0.5)")
@@ -178,74 +179,70 @@ def test_the_last_answer_is_compared_unless_it_is_not_to_be(bench: Bench) -> Non
     assert not any("part before" in remark for remark in similar["remarks"])
 
 
-@pytest.mark.parametrize(
-    ("says", "row", "kind", "words"),
-    [
-        (lambda _: order(7), {}, "no result", 'nothing is scripted for get_order({"id": 7})'),
-        (lambda _: Reply(tool_calls=[("get_order", '{"id": 41')]), {}, "broken call", "of get_order are no JSON"),
-        (lambda _: order(), {"max_turns": 3}, "no end", "it still calls get_order after 3 turns"),
-        (lambda _: Reply(tool_calls=[("get_day", "{}")]), {}, "no result", "nothing is scripted for get_day({})"),
-        (lambda request: Reply(text="") if results(request) else order(), {}, "no words", "it was given the results"),
-    ],
-    ids=["arguments", "broken", "endless", "used-up", "wordless"],
-)
-def test_a_conversation_that_cannot_go_on_is_a_fault_of_its_engine(
-    bench: Bench, says: Callable[..., Reply], row: dict[str, Any], kind: str, words: str
-) -> None:
-    rows(bench, expect={"contains": ["day 3"]}, **row)
+ENDS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Reply], str, str]] = {
+    "b": (lambda _: order(7), "no result", 'nothing is scripted for get_order({"id": 7})'),
+    "c": (lambda _: Reply(tool_calls=[("get_order", '{"id": 41')]), "broken call", "of get_order are no JSON"),
+    "d": (lambda _: order(), "no end", "it still calls get_order after 4 turns"),
+    "e": (lambda _: Reply(tool_calls=[("get_day", "{}")]), "no result", "nothing is scripted for get_day({})"),
+    "f": (lambda request: Reply(text="") if results(request) else order(), "no words", "it was given the results"),
+}
+"""How an engine holds conversations that cannot go on, of what kind their end is, and in what words it is told."""
+
+
+@pytest.mark.slow
+def test_a_conversation_that_cannot_go_on_is_a_fault_of_its_engine(bench: Bench) -> None:
+    rows(bench, expect={"contains": ["day 3"]}, max_turns=4)
     bench.gate(f"{GATE}, check.answers(rate=0.9)")
 
-    result = bench.run(JSON, engines=[bench.engine(asks), bench.engine(says)])
+    result = bench.run(JSON, engines=[bench.engine(asks), *(bench.engine(says) for says, _, _ in ENDS.values())])
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert outcomes(bench) == {
-        ("tools.rate", "a"): "PASS",
-        ("tools.rate", "b"): "FAIL",
-        ("tools.agree", "b"): "FAIL",
-        ("answers.rate", "a"): "PASS",
-        ("answers.rate", "b"): "FAIL",
-    }
-    stopped = [answer["stopped"] for answer in samples(bench) if answer["engine"] == "b"]
-    assert {each["kind"] for each in stopped} == {kind}
-    assert all(words in each["words"] for each in stopped)
-    run = verdicts(bench)
-    remark = f"32 of 32 conversations of b ended without an answer ({kind} 32), and what they ended with is judged"
-    assert remark in run["answers.rate", "b"]["remarks"]
-    assert f"b ended without an answer: {kind} 32" in told(result)
-    assert f"of 32 answers of b: {'invalid JSON' if kind == 'broken call' else kind} 32" in told(result)
+    expected = {("tools.rate", "a"): "PASS", ("answers.rate", "a"): "PASS"}
+    expected |= {(kind, engine): "FAIL" for kind in ("tools.rate", "tools.agree", "answers.rate") for engine in ENDS}
+    assert outcomes(bench) == expected
+    answers, run, shown = samples(bench), verdicts(bench), told(result)
+    for engine, (_, kind, words) in ENDS.items():
+        stopped = [answer["stopped"] for answer in answers if answer["engine"] == engine]
+        assert {each["kind"] for each in stopped} == {kind}, engine
+        assert all(words in each["words"] for each in stopped), engine
+        remark = f"32 of 32 conversations of {engine} ended without an answer ({kind} 32), and what they ended with is "
+        assert f"{remark}judged" in run["answers.rate", engine]["remarks"]
+        assert f"{engine} ended without an answer: {kind} 32" in shown
+        assert f"of 32 answers of {engine}: {'invalid JSON' if kind == 'broken call' else kind} 32" in shown
 
 
-@pytest.mark.parametrize(
-    ("end", "stopped", "told_of"),
-    [
-        ("stop", "no words", "ended without an answer: no words 32"),
-        ("tool_calls", "no words", "ended without an answer: no words 32"),
-        ("length", None, "the token limit was reached before any text of 32 answers of b"),
-    ],
-    ids=["silent", "swallowed", "cut"],
-)
-def test_nothing_after_the_results_is_an_end_and_of_a_token_limit_it_is_none(
-    bench: Bench, end: str, stopped: str | None, told_of: str
-) -> None:
+SILENT = {
+    "b": ("stop", "no words", "b ended without an answer: no words 32"),
+    "c": ("tool_calls", "no words", "c ended without an answer: no words 32"),
+    "d": ("length", None, "the token limit was reached before any text of 32 answers of d"),
+}
+"""Why an engine says that its answer ended where it says nothing after the results, and what is told of it."""
+
+
+@pytest.mark.slow
+def test_nothing_after_the_results_is_an_end_and_of_a_token_limit_it_is_none(bench: Bench) -> None:
     rows(bench)
     bench.gate("check.tools(rate=0.9, agree=0.9, last='any')")
 
-    def falls_silent(request: Mapping[str, Any]) -> Reply:
-        if len(results(request)) < 2:
-            return asks(request)
-        return Reply(finish_reason=end)
+    def falls_silent(end: str) -> Callable[[Mapping[str, Any]], Reply]:
+        return lambda request: asks(request) if len(results(request)) < 2 else Reply(finish_reason=end)
 
-    result = bench.run(JSON, engines=[bench.engine(asks), bench.engine(falls_silent)])
+    silent = [bench.engine(falls_silent(end)) for end, _, _ in SILENT.values()]
 
-    last = [answer for answer in samples(bench) if answer["engine"] == "b"]
-    assert {(each["stopped"] or {}).get("kind") for each in last} == {stopped}, result.stdout.str()
-    assert {len(each["turns"]) for each in last} == {2}
-    assert all(each["usage"]["prompt_tokens"] for each in last), "what else its server said is kept"
-    assert told_of in told(result)
-    outcome = "FAIL" if stopped else "INCONCLUSIVE"
-    assert outcomes(bench)["tools.agree", "b"] == outcomes(bench)["tools.rate", "b"] == outcome
+    result = bench.run(JSON, engines=[bench.engine(asks), *silent])
+
+    answers, judged = samples(bench), outcomes(bench)
+    for engine, (_, stopped, words) in SILENT.items():
+        last = [answer for answer in answers if answer["engine"] == engine]
+        assert {(each["stopped"] or {}).get("kind") for each in last} == {stopped}, result.stdout.str()
+        assert {len(each["turns"]) for each in last} == {2}
+        assert all(each["usage"]["prompt_tokens"] for each in last), "what else its server said is kept"
+        assert words in told(result)
+        outcome = "FAIL" if stopped else "INCONCLUSIVE"
+        assert judged["tools.agree", engine] == judged["tools.rate", engine] == outcome
 
 
+@pytest.mark.slow
 def test_a_request_that_fails_names_its_turn_and_takes_the_conversation_with_it(bench: Bench) -> None:
     rows(bench)
     bench.gate("check.tools(agree=0.9)")
@@ -262,6 +259,7 @@ def test_a_request_that_fails_names_its_turn_and_takes_the_conversation_with_it(
     assert {failure["kind"] for failure in failures} == {"BadRequest"}
 
 
+@pytest.mark.slow
 def test_a_forced_call_is_forced_in_the_first_turn_only(bench: Bench) -> None:
     rows(bench, tool_choice={"type": "function", "function": {"name": "get_order"}})
     bench.gate("check.tools(names=0.9)")
@@ -384,6 +382,7 @@ def test_a_recorded_engine_holds_its_conversations_again(bench: Bench) -> None:
     assert {len(answer["turns"]) for answer in samples(bench)} == {2}
 
 
+@pytest.mark.slow
 def test_a_recording_of_a_conversation_that_broke_off_is_none(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     rows(bench)
 

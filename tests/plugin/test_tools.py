@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,95 +62,136 @@ def told(result: pytest.RunResult) -> str:
     return " ".join(result.stdout.str().split())
 
 
-@pytest.mark.parametrize(
-    ("reply", "fault", "called"),
-    [
-        (Reply(tool_calls=[("weather", '{"city": "Ro')]), "invalid JSON", True),
-        (calls("wether"), "unknown name", False),
-        (calls(city="Rome", days="two"), "schema mismatch", True),
-        (Reply(reasoning="I should call weather."), "reasoning only", False),
-        (Reply(text='<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'), "markup left", False),
-        (Reply(finish_reason="tool_calls"), "swallowed", False),
-        (Reply(text="It is sunny."), "no call", False),
-    ],
-    ids=["broken", "unknown", "mismatch", "reasoning", "markup", "swallowed", "words"],
-)
-def test_each_fault_has_its_class_over_the_wire(bench: Bench, reply: Reply, fault: str, called: bool) -> None:
+FAULTS = {
+    "b": (Reply(tool_calls=[("weather", '{"city": "Ro')]), "invalid JSON", True),
+    "c": (calls("wether"), "unknown name", False),
+    "d": (calls(city="Rome", days="two"), "schema mismatch", True),
+    "e": (Reply(reasoning="I should call weather."), "reasoning only", False),
+    "f": (
+        Reply(text='<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'),
+        "markup left",
+        False,
+    ),
+    "g": (Reply(finish_reason="tool_calls"), "swallowed", False),
+    "h": (Reply(text="It is sunny."), "no call", False),
+}
+"""What an engine answers to every prompt, the class of that fault, and whether the right tool is called."""
+
+
+def test_each_fault_has_its_class_over_the_wire(bench: Bench) -> None:
     rows(bench)
     bench.gate("check.tools(names=0.9, rate=0.9, agree=0.9)")
-    engines = [bench.engine(calls()), bench.engine(reply, poses_as="llamacpp")]
+    faulty = [bench.engine(reply, poses_as="llamacpp") for reply, _, _ in FAULTS.values()]
 
-    result = bench.run(JSON, engines=engines)
+    result = bench.run(JSON, engines=[bench.engine(calls()), *faulty])
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert outcomes(bench) == {
-        ("tools.names", "a"): "PASS",
-        ("tools.rate", "a"): "PASS",
-        ("tools.names", "b"): "PASS" if called else "FAIL",
-        ("tools.rate", "b"): "FAIL",
-        ("tools.agree", "b"): "FAIL",
-    }
-    assert verdicts(bench)["tools.rate", "b"]["differing"][0]["what"].startswith(fault)
+    expected = {("tools.names", "a"): "PASS", ("tools.rate", "a"): "PASS"}
+    for engine, (_, _, called) in FAULTS.items():
+        expected["tools.names", engine] = "PASS" if called else "FAIL"
+        expected["tools.rate", engine] = expected["tools.agree", engine] = "FAIL"
+    assert outcomes(bench) == expected
+    classes = {engine: verdicts(bench)["tools.rate", engine]["differing"][0]["what"] for engine in FAULTS}
+    assert {engine: fault for engine, (_, fault, _) in FAULTS.items() if not classes[engine].startswith(fault)} == {}
 
 
 def two(*cities: str) -> Reply:
     return Reply(tool_calls=[("weather", json.dumps({"city": city, "days": 2})) for city in cities])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("given", "ours", "theirs", "agrees"),
+    ("ours", "checks", "theirs"),
     [
-        ("", two("Rome", "Oslo"), two("Oslo", "Rome"), True),
-        (", order='same'", two("Rome", "Oslo"), two("Oslo", "Rome"), False),
-        (", order='same'", two("Rome", "Oslo"), two("Rome", "Oslo"), True),
-        ("", two("Rome", "Oslo"), two("Rome"), False),
-        ("", two("Rome", "Rome"), two("Rome", "Oslo"), False),
-        (", arguments='fits'", two("Rome"), two("Oslo"), True),
-        (", arguments='fits'", two("Rome"), calls(days="two"), False),
-        (", arguments=['days']", two("Rome"), two("Oslo"), True),
-        (", arguments=['city']", two("Rome"), two("Oslo"), False),
-        ("", two("Rome"), calls("time", days=2), False),
-        ("", two("Rome"), Reply(tool_calls=[("weather", '{"days": 2.0, "city":"Rome"}')]), True),
+        (
+            two("Rome", "Oslo"),
+            ["check.tools(agree=0.9)", "check.tools(agree=0.9, order='same')"],
+            [
+                (two("Oslo", "Rome"), "PASS FAIL"),
+                (two("Rome", "Oslo"), "PASS PASS"),
+                (two("Rome"), "FAIL FAIL"),
+                (two("Rome", "Rome"), "FAIL FAIL"),
+            ],
+        ),
+        (
+            two("Rome"),
+            [
+                "check.tools(agree=0.9)",
+                "check.tools(agree=0.9, arguments='fits')",
+                "check.tools(agree=0.9, arguments=['days'])",
+                "check.tools(agree=0.9, arguments=['city'])",
+            ],
+            [
+                (two("Oslo"), "FAIL PASS PASS FAIL"),
+                (calls(days="two"), "FAIL FAIL FAIL PASS"),
+                (calls("time", days=2), "FAIL FAIL FAIL FAIL"),
+                (Reply(tool_calls=[("weather", '{"days": 2.0, "city":"Rome"}')]), "PASS PASS PASS PASS"),
+            ],
+        ),
     ],
+    ids=["two calls", "arguments"],
 )
-def test_parallel_calls_are_compared_as_the_check_says(
-    bench: Bench, given: str, ours: Reply, theirs: Reply, agrees: bool
+def test_calls_are_compared_as_the_check_says(
+    bench: Bench, ours: Reply, checks: list[str], theirs: list[tuple[Reply, str]]
 ) -> None:
     rows(bench, expect={})
-    bench.gate(f"check.tools(agree=0.9{given})")
+    bench.gate(", ".join(checks))
+    engines = [bench.engine(ours), *(bench.engine(reply) for reply, _ in theirs)]
 
-    result = bench.run(JSON, engines=[bench.engine(ours), bench.engine(theirs)])
+    result = bench.run(JSON, engines=engines)
 
-    assert outcomes(bench) == {("tools.agree", "b"): "PASS" if agrees else "FAIL"}, result.stdout.str()
+    judged: dict[str, list[str]] = {}
+    for verdict in bench.report(".llmparity/report")["verdicts"]:
+        judged.setdefault(verdict["engine"], []).append(verdict["outcome"])
+    assert judged == {engine: outcome.split() for engine, (_, outcome) in zip("bcde", theirs, strict=True)}, (
+        result.stdout.str()
+    )
 
 
 NAMED = {"type": "function", "function": {"name": "time"}}
+CHOICES = {
+    "none": (Reply(text="Sunny."), calls()),
+    "required": (calls("time"), Reply(text="Sunny.")),
+    json.dumps(NAMED): (calls("time"), Reply(text="Sunny.")),
+}
+"""A choice, what is right where it is made, and what is wrong."""
 
 
-@pytest.mark.parametrize(
-    ("choice", "right", "wrong"),
-    [
-        ("none", Reply(text="Sunny."), calls()),
-        ("auto", calls(), None),
-        ("required", calls("time"), Reply(text="Sunny.")),
-        (NAMED, calls("time"), Reply(text="Sunny.")),
-    ],
-    ids=["none", "auto", "required", "named"],
-)
-def test_a_tool_choice_is_sent_and_says_whether_to_call(
-    bench: Bench, choice: Any, right: Reply, wrong: Reply | None
-) -> None:
-    rows(bench, tool_choice=choice, expect={})
-    bench.gate("check.tools(agree=0.9)" if choice == "auto" else "check.tools(trigger=0.9)")
-    engine = bench.engine(right, poses_as="llamacpp")  # whose kind takes tools, whatever a probe is answered
+def test_a_tool_choice_is_sent_and_says_whether_to_call(bench: Bench) -> None:
+    made = {"none": "none", "required": "required", "named": NAMED, "auto": "auto"}
+    for name, choice in made.items():
+        rows(bench, tool_choice=choice, expect={})
+        (bench.pytester.path / "prompts.jsonl").rename(bench.pytester.path / f"{name}.jsonl")
+    gates = [
+        f"@pytest.mark.parity('{name}.jsonl', check.tools({'agree' if name == 'auto' else 'trigger'}=0.9),"
+        f" max_tokens=12)\ndef test_{name}(): ..."
+        for name in made
+    ]
+    suite = "\n".join(["import pytest", "from pytest_llmparity import check", *gates])
+    bench.pytester.makepyfile(test_gate=suite)
 
-    bench.run(JSON, engines=[engine, bench.engine(right if wrong is None else wrong, poses_as="llamacpp")])
+    def answering(place: int) -> Callable[[Mapping[str, Any]], Reply]:
+        def answer(request: Mapping[str, Any]) -> Reply:
+            choice = request.get("tool_choice", "auto")
+            return CHOICES.get(choice if isinstance(choice, str) else json.dumps(choice), (calls(), calls()))[place]
 
-    assert {json.dumps(request["tool_choice"]) for request in bench.asked(engine)} == {json.dumps(choice)}
-    if wrong is None:
-        assert outcomes(bench) == {("tools.agree", "b"): "PASS"}
-    else:
-        assert outcomes(bench) == {("tools.trigger", "a"): "PASS", ("tools.trigger", "b"): "FAIL"}
+        return answer
+
+    # Of a kind that takes tools, whatever a probe is answered.
+    right, wrong = (bench.engine(answering(place), poses_as="llamacpp") for place in (0, 1))
+
+    result = bench.run(JSON, engines=[right, wrong])
+
+    sent = Counter(json.dumps(request["tool_choice"]) for request in bench.asked(right))
+    assert sent == {json.dumps(choice): PROMPTS for choice in made.values()}
+    judged = {
+        (verdict["test"].rpartition("_")[2], verdict["kind"], verdict["engine"]): verdict["outcome"]
+        for verdict in bench.report(".llmparity/report")["verdicts"]
+    }
+    expected = {("auto", "tools.agree", "b"): "PASS"}
+    for name in ("none", "required", "named"):
+        expected[name, "tools.trigger", "a"], expected[name, "tools.trigger", "b"] = "PASS", "FAIL"
+    assert judged == expected, result.stdout.str()
 
 
 def test_another_tool_than_the_named_one_is_the_wrong_one(bench: Bench) -> None:
@@ -223,6 +265,7 @@ def test_golden_calls_and_recorded_ones_answer_for_their_engine(bench: Bench, ke
     assert named == WANTED, result.stdout.str()
 
 
+@pytest.mark.slow
 def test_streams_of_a_sequential_run_are_held_against_whole_answers(bench: Bench) -> None:
     rows(bench)
     bench.gate("check.stream(rate=0.8)")

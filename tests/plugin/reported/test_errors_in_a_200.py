@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,22 +27,24 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
-def test_a_context_refusal_in_a_200_fails_the_prompts_check(project: Any, stream: Answer) -> None:
+def test_a_context_refusal_in_a_200_fails_the_prompts_check(project: Any) -> None:
     ordinary = plain("The refund takes five days.")
 
-    def refuses_one(body: Json) -> Answer:
-        return stream if question(body) == "question 7" else ordinary(body)
+    def refusing_one(stream: Answer) -> Callable[[Json], Answer]:
+        return lambda body: stream if question(body) == "question 7" else ordinary(body)
 
     project.engine("base", ordinary)
-    cand = project.engine("cand", refuses_one)
+    servers = {f"cand-{place}": refusing_one(stream) for place, stream in enumerate(STREAMS.values())}
+    candidates = {name: project.engine(name, answer) for name, answer in servers.items()}
     project.prompts([{"id": f"q{i}", "messages": [{"role": "user", "content": f"question {i}"}]} for i in range(20)])
     project.gate("check.prompts()")
 
     result = project.run()
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    [verdict] = project.verdicts("prompts")
-    assert verdict["outcome"] == "FAIL"
-    assert "refused 1 prompt" in json.dumps(verdict)
-    assert sum(question(asked.body) == "question 7" for asked in cand.asked) == 1, "asked again in vain"
+    verdicts = {verdict["engine"]: verdict for verdict in project.verdicts("prompts")}
+    for stream, (name, candidate) in zip(STREAMS, candidates.items(), strict=True):
+        assert verdicts[name]["outcome"] == "FAIL", stream
+        assert "refused 1 prompt" in json.dumps(verdicts[name]), stream
+        asked = sum(question(asked.body) == "question 7" for asked in candidate.asked)
+        assert asked == 1, f"{stream}: asked again in vain"
