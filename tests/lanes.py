@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
 VLLM = "runs with vLLM"
-LONGEST = (VLLM, "vllm", "tests/live/test_causes.py", "transformers")
+LONGEST = (
+    *(VLLM, "vllm", "tests/live/test_findings.py", "tests/live/test_smollm2.py", "tests/live/test_causes.py"),
+    *("transformers", "mlx"),
+)
 """What takes longest begins, so that nobody waits for it at the end."""
 
 

@@ -43,6 +43,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, gguf: Callable[..., str]) 
     return folder
 
 
+@pytest.mark.slow
 def test_the_copy_passes_what_was_accepted_and_a_coarser_one_fails_it(
     project: Path, launch: Callable[..., LiveRun], gguf: Callable[..., str], some: Callable[..., Path]
 ) -> None:
@@ -71,6 +72,7 @@ def test_gate(): ...
 """
 
 
+@pytest.mark.slow
 def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     launch: Callable[..., LiveRun],
     gguf: Callable[..., str],

@@ -299,7 +299,13 @@ ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
 }
 
 
-@pytest.mark.parametrize("planted", ONE)
+QUICK = ("template", "system", "turns", "temperature", "spaces")
+"""One of each kind: what is made of a prompt, put before it, cut from it, sampled, and left out of it."""
+
+
+@pytest.mark.parametrize(
+    "planted", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ONE]
+)
 def test_the_planted_cause_is_named_and_no_other(bench: Bench, planted: str) -> None:
     name, change, changes, how, layer = ONE[planted]
 
@@ -330,6 +336,7 @@ DEFAULTS: Mapping[str, tuple[tuple[proxy.Change, ...], str]] = {
 """A parameter that is lost on its way to an engine, and the cause: the default temperature is llama.cpp's own."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", DEFAULTS)
 def test_a_default_that_acts_in_place_of_what_was_sent_is_named(bench: Bench, lost: str) -> None:
     changes, layer = DEFAULTS[lost]
@@ -404,6 +411,7 @@ ASTRAY: Any = {"logit_bias": [[300, 100]]}
 """One token, whatever was asked."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "cache"),
     [
@@ -427,6 +435,7 @@ class SaltedOut(proxy.Change):
         return {**body, "cache_prompt": "cache_salt" not in body}
 
 
+@pytest.mark.slow
 def test_a_real_prompt_cache_is_no_cause_of_what_other_weights_do(bench: Bench) -> None:
     named = bench.named(
         bench.prompts("mixed"),
@@ -441,6 +450,7 @@ def test_a_real_prompt_cache_is_no_cause_of_what_other_weights_do(bench: Bench) 
     assert named == [{"weights or arithmetic"}]
 
 
+@pytest.mark.slow
 def test_a_cache_of_four_bits_is_what_is_left(bench: Bench) -> None:
     quantised = bench.engine("F16", "-ctk", "q4_0", "-ctv", "q4_0")
 
@@ -483,6 +493,7 @@ CACHE_OF_4 = ("-ctk", "q4_0", "-ctv", "q4_0")
 LEFT = "weights or arithmetic"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantization", "args", "name", "layer", "about"),
     [
@@ -508,6 +519,7 @@ def test_next_tokens_that_hardly_move_are_arithmetic_and_far_ones_are_not_called
     assert "the ladder of tiny-F16.gguf" in explanation.experiments[-1].why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["Q8_0", "Q4_K_M", "Q4_0"])
 def test_the_class_is_that_of_whole_answers_and_not_of_next_tokens(bench: Bench, quantization: str) -> None:
     """These may move several times less, by which Q4_0 was called Q4_K_M, and Q8_0 less than any copy."""
@@ -522,6 +534,7 @@ def test_the_class_is_that_of_whole_answers_and_not_of_next_tokens(bench: Bench,
     )
 
 
+@pytest.mark.slow
 def test_weights_that_show_with_a_constraint_alone_are_no_constraint(bench: Bench) -> None:
     """In an order that nobody writes both engines are forced to answers that they would not give."""
     tickets = bench.prompts("tickets_constrained", backwards)

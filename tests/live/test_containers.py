@@ -63,6 +63,7 @@ def run(launch: Callable[..., LiveRun], real_runtime: RealRuntime, models: Path,
     run.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("llamacpp")
 def test_4_bits_in_a_process_are_no_16_bits_in_a_container(
     launch: Callable[..., LiveRun], config: str, some: Callable[..., Path]
@@ -86,6 +87,7 @@ def test_a_container_is_labelled_and_listens_on_loopback_alone(run: LiveRun, rea
     assert listens == ["127.0.0.1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real_runtime", ["podman"], indirect=True)  # the daemon of these tests makes no bridge
 def test_on_a_bridge_its_port_is_published_on_loopback_alone(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
@@ -120,6 +122,7 @@ def test_kill_9_of_pytest_leaves_no_container_but_those_of_others(
         assert took < GONE_S
 
 
+@pytest.mark.slow
 def test_a_container_that_outlives_pytest_and_keeper_goes_when_the_next_run_begins(
     run: LiveRun, real_runtime: RealRuntime, models: Path, tmp_path: Path
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_container_that_outlives_pytest_and_keeper_goes_when_the_next_run_begi
         assert real_runtime.containers() == ["somebody-elses"]
 
 
+@pytest.mark.slow
 def test_an_image_that_is_another_one_under_its_tag_is_not_the_one_in_the_lock(
     real_runtime: RealRuntime,
     models: Path,
@@ -173,6 +177,7 @@ def frozen(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_the_doctor_shows_image_digest_and_runtime(
     real_runtime: RealRuntime,
     models: Path,
@@ -222,6 +227,7 @@ def test_the_digest_of_the_image_can_be_pinned(
     assert "image_digest is pinned to sha256:0000" in (records["wrong"].incomparable or "")
 
 
+@pytest.mark.slow
 def test_a_container_that_ends_at_its_start_is_told_at_once_with_its_last_words(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
@@ -236,6 +242,7 @@ def test_a_container_that_ends_at_its_start_is_told_at_once_with_its_last_words(
     until(lambda: not real_runtime.containers())
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_given_up_for_another(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +258,7 @@ def test_a_port_that_is_taken_is_given_up_for_another(
         assert not engaged.record.address.endswith(f":{taken.getsockname()[1]}")
 
 
+@pytest.mark.slow
 def test_a_container_out_of_memory_is_named_as_such(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
@@ -265,6 +273,7 @@ def test_a_container_out_of_memory_is_named_as_such(
     assert told[real_runtime.name] in (record.error or "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a GPU")
 def test_a_gpu_that_is_not_there_is_told_as_such(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
@@ -288,6 +297,7 @@ def test_a_daemon_that_does_not_run_is_told_in_its_words(models: Path, keeper: K
     assert "none.sock" in (record.error or "")
 
 
+@pytest.mark.slow
 def test_a_client_that_is_killed_leaves_no_container(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
@@ -302,6 +312,7 @@ def test_a_client_that_is_killed_leaves_no_container(
     until(lambda: not keeper.members("boxed"))
 
 
+@pytest.mark.slow
 def test_a_keeper_that_is_killed_has_its_containers_cleared_away(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
@@ -316,6 +327,7 @@ def test_a_keeper_that_is_killed_has_its_containers_cleared_away(
     assert real_runtime.containers() == []
 
 
+@pytest.mark.slow
 def test_one_at_a_time_waits_until_a_container_is_gone(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
@@ -330,6 +342,7 @@ def test_one_at_a_time_waits_until_a_container_is_gone(
     assert seen == [["first"], ["second"], ["first"]]
 
 
+@pytest.mark.slow
 def test_a_server_that_listens_elsewhere_in_its_container_is_told_where(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:

@@ -38,7 +38,9 @@ def shift_of(recorded: Drawn, name: str, answers: dict[str, Completion]) -> floa
     return statistics.median(shifts)
 
 
-@pytest.mark.parametrize("quantization", ["F16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize(
+    "quantization", ["F16", *(pytest.param(copy, marks=pytest.mark.slow) for copy in ("Q8_0", "Q4_0"))]
+)
 def test_todays_engine_is_the_recorded_one(recorded: Drawn, quantization: str) -> None:
     cases = recorded.sets["pool"][:: len(recorded.sets["pool"]) // PROMPTS][:PROMPTS]
     with served(quantization) as adapter:

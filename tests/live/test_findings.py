@@ -11,14 +11,10 @@ from tests.real_ollama import program
 from tests.scripts import script
 from tests.unavailable import unavailable
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("llamacpp")]
 
 FINDINGS = script("docs/findings.py")
-QUICK = [
-    pytest.param(each, id=each.name, marks=[pytest.mark.slow] if each.beside else [])
-    for each in FINDINGS.FINDINGS
-    if each.quick
-]
+QUICK = [pytest.param(each, id=each.name) for each in FINDINGS.FINDINGS if each.quick]
 
 
 @pytest.mark.parametrize("finding", QUICK)

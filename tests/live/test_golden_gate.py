@@ -69,6 +69,7 @@ def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path)
     assert outcomes["logprobs", "q4_0"] == "FAIL"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("llamacpp")
 def test_the_other_copies_answer_as_they_were_recorded(tmp_path: Path) -> None:
     for folder in ("golden", "fixtures/gate"):
@@ -111,6 +112,7 @@ def rows(folder: Path, engine: str, table: str) -> None:
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["transformers", "mlx"])
 def test_an_engine_answers_as_it_was_recorded(engine: str, tmp_path: Path) -> None:
     """What weighs as much and takes seconds to start is asked a few prompts of the set."""
@@ -126,4 +128,4 @@ def test_an_engine_answers_as_it_was_recorded(engine: str, tmp_path: Path) -> No
 def test_an_engine_that_runs_answers_as_it_was_recorded(
     served: Served, attached: Callable[..., str], tmp_path: Path
 ) -> None:
-    rows(tmp_path, "vllm", attached("vllm", served))
+    rows(tmp_path, "vllm", attached("vllm", served) + "[engines.vllm.pin]\ncontext_length = 1024\n")

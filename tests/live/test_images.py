@@ -81,6 +81,7 @@ def test_the_command_that_is_told_fetches_an_image_whose_digest_is_the_registrys
     assert record.identity.get("image_digest") == registry.digest(pushed)
 
 
+@pytest.mark.slow
 def test_a_tag_that_has_moved_is_refused_by_a_pin_and_by_its_digest_the_image_is_still_had(
     engaged: Any, real_runtime: RealRuntime, registry: Registry
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_tag_that_has_moved_is_refused_by_a_pin_and_by_its_digest_the_image_is
     assert (by_digest.error, by_digest.incomparable) == (None, None)
 
 
+@pytest.mark.slow
 def test_what_a_registry_does_not_have_is_told_in_the_runtimes_words(engaged: Any, pushed: str) -> None:
     record = engaged(pushed.replace(":v1", ":none"), download=True)
 
@@ -105,6 +107,7 @@ def test_what_a_registry_does_not_have_is_told_in_the_runtimes_words(engaged: An
     assert "manifest unknown" in (record.error or "")
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_not_there_is_told(engaged: Any, real_runtime: RealRuntime) -> None:
     record = engaged(f"127.0.0.1:{free_port()}/llama:v1", download=True)
 
@@ -112,6 +115,7 @@ def test_a_registry_that_is_not_there_is_told(engaged: Any, real_runtime: RealRu
     assert "connection refused" in (record.error or "")
 
 
+@pytest.mark.slow
 def test_an_image_for_other_processors_is_refused_once_it_is_there(
     engaged: Any, pushed: str, registry: Registry
 ) -> None:
@@ -120,6 +124,7 @@ def test_an_image_for_other_processors_is_refused_once_it_is_there(
     assert "is for arm64 and this machine is amd64" in (record.error or "")
 
 
+@pytest.mark.slow
 def test_the_first_of_three_images_that_answers_otherwise_is_found(
     real_runtime: RealRuntime, registry: Registry, models: Path, some: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -149,6 +154,7 @@ def test_the_first_of_three_images_that_answers_otherwise_is_found(
     assert f"-> {registry.digest(image)[:19]}" in told
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_of_the_bytes_of_an_image_that_is_fetched(
     real_runtime: RealRuntime, registry: Registry, models: Path, tmp_path: Path
 ) -> None:

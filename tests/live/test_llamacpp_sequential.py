@@ -23,6 +23,7 @@ def test_mixed(): ...
 """
 
 
+@pytest.mark.slow
 def test_equal_and_far_weights_are_settled_early(
     launch: Callable[..., LiveRun], gguf: Callable[..., str], prompts: Path
 ) -> None:

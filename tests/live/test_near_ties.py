@@ -25,6 +25,7 @@ def test_aside(): ...
 """
 
 
+@pytest.mark.slow
 def test_what_near_ties_explain_of_two_copies(
     launch: Callable[..., LiveRun], gguf: Callable[..., str], some: Callable[..., Path]
 ) -> None:

@@ -76,6 +76,7 @@ def loads(daemon: RealOllama) -> int:
     return daemon.log.read_text("utf-8", "replace").count("starting llama-server")
 
 
+@pytest.mark.slow
 def test_models_that_do_not_fit_together_are_timed_in_blocks(
     start_ollama: Callable[..., RealOllama], launch: Callable[..., LiveRun], few: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_two_models_of_one_daemon_are_timed_one_at_a_time(
     assert [verdict["outcome"] for verdict in judged if verdict["margin"] == 1000] == ["PASS"]
 
 
+@pytest.mark.slow
 def test_two_routes_of_one_model_are_timed_in_blocks(
     start_ollama: Callable[..., RealOllama], launch: Callable[..., LiveRun], few: Path
 ) -> None:

@@ -51,6 +51,7 @@ def bisect(project: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_first_of_eight_builds_that_changed_takes_three_gates_between_ends_that_are_known(project: Path) -> None:
     planted = ("--config", "fixtures/gate/llmparity.toml", "--versions-from", "fixtures/gate/versions.toml")
     words = (*planted, "--engine", "f16", "--baseline", "golden:f16")
@@ -67,6 +68,7 @@ def test_the_first_of_eight_builds_that_changed_takes_three_gates_between_ends_t
     assert told_again.count("its answers were stored, nobody was asked") == 1
 
 
+@pytest.mark.slow
 def test_versions_of_a_package_are_installed_and_gated_and_one_that_is_not_there_is_searched_around(
     project: Path,
 ) -> None:

@@ -70,6 +70,7 @@ def test_four_bits_of_an_ollama_are_weights(project: Project, models: Path, tmp_
     assert cause.text.endswith("…, served as prod is, answers as dev does")
 
 
+@pytest.mark.slow
 def test_a_cache_of_four_bits_is_no_weights(project: Project, models: Path) -> None:
     same = Path(shutil.copy(models / "tiny-F16.gguf", project.path / "copy-F16.gguf"))
     dev = served("dev", same)

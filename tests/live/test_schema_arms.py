@@ -101,6 +101,7 @@ def test_ollama_forces_the_schema_in_the_order_of_the_alphabet_and_the_verdict_s
     assert "order" in str(found["schema.arms"]["differs"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", ["vllm"], indirect=True)
 def test_vllm_forces_the_schema_in_its_order(
     judged: Callable[[str, str], dict[str, dict[str, Any]]], served: Served, attached: Callable[..., str]
@@ -111,6 +112,7 @@ def test_vllm_forces_the_schema_in_its_order(
     assert "order" not in str(found["schema.arms"].get("differs", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", ["transformers", "mlx"], indirect=True)
 def test_an_engine_without_a_constraint_is_skipped_where_one_is_needed(
     judged: Callable[[str, str], dict[str, dict[str, Any]]], served: Served, attached: Callable[..., str]

@@ -73,6 +73,7 @@ def test_vllm_with_its_parser_calls_as_llamacpp_does(
     assert {verdicts["test_tools", kind, "bf16"]["outcome"] for kind in ("tools.trigger", "tools.agree")} == {"PASS"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", ["mlx"], indirect=True)
 def test_calls_that_mlx_leaves_in_the_text_are_told_as_that_and_streams_are_whole(
     launch: Callable[..., LiveRun],
@@ -123,6 +124,7 @@ def test_stream(): ...
 """
 
 
+@pytest.mark.slow
 def test_calls_are_the_same_streamed_and_unstreamed(
     launch: Callable[..., LiveRun], gguf: Callable[..., str], prompts: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_two_llama_cpp_are_never_up_together(
     assert {name for _, _, name in run.verdicts()} == {"q8"}
 
 
+@pytest.mark.slow
 def test_llama_cpp_and_vllm_are_never_up_together(in_turn: InTurn) -> None:
     looks = in_turn.looks
 

@@ -18,7 +18,7 @@ from pytest_llmparity.core.identity.lock import NAME
 if TYPE_CHECKING:
     from tests.live.conftest import InTurn, LiveRun
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("llamacpp")]
 
 SUITE = """
 import pytest
