@@ -304,6 +304,7 @@ def test_a_parameter_without_a_word_is_wrong(shell: Shell) -> None:
     assert "WRONG 2 more cases hold what it has no field for" in said
 
 
+@pytest.mark.slow
 def test_prompts_are_held_against_the_context(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
     for words, name in ((50, "short"), (1990, "tight"), (3000, "long")):
         rows = [

@@ -105,6 +105,7 @@ def test_golden_answers_are_compared_with_a_run_and_with_each_other(stored: Shel
     assert "0 cases alike, 8 answered otherwise" in parted.out
 
 
+@pytest.mark.slow
 def test_prune_removes_what_the_tests_of_a_run_do_not_ask(stored: Shell, pytester: pytest.Pytester) -> None:
     stored.run("golden", "from", "newest")
     prompts(stored.path, 7)
@@ -120,6 +121,7 @@ def test_prune_removes_what_the_tests_of_a_run_do_not_ask(stored: Shell, pyteste
     assert again.out.startswith("nothing to remove")
 
 
+@pytest.mark.slow
 def test_a_set_that_no_test_asks_is_told_and_removed_when_a_person_says_so(
     stored: Shell, pytester: pytest.Pytester
 ) -> None:
@@ -191,6 +193,7 @@ def test_a_run_of_selected_tests_does_not_say_what_is_left_over(stored: Shell, p
     assert stored.run("golden", "prune").out.startswith("nothing to remove")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [".", "", "/nowhere/at/all"])
 def test_every_testpaths_that_pytest_takes_is_the_whole(stored: Shell, pytester: pytest.Pytester, named: str) -> None:
     stored.run("golden", "from", "newest")
@@ -202,6 +205,7 @@ def test_every_testpaths_that_pytest_takes_is_the_whole(stored: Shell, pytester:
     assert stored.run("golden", "prune").out.startswith("nothing to remove")
 
 
+@pytest.mark.slow
 def test_a_file_that_skips_itself_may_ask_what_is_golden(stored: Shell, pytester: pytest.Pytester) -> None:
     (stored.path / "test_other.py").write_text(f"import pytest\npytest.importorskip('no_such_module')\n{GATE}")
     run(stored, pytester, "--parity-fresh")
@@ -212,6 +216,7 @@ def test_a_file_that_skips_itself_may_ask_what_is_golden(stored: Shell, pytester
     assert "or a file could not be collected" in pruned.err
 
 
+@pytest.mark.slow
 def test_an_answer_that_names_the_project_s_folder_is_not_written(stored: Shell, pytester: pytest.Pytester) -> None:
     run(stored, pytester, "--parity-fresh", dev=f"see {stored.path}")
 

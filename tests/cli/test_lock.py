@@ -66,6 +66,7 @@ def test_an_engine_that_is_as_it_was_changes_no_byte(shell: Shell, configured: C
     assert (shell.path / NAME).stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_what_changed_is_said_field_by_field(shell: Shell, configured: Configured) -> None:
     shell.configure(configured(one=llamacpp(shell, quantization="Q4_0"), two=llamacpp(shell)))
     shell.run("lock")
@@ -113,6 +114,7 @@ def test_check_writes_nothing_and_fails_when_the_lock_is_old(shell: Shell, confi
     assert (shell.path / NAME).read_text() == text
 
 
+@pytest.mark.slow
 def test_a_fact_that_is_not_told_now_is_shown_and_makes_no_lock_old(shell: Shell, configured: Configured) -> None:
     shell.configure(configured(one=llamacpp(shell)))
     shell.run("lock")
@@ -272,6 +274,7 @@ def test_without_logprobs_the_lock_says_what_its_canaries_cannot_see(shell: Shel
     assert "by its canaries alone, and without logprobs only where 2 or more of 12 answers part" in ended.out
 
 
+@pytest.mark.slow
 def test_an_engine_without_logprobs_that_never_answers_alike_has_no_canaries(
     shell: Shell, configured: Configured
 ) -> None:

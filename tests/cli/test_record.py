@@ -50,7 +50,10 @@ def test_misuse_is_said_before_anything_runs(shell: Shell, words: tuple[str, ...
     [
         ("replicas = 2\n", ("--prompts", "p.jsonl"), "prod is started 2 times (replicas); record it with replicas = 1"),
         ("replicas = 2\n", (), "prod is started 2 times (replicas); record it with replicas = 1"),
-        ("", ("--", "--parity-executor", "ray"), "pytest ended with exit code 4, so nothing is recorded"),
+        pytest.param(
+            *("", ("--", "--parity-executor", "ray"), "pytest ended with exit code 4, so nothing is recorded"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_engine_that_answers_in_several_places_is_not_recorded(

@@ -104,6 +104,7 @@ def test_what_another_check_reads_is_asked_also_where_the_margin_is_of_others(
     result.stdout.fnmatch_lines(["*prompts*pass 0 differ*"])
 
 
+@pytest.mark.slow
 def test_a_replay_keeps_the_margin_of_its_run(bench: Bench, pair: tuple[PosingEngine, PosingEngine]) -> None:
     calibrated(pair)
     bench.run(engines=pair)

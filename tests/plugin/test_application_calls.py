@@ -58,6 +58,7 @@ def test_the_call_whose_answer_differs_is_shown_in_terminal_and_page(bench: Benc
     assert "the answer of call 2 of 2 differs" in (bench.pytester.path / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_request_that_differs_is_told_from_an_answer(bench: Bench) -> None:
     asks = ASKS.replace('case["mail"]', 'case["mail"] + engine.name')
     application(bench, "check.value(agree=0.8)", "return answer", asks=asks)
@@ -69,7 +70,9 @@ def test_a_request_that_differs_is_told_from_an_answer(bench: Bench) -> None:
     )
 
 
-@pytest.mark.parametrize("asks", [BY_HTTPX, BY_CURL], ids=["httpx, streamed", "curl"])
+@pytest.mark.parametrize(
+    "asks", [BY_HTTPX, pytest.param(BY_CURL, marks=pytest.mark.slow)], ids=["httpx, streamed", "curl"]
+)
 def test_any_client_is_recorded_and_runs_beside_each_other_are_told_apart(bench: Bench, asks: str, echo: Any) -> None:
     application(bench, "check.value(agree=0.8)", "return answer", asks="import json\n    " + asks)
     engines = [bench.engine(echo), bench.engine(echo)]
@@ -171,6 +174,7 @@ SWALLOWS = """import openai
     """.replace("ARGS", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_default_for_answers_with_an_error_is_no_value(bench: Bench, status: int) -> None:
     """Both engines fail at everything, and the application returns the same on both."""
@@ -186,6 +190,7 @@ def test_a_default_for_answers_with_an_error_is_no_value(bench: Bench, status: i
     result.stdout.fnmatch_lines([f"ERROR value.rate, a: *none of the * calls was answered; the last: HTTP {status}*"])
 
 
+@pytest.mark.slow
 def test_a_call_that_is_dropped_and_made_again_is_no_failure(bench: Bench) -> None:
     application(bench, "check.value(agree=0.8, rate=0.8)", "return answer", asks=SWALLOWS)
     dropped: set[str] = set()

@@ -61,6 +61,7 @@ def test_shards_share_out_the_inputs_and_merged_they_are_judged_as_one_run(
     assert kept(bench, "merged") == expected
 
 
+@pytest.mark.slow
 def test_a_sequential_run_stops_calling_when_it_is_settled(bench: Bench) -> None:
     application(bench, "check.value(agree=0.8)", "return answer", inputs=64)
     engines = [bench.engine("billing"), bench.engine("shipping")]
@@ -104,6 +105,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.slow
 def test_parameters_whose_names_look_alike_in_a_path_have_golden_sets_of_their_own(
     bench: Bench, recording: None
 ) -> None:

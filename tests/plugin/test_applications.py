@@ -94,6 +94,7 @@ def test_values_that_agree_pass_whatever_their_type_and_the_test_has_no_paramete
     assert {len(bench.asked(engine)) for engine in engines} == {2 * INPUTS}  # each twice, for drift
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("returns", "says"),
     [
@@ -110,6 +111,7 @@ def test_returning_or_raising_nothing_alike_is_no_agreement(bench: Bench, return
     result.stdout.fnmatch_lines([says])
 
 
+@pytest.mark.slow
 def test_an_exception_on_one_engine_is_counted_by_its_type(bench: Bench) -> None:
     application(
         bench,
@@ -171,6 +173,7 @@ def test_coroutines_are_awaited_in_one_loop(bench: Bench) -> None:
     assert result.ret == pytest.ExitCode.OK
 
 
+@pytest.mark.slow
 def test_parameters_of_the_test_are_given_and_make_a_gate_each(bench: Bench) -> None:
     application(bench, "check.value(agree=0.8)", "return [answer, language]", takes="engine, case, language")
     file = bench.pytester.path / "test_app.py"
@@ -240,6 +243,7 @@ def test_inputs_that_are_none_are_an_error_with_their_line(bench: Bench, line: s
     result.stdout.fnmatch_lines([says])
 
 
+@pytest.mark.slow
 def test_a_replay_judges_what_is_stored_and_calls_nothing_whatever_became_of_the_code(bench: Bench) -> None:
     application(bench, "check.value(agree=0.8)", "return answer")
     engines = [bench.engine("billing"), bench.engine("shipping")]
@@ -254,6 +258,7 @@ def test_a_replay_judges_what_is_stored_and_calls_nothing_whatever_became_of_the
     assert len(bench.asked(engines[0])) == asked
 
 
+@pytest.mark.slow
 def test_other_code_is_run_anew_and_reports_show_inputs_and_values(bench: Bench) -> None:
     application(bench, "check.value(agree=0.8)", "return answer")
     engines = [bench.engine("billing"), bench.engine("shipping")]
@@ -271,6 +276,7 @@ def test_other_code_is_run_anew_and_reports_show_inputs_and_values(bench: Bench)
     assert {row["text"] for row in rows} == {'"billing"', '"shipping"'}
 
 
+@pytest.mark.slow
 def test_an_application_under_a_decorator_is_called_like_any(bench: Bench) -> None:
     application(bench, "check.value(agree=0.8)", "return answer")
     file = bench.pytester.path / "test_app.py"
@@ -317,6 +323,7 @@ def test_an_engine_that_is_gone_is_an_error_and_no_value(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["ERROR value.agree*"])
 
 
+@pytest.mark.slow
 def test_annotations_that_only_type_checkers_can_read_are_not_evaluated(bench: Bench) -> None:
     """Python 3.14 evaluates them for whoever asks for a signature; before, only text does no harm."""
     application(bench, "check.value(agree=0.8)", "return answer", takes="engine: Engine, case: Row")

@@ -835,6 +835,7 @@ def test_the_plan_names_the_prompts_that_go_over_both_routes(bench: Bench) -> No
     result.stdout.fnmatch_lines(["routes: at most 16 requests more with whole prompts to b; half over each route"])
 
 
+@pytest.mark.slow
 def test_tags_are_judged_beside_all_prompts_and_stand_everywhere(bench: Bench) -> None:
     def row(number: int) -> dict[str, object]:
         question = {"role": "user", "content": f"question {number}"}

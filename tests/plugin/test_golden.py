@@ -91,6 +91,7 @@ def test_checks_judge_golden_answers_as_if_their_engine_ran(bench: Bench, record
     assert len(recorded.requests) == asked, "nobody is asked for golden answers"
 
 
+@pytest.mark.slow
 def test_prompts_that_fail_against_golden_answers_are_a_verdict(bench: Bench, recorded: PosingEngine) -> None:
     """Nobody can be asked how golden answers were rendered, as a baseline or as a candidate."""
     longer = re.sub('"prompt_tokens": ', '"prompt_tokens": 1', file(bench).read_text("utf-8"))
@@ -123,6 +124,7 @@ def test_an_upgrade_is_held_against_the_golden_answers_of_the_configured_baselin
     result.stdout.fnmatch_lines(["FAIL text, prod against golden-prod:*"])
 
 
+@pytest.mark.slow
 def test_golden_answers_may_be_the_candidate(bench: Bench, recorded: PosingEngine) -> None:
     engine = bench.engine(poses_as="llamacpp")
 
@@ -148,6 +150,7 @@ def test_a_changed_prompt_is_incomparable_and_the_others_are_judged(bench: Bench
     assert "dev: passes" in told(result)
 
 
+@pytest.mark.slow
 def test_other_sampling_is_incomparable_and_nobody_is_asked(bench: Bench, recorded: PosingEngine) -> None:
     bench.gate(CHECKS, tokens=13)
     engine = bench.engine(poses_as="llamacpp")
@@ -185,6 +188,7 @@ def test_cases_without_golden_are_listed_and_fail_where_each_must_have_one(
     strict.stdout.fnmatch_lines(["ERROR prompts, dev against golden-prod: 1 prompt of golden-prod (case-8): *"])
 
 
+@pytest.mark.slow
 def test_a_set_without_golden_skips_its_gate(bench: Bench, recorded: PosingEngine) -> None:
     (bench.pytester.path / "prompts.jsonl").rename(bench.pytester.path / "other.jsonl")
     test = bench.pytester.path / "test_gate.py"
@@ -197,6 +201,7 @@ def test_a_set_without_golden_skips_its_gate(bench: Bench, recorded: PosingEngin
     assert "there is no golden/other/prod.jsonl" in told(lenient)
 
 
+@pytest.mark.slow
 def test_latency_is_skipped_with_the_reason_and_timed_where_it_is_judged(bench: Bench, recorded: PosingEngine) -> None:
     bench.gate('check.latency(e2e_p50="x1.5", n=8)')
     engine = bench.engine(poses_as="llamacpp")
@@ -245,6 +250,7 @@ def test_a_sequential_run_is_held_against_golden_answers(bench: Bench, recorded:
     assert "dev: passes" in told(result)
 
 
+@pytest.mark.slow
 def test_changed_rewrites_only_what_answers_otherwise(bench: Bench) -> None:
     prod = bench.engine(lambda request: f"old {prompt_of(request)}", poses_as="llamacpp")
     bench.gate(CHECKS)
@@ -308,6 +314,7 @@ def test_two_tests_of_one_set_are_recorded_one_after_the_other(bench: Bench, rec
     assert both.ret == 0
 
 
+@pytest.mark.slow
 def test_golden_answers_are_held_against_each_other_and_the_plan_says_that_nobody_is_asked(
     bench: Bench, recorded: PosingEngine
 ) -> None:
@@ -352,6 +359,7 @@ def test_a_key_is_refused_with_its_place_and_nothing_is_written(bench: Bench, mo
     assert not (bench.pytester.path / "golden").exists()
 
 
+@pytest.mark.slow
 def test_stale_cases_are_told(bench: Bench, recorded: PosingEngine) -> None:
     bench.prompts(7)
 
@@ -412,6 +420,7 @@ def test_a_file_that_cannot_be_used_is_the_error_of_its_engine(bench: Bench, rec
     )
 
 
+@pytest.mark.slow
 def test_engines_are_recorded_whatever_margin_they_have(bench: Bench) -> None:
     engines = [bench.engine(poses_as="llamacpp"), bench.engine(poses_as="llamacpp")]
     bench.gate("check.logprobs()")
@@ -487,6 +496,7 @@ def test_lines_of_a_sampling_that_no_test_asks_any_more_are_told(bench: Bench, r
     assert sentence not in told(against(bench, recorded, "test_gate.py"))
 
 
+@pytest.mark.slow
 def test_a_decision_on_a_stored_run_rests_on_the_golden_that_the_run_read(
     bench: Bench, recorded: PosingEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:

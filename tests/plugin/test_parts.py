@@ -81,6 +81,7 @@ def test_an_engine_that_reads_no_images_is_skipped_for_want_of_that(bench: Bench
     assert not bench.asked(blind)
 
 
+@pytest.mark.slow
 def test_prompts_of_text_are_judged_where_others_show_images(bench: Bench) -> None:
     blind = bench.engine(abilities=Abilities(media="refused"))
     bench.gate("check.prompts()")
@@ -92,6 +93,7 @@ def test_prompts_of_text_are_judged_where_others_show_images(bench: Bench) -> No
     assert not any("image_url" in str(request) for request in bench.asked(blind))
 
 
+@pytest.mark.slow
 def test_sound_is_asked_for_by_a_probe_of_its_own(bench: Bench) -> None:
     write(bench, {"type": "audio", "file": "x.wav"}, every=1)
     bench.gate(CHECKS)
@@ -117,6 +119,7 @@ def test_a_file_that_is_not_there_is_an_error_with_its_line_before_anything_is_a
     assert not engine.requests
 
 
+@pytest.mark.slow
 def test_another_image_under_the_same_name_is_asked_anew_in_a_run_that_goes_on(bench: Bench) -> None:
     engines = [bench.engine(), bench.engine()]
     bench.gate(CHECKS)

@@ -66,6 +66,7 @@ def test_ray_is_taken_as_it_is_found(version: str | None, path: Callable[..., Pa
     assert why_no_ray() is None
 
 
+@pytest.mark.slow
 def test_a_folder_that_hides_ray_ends_the_run_before_anything_is_collected(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_sample_is_the_same_each_time_and_judged_as_one(bench: Bench, pair: li
     assert {verdict["n"] for verdict in bench.report()["verdicts"]} == {8}
 
 
+@pytest.mark.slow
 def test_a_junit_report_says_which_part_was_asked(bench: Bench, pair: list[PosingEngine]) -> None:
     bench.gate(CHECKS)
     bench.run("--parity-sample=8", "--junitxml=part.xml", engines=pair, left_out=())
@@ -85,6 +86,7 @@ def test_a_junit_report_says_which_part_was_asked(bench: Bench, pair: list[Posin
     assert "llmparity.portion" not in told[1]
 
 
+@pytest.mark.slow
 def test_a_sample_larger_than_the_set_is_a_whole_run(bench: Bench, pair: list[PosingEngine]) -> None:
     bench.gate(CHECKS)
     result = bench.run("--parity-sample=99", engines=pair)
@@ -220,6 +222,7 @@ def test_golden_answers_of_other_prompts_are_left_as_they_are(
     assert "it asked a part of the prompts (--parity-tag refund)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_comparison_tells_a_part_from_the_whole(
     bench: Bench, pair: list[PosingEngine], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,6 +272,7 @@ def test_shards_of_a_portion_are_merged_as_one(
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_run_of_another_portion_is_not_gone_on_with(bench: Bench, pair: list[PosingEngine]) -> None:
     """Sequentially too, where prompts that were added are asked by the run that stayed open."""
     bench.gate("check.schema({}, rate=0.3, gap=None)")
@@ -280,6 +284,7 @@ def test_a_run_of_another_portion_is_not_gone_on_with(bench: Bench, pair: list[P
     assert result.ret == FAILED
 
 
+@pytest.mark.slow
 def test_looks_at_a_sample_and_at_the_whole_are_counted_apart_and_paid_for_once(
     bench: Bench, pair: list[PosingEngine]
 ) -> None:
@@ -294,6 +299,7 @@ def test_looks_at_a_sample_and_at_the_whole_are_counted_apart_and_paid_for_once(
     assert looks == [0, 1, 1, 1, 2], "in turn they do not grow; a larger sample because the smaller stayed open does"
 
 
+@pytest.mark.slow
 def test_a_portion_stands_in_no_history_of_whole_sets(bench: Bench, pair: list[PosingEngine]) -> None:
     bench.gate(CHECKS)
     kept = bench.pytester.path / "kept.jsonl"

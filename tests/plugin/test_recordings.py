@@ -39,6 +39,7 @@ def record(bench: Bench, engine: PosingEngine, *more: str) -> int:
     return main(["record", chosen, "--prompts", "prompts.jsonl", "--max-tokens", "12", "--timed", "12", *more])
 
 
+@pytest.mark.slow
 def test_one_prompt_is_recorded_with_its_times(bench: Bench) -> None:
     bench.prompts(1)
 

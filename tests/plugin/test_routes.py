@@ -26,6 +26,7 @@ def told(result: pytest.RunResult) -> str:
     return " ".join(result.stdout.str().split())
 
 
+@pytest.mark.slow
 def test_responses_and_chats_of_one_server_are_held_against_each_other(bench: Bench) -> None:
     engine = bench.engine(poses_as="llamacpp")
     bench.configure(

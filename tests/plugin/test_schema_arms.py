@@ -143,6 +143,7 @@ def test_arms_become_golden_by_their_ids(bench: Bench) -> None:
     assert len(ids) == 2 * PROMPTS
 
 
+@pytest.mark.slow
 def test_a_schema_that_was_refused_when_golden_was_recorded_is_told_with_advice_that_can_help(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

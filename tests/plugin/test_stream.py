@@ -85,6 +85,7 @@ def test_what_cannot_be_asked_so_is_refused_before_anybody_is_asked(bench: Bench
     assert not bench.asked(engine)
 
 
+@pytest.mark.slow
 def test_a_sequential_run_asks_both_ways_until_it_is_settled(bench: Bench) -> None:
     bench.prompts(64)
     bench.gate("check.stream(rate=0.8)")

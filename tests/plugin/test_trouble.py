@@ -329,6 +329,7 @@ def test_the_first_failure_ends_the_session_and_what_was_gathered_is_reported(be
     }
 
 
+@pytest.mark.slow
 def test_last_failed_gathers_for_what_failed_only(bench: Bench) -> None:
     bench.pytester.makepyfile(
         """

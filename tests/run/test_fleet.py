@@ -115,6 +115,7 @@ def test_a_process_that_ends_at_start_is_told_with_its_last_words(project: Proje
     assert project.events == ["a starts"]
 
 
+@pytest.mark.slow
 def test_whoever_waits_for_another_process_of_the_run_stops_when_its_time_is_up(project: Project) -> None:
     keeper = project.keeper()
     how = {"env": {}, "cwd": project.path, "log": project.path / "a.log", "stop_signal": 9, "grace_s": 0.0}

@@ -141,6 +141,7 @@ def test_what_cannot_be_installed_is_an_error_of_its_engine(project: Project, en
     assert "vllm==9" in (engaged.record.error or "").partition("ends:")[2]
 
 
+@pytest.mark.slow
 def test_an_installer_that_is_interrupted_is_ended(project: Project) -> None:
     log, up = project.path / "log", threading.Event()
 

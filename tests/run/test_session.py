@@ -44,6 +44,7 @@ def verdict_of(verdict: Verdict) -> Verdict:
     return dataclasses.replace(verdict, where="")
 
 
+@pytest.mark.slow
 def test_engines_are_stopped_whatever_is_wrong_with_a_recorder(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

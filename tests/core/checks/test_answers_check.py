@@ -361,6 +361,7 @@ def test_engines_of_which_next_to_no_answer_is_right_show_no_gap(make: Factory, 
         assert "right on either engine" in verdicts[kind, "cand"].reason or not right
 
 
+@pytest.mark.slow
 def test_a_hostile_pattern_is_given_up_and_the_verdicts_say_so(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract, "SECONDS", 0.06)  # as long as the first try: how often it is tried is what counts
     hostile = ["a" * 60 + "!"] * 120

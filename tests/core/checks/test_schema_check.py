@@ -169,6 +169,7 @@ def test_a_field_is_compared_however_its_path_is_spelled(make: Factory, path: st
     assert agree.outcome is Outcome.FAIL
 
 
+@pytest.mark.slow
 def test_values_that_no_arithmetic_holds_are_differences(make: Factory) -> None:
     deep = "[" * 900 + "1" + "]" * 900
     ours, theirs = (f'{{"t": {n}, "x": {x}}}' for n, x in (("1" + "0" * 350, deep), ("1.5", deep.replace("1", "2"))))

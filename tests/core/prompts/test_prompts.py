@@ -573,6 +573,7 @@ ROWS_OF_ALIASES += "".join(f"- {{<<: *a, id: a{n}}}\n" for n in range(400))
 LONG = "- &a " + "x" * 3000 + "\n- [" + "*a, " * 30_000 + "]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

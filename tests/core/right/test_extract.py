@@ -239,7 +239,14 @@ def test_values_are_shown_on_one_line(value: object, words: str) -> None:
     assert " at 0x" not in shown(object())
 
 
-@pytest.mark.parametrize("pattern", [r"(?:(a|aa)+)+b\1", r"(a|a)*$", r"(a|aa)+$"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(r"(?:(a|aa)+)+b\1", marks=pytest.mark.slow),
+        r"(a|a)*$",
+        pytest.param(r"(a|aa)+$", marks=pytest.mark.slow),
+    ],
+)
 def test_a_pattern_that_would_run_for_years_is_left_and_said(pattern: str) -> None:
     began = time.process_time()
 

@@ -320,6 +320,7 @@ def test_alpha_below_what_the_resamples_resolve_bounds_nothing() -> None:
 latencies = st.lists(st.floats(0.01, 10) | st.just(math.inf), min_size=8, max_size=30)
 
 
+@pytest.mark.slow
 @given(latencies, latencies, st.integers(1, 4), st.sampled_from([0.05, 0.01]), st.sampled_from([0.8, 1.25]))
 @settings(max_examples=60, deadline=None)
 def test_ratio_bounds_and_p_values_agree(

@@ -120,6 +120,7 @@ def test_bounds_lie_beyond_the_margin_where_p_values_do(kept: list[bool], margin
     assert result.failed <= (result.p_fail <= 0.05 + 1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)  # each asks about seven further limits
 @given(ANSWERS, st.sampled_from([0.2, 0.5]))
 def test_what_is_not_rejected_is_an_interval(kept: list[bool], at_least: float) -> None:
@@ -131,6 +132,7 @@ def test_what_is_not_rejected_is_an_interval(kept: list[bool], at_least: float) 
         assert (there.p_fail <= 0.05) == (other > result.upper) or abs(other - result.upper) < 2 * PRECISION
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=40), MARGINS)
 def test_a_gap_in_one_direction_is_a_ratio_in_disguise(differences: list[int], margin: float) -> None:
@@ -143,6 +145,7 @@ def test_a_gap_in_one_direction_is_a_ratio_in_disguise(differences: list[int], m
     assert result.estimate == pytest.approx(2 * same.estimate - 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)  # each is five tests
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=40), MARGINS)
 def test_an_absolute_gap_has_no_direction(differences: list[int], margin: float) -> None:

@@ -197,6 +197,7 @@ def cut(text: str, cuts: Sequence[int]) -> list[str]:
     return [text[a:b] for a, b in itertools.pairwise(places)]
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(tools=st.lists(st.tuples(NAMES, ARGUMENTS, CUTS), min_size=1, max_size=4))
 def test_tool_calls_are_those_of_the_unstreamed_answer(tools: list[tuple[str, dict[str, Any], list[int]]]) -> None:

@@ -57,6 +57,7 @@ def test_a_required_verdict_that_fails_holds_and_every_report_says_so(
     assert json.loads(line)["policy"]["sha256"] == sha256
 
 
+@pytest.mark.slow
 def test_what_the_gate_starts_decides_in_its_reports_without_a_policy_too(
     bench: Bench, engines: list[PosingEngine]
 ) -> None:
@@ -78,6 +79,7 @@ def test_what_the_gate_starts_decides_in_its_reports_without_a_policy_too(
     assert not (bench.pytester.path / ".llmparity/decisions.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_junit_report_has_the_decision_as_properties_of_its_suite(bench: Bench, engines: list[PosingEngine]) -> None:
     run(bench, engines, "", "--junitxml=junit.xml")
 
@@ -88,6 +90,7 @@ def test_a_junit_report_has_the_decision_as_properties_of_its_suite(bench: Bench
     assert (suite.get("tests"), suite.get("failures"), len(suite.findall("testcase"))) == ("1", "1", 1)
 
 
+@pytest.mark.slow
 def test_a_plugin_that_has_what_the_writer_of_junit_has_is_left_alone(
     bench: Bench, engines: list[PosingEngine]
 ) -> None:
@@ -134,6 +137,7 @@ def test_what_stays_open_is_an_exit_code_of_its_own(bench: Bench, engines: list[
     assert again.ret == 2, "the run was judged to its end"
 
 
+@pytest.mark.slow
 def test_a_margin_of_the_policy_counts_in_place_of_the_suite_s(bench: Bench, engines: list[PosingEngine]) -> None:
     result = run(bench, engines, "[[limit]]\ncheck = 'text'\nmargin = 0.9\n")
 
@@ -143,6 +147,7 @@ def test_a_margin_of_the_policy_counts_in_place_of_the_suite_s(bench: Bench, eng
     assert result.ret == 0
 
 
+@pytest.mark.slow
 def test_a_stored_run_is_decided_by_limits_when_it_is_judged_by_them(bench: Bench, engines: list[PosingEngine]) -> None:
     first = run(bench, engines, "")
 
@@ -155,6 +160,7 @@ def test_a_stored_run_is_decided_by_limits_when_it_is_judged_by_them(bench: Benc
     assert (first.ret, again.ret, loose.ret) == (1, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_decision_that_cannot_be_kept_is_none_and_neither_ships_nor_holds(
     bench: Bench, engines: list[PosingEngine]
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_server_whose_routes_lie_at_its_address_without_a_list_of_models(proje
     project.pytester.runpytest_inprocess(f"--engines=openai:m@http://127.0.0.1:{server.port}").assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_a_key_that_may_not_list_models_will_do_where_the_model_is_named(project: Any) -> None:
     server = project.engine("a", plain("Five days."), get=refuse_lists)
     project.write("test_app.py", GATE)

@@ -90,6 +90,7 @@ def test_another_tool_or_another_argument_is_a_difference(project: Project, name
         assert verdict["differing"][3]["baseline_sha256"] != verdict["differing"][3]["candidate_sha256"]
 
 
+@pytest.mark.slow
 def test_one_that_calls_a_tool_and_one_that_speaks_differ(project: Project) -> None:
     project.engine("base", calls("refund_order", 1300))
     project.engine("cand", plain("I will refund your order."))

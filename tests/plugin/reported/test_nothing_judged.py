@@ -64,7 +64,9 @@ def test_one_engine_is_asked_no_noise_floor_where_nothing_is_compared(project: A
     [
         ("@pytest.mark.skip\ndef test_it(): ...", ()),
         ("def test_it(): ...", ()),
-        ("@pytest.mark.parity('prompts.jsonl')\ndef test_it(): pytest.skip('today not')", ()),
+        pytest.param(
+            "@pytest.mark.parity('prompts.jsonl')\ndef test_it(): pytest.skip('today not')", (), marks=pytest.mark.slow
+        ),
         ("@pytest.mark.parity('prompts.jsonl', check.prompts())\ndef test_it(): ...", ("-k", "test_plain")),
     ],
 )
@@ -99,6 +101,7 @@ def test_a_required_run_of_tests_that_use_engines_is_no_error(project: Any, gate
     assert project.run("--parity-required").ret == OK
 
 
+@pytest.mark.slow
 def test_a_gate_that_is_expected_to_fail_was_judged(project: Any) -> None:
     rows(project)
     project.engine("base", plain("yes"))

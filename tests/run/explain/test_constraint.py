@@ -98,7 +98,7 @@ def judged(tmp_path: Path) -> Iterator[Callable[..., Verdict]]:
         yield judge
 
 
-@pytest.mark.parametrize("of", [AGREE, TEXT], ids=["values", "text"])
+@pytest.mark.parametrize("of", [AGREE, pytest.param(TEXT, marks=pytest.mark.slow)], ids=["values", "text"])
 def test_a_constraint_that_makes_answers_wrong_is_named_for_its_engine(
     judged: Callable[..., Verdict], of: Check
 ) -> None:
@@ -121,6 +121,7 @@ def test_a_constraint_that_makes_answers_wrong_is_named_for_its_engine(
     )
 
 
+@pytest.mark.slow
 def test_it_may_be_the_baselines(judged: Callable[..., Verdict]) -> None:
     verdict = judged(Constrained(wrong, fenced), Constrained(right, fenced))
 
@@ -128,6 +129,7 @@ def test_it_may_be_the_baselines(judged: Callable[..., Verdict]) -> None:
     assert verdict.cause.startswith("the schema's constraint on a: with it a answers other values")
 
 
+@pytest.mark.slow
 def test_prompts_that_do_not_say_what_they_want_are_asked_with_the_schema_in_words(
     judged: Callable[..., Verdict],
 ) -> None:
@@ -142,6 +144,7 @@ def test_prompts_that_do_not_say_what_they_want_are_asked_with_the_schema_in_wor
     assert shown.requests == 4 * PROMPTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [prose, nothing, wrong], ids=["garbage", "nothing", "what the candidate is forced to"])
 def test_nothing_is_shown_where_the_baseline_does_not_answer_as_the_schema_wants_unforced(
     judged: Callable[..., Verdict], free: Answer
@@ -163,6 +166,7 @@ def test_nothing_is_shown_where_the_baseline_does_not_answer_as_the_schema_wants
     )
 
 
+@pytest.mark.slow
 def test_what_stays_without_the_constraint_is_not_caused_by_it(judged: Callable[..., Verdict]) -> None:
     verdict = judged(Constrained(right, right), Constrained(wrong, wrong))
 
@@ -172,6 +176,7 @@ def test_what_stays_without_the_constraint_is_not_caused_by_it(judged: Callable[
     assert verdict.cause is None
 
 
+@pytest.mark.slow
 def test_a_candidate_that_says_nothing_unforced_shows_no_constraint(judged: Callable[..., Verdict]) -> None:
     verdict = judged(Constrained(right, right), Constrained(wrong, nothing))
 

@@ -76,6 +76,7 @@ def test_a_hidden_system_prompt_is_the_cause_and_what_shows_it_is_told(planted: 
     assert 0 <= renderings <= PROMPTS
 
 
+@pytest.mark.slow
 def test_a_margin_from_the_ladder_holds_for_the_experiments_too(planted: Planted) -> None:
     """The ladder has one for its own prompts only, and experiments ask a few of these."""
     planted.project.prompts(CASES + 4)
@@ -103,6 +104,7 @@ def test_a_margin_from_the_ladder_holds_for_the_experiments_too(planted: Planted
     assert [cause.layer for cause in verdict.explanation.causes] == ["streaming"]
 
 
+@pytest.mark.slow
 def test_words_behind_every_chat_are_not_called_a_system_prompt_in_front_of_it(planted: Planted) -> None:
     _, verdict = gated(planted, planted.behind(proxy.words_behind("/no_think be brief")))
 
@@ -222,6 +224,7 @@ def test_a_prompt_cache_that_does_not_act_behind_numbers_is_left_open(planted: P
     assert cause.text.endswith("but the prompt cache of b, which could not be taken away")
 
 
+@pytest.mark.slow
 def test_a_prompt_cache_that_requests_leave_out_makes_no_drift(planted: Planted) -> None:
     """Requests to llama.cpp always do."""
     _, verdict = gated(planted, planted.behind(stale_cache()))
@@ -229,6 +232,7 @@ def test_a_prompt_cache_that_requests_leave_out_makes_no_drift(planted: Planted)
     assert verdict.outcome is Outcome.PASS
 
 
+@pytest.mark.slow
 def test_calls_that_are_left_in_the_text_are_named_and_cost_no_request(planted: Planted) -> None:
     def asked(request: Mapping[str, Any]) -> str:
         return json.dumps({"name": "find", "arguments": {"what": request["messages"][-1]["content"]}})
@@ -395,6 +399,7 @@ def test_no_experiments_are_made_where_none_are_allowed(planted: Planted) -> Non
     assert (verdict.outcome, verdict.explanation, verdict.cause) == (Outcome.FAIL, None, None)
 
 
+@pytest.mark.slow
 def test_a_pass_is_explained_where_that_is_asked_for(planted: Planted) -> None:
     _, verdict = gated(planted, planted.behind(), explain=True)
 
@@ -713,6 +718,7 @@ def test_renderings_that_are_shown_count_among_the_requests_of_the_run(
     assert any("rendered prompts of c0 part" in line for line in verdict.details) == bool(asked)
 
 
+@pytest.mark.slow
 def test_an_engine_that_has_gone_ends_experiments_and_no_verdict(planted: Planted) -> None:
     changed = planted.behind(proxy.overridden(temperature=1.0))
     session, verdict = gated(planted, changed, explain_requests=0)

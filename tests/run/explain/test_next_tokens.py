@@ -104,6 +104,7 @@ def explained(planted: Planted) -> Callable[..., tuple[Explanation, Renders]]:
     return explain
 
 
+@pytest.mark.slow
 def test_tokens_without_alternatives_show_nothing(explained: Callable[..., tuple[Explanation, Renders]]) -> None:
     """Both name the token they chose behind a raw prompt and no other, so there is no lead that could have moved."""
     explanation, _ = explained()
@@ -125,6 +126,7 @@ def test_an_engine_without_logprobs_is_not_asked_for_next_tokens(
     assert [cause.layer for cause in explanation.causes] == ["weights or arithmetic"]
 
 
+@pytest.mark.slow
 def test_next_tokens_are_not_asked_for_in_part(explained: Callable[..., tuple[Explanation, Renders]]) -> None:
     explanation, _ = explained(explain_requests=7 * PROMPTS)
 

@@ -82,11 +82,17 @@ LONG = " ".join(f"word{number}" for number in range(90))
     ("checks", "row", "reasoning", "asked"),
     [
         ([check.text(margin=0.05)], {}, "", {64: 20, 32: 48}),
-        ([check.text(margin=0.05, horizon=48)], {}, "", {64: 20, 48: 48}),
-        ([check.text(margin=0.05), check.text(margin=0.05, horizon=40)], {}, "", {64: 20, 40: 48}),
-        ([check.text(margin=0.05, horizon=80)], {}, "", {64: 68}),
-        ([check.text(margin=0.05)], {}, "let me see", {64: 68}),
-        ([check.text(margin=0.05)], {"extra_body": {"x_more": 1}}, "", {64: 68}),
+        pytest.param([check.text(margin=0.05, horizon=48)], {}, "", {64: 20, 48: 48}, marks=pytest.mark.slow),
+        pytest.param(
+            [check.text(margin=0.05), check.text(margin=0.05, horizon=40)],
+            {},
+            "",
+            {64: 20, 40: 48},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param([check.text(margin=0.05, horizon=80)], {}, "", {64: 68}, marks=pytest.mark.slow),
+        pytest.param([check.text(margin=0.05)], {}, "let me see", {64: 68}, marks=pytest.mark.slow),
+        pytest.param([check.text(margin=0.05)], {"extra_body": {"x_more": 1}}, "", {64: 68}, marks=pytest.mark.slow),
     ],
     ids=["as compared", "further", "as far as the furthest", "whole", "one that reasons", "fields of its own"],
 )
@@ -107,6 +113,7 @@ def test_answers_of_the_floor_are_as_long_as_they_are_compared(
     assert all(own[sample.case] == sample.request_sha256 for sample in session.samples() if sample.engine == "b")
 
 
+@pytest.mark.slow
 def test_cold_answers_come_before_any_other_of_their_case(project: Project) -> None:
     project.prompts(20)
     engine = noisy(project)

@@ -158,6 +158,7 @@ def test_what_an_engine_is_sent_does_not_depend_on_the_others(project: Project, 
     assert sent[0] == sent[1]
 
 
+@pytest.mark.slow
 def test_two_engines_behind_one_address_are_asked_in_turn_unless_told_otherwise(project: Project) -> None:
     peaks = {}
     for gather in (None, "side-by-side"):

@@ -96,6 +96,7 @@ def test_what_shards_gathered_is_judged_as_one_run(project: Project) -> None:
     assert "put together of 2 shards" in told.record.notes[0]
 
 
+@pytest.mark.slow
 def test_a_merged_run_that_fails_says_how_its_cause_is_looked_for(project: Project) -> None:
     project.prompts(24)
     specs = [project.attached("a", project.engine()), project.attached("b", project.engine(drift=0.5))]

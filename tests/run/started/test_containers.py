@@ -121,6 +121,7 @@ def test_it_is_fetched_where_downloads_are_allowed(project: Project, docker: Fak
     assert [asked["argv"] for asked in docker.asked if "pull" in asked["argv"]] == [["pull", "llama:test"]]
 
 
+@pytest.mark.slow
 def test_a_registry_that_refuses_is_told_in_its_words(project: Project, docker: FakeRuntime) -> None:
     docker.says |= {
         "image": NO_IMAGE,
@@ -166,6 +167,7 @@ def test_a_client_that_is_killed_takes_its_container_with_it(project: Project, d
     assert "a ended with signal 9" in (fleet.gone("a") or "")
 
 
+@pytest.mark.slow
 def test_what_is_still_there_is_removed_again(tmp_path: Path) -> None:
     docker = FakeRuntime(tmp_path, rm=[1, "", "device or resource busy\n"])
     (docker.home / "boxes/x").write_text("none")

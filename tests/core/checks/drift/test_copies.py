@@ -45,6 +45,7 @@ def grades(verdict: Verdict) -> Counter[str | None]:
     return Counter(difference.grade for difference in verdict.differing if difference.counted)
 
 
+@pytest.mark.slow
 def test_a_copy_of_4_bits_does_not_pass_by_near_ties_of_its_own_class(mixed: Drawn) -> None:
     coarse, fine = (judged(mixed, name, NEAR_TIES) for name in ("q4_0", "q8_0"))
 

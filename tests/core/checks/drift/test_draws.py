@@ -136,6 +136,7 @@ def forks(drawn: Drawn, candidate: str, cases: Sequence[Case], margin: float) ->
     return drawn.verdicts(pair, prompts, [check.text(margin=margin)])[0]
 
 
+@pytest.mark.slow
 def test_no_margin_of_text_is_kept_by_honest_engines_and_broken_by_four_bits_on_two_models(
     tiny: Drawn, smollm2: Drawn
 ) -> None:
@@ -195,6 +196,7 @@ def test_engines_that_repeat_themselves_are_kept_so(tiny: Drawn) -> None:
             assert moved == 0, (name, phase)
 
 
+@pytest.mark.slow
 def test_a_recording_says_what_it_is(tiny: Drawn) -> None:
     about = read(DRAWS / "tiny.jsonl.xz").about
 

@@ -165,6 +165,7 @@ def test_golden_answers_that_end_early_are_no_agreement_either(make: Factory) ->
     assert "64 answers of base end after 2 of 32 tokens" in verdict.reason
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 31)), st.integers(0, LIMIT)), min_size=12, max_size=40),
     st.sampled_from([0.05, 0.12, 0.3]),
