@@ -265,6 +265,8 @@ def test_length_is_said(served: Served, ask: Ask) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_prompt_too_long_is_refused(stream: bool, served: Served, ask: Ask) -> None:
     if served.can.overflow == "answered uncut":
+        if stream:
+            pytest.skip("it reads the whole prompt for seconds, and the same one when the answer is not streamed")
         assert (ask(stream, messages=TOO_LONG, sampling=Sampling(max_tokens=1)).prompt_tokens or 0) > 1100
         return
     # llama_cpp.server has begun its stream when it finds out.

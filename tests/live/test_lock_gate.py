@@ -72,6 +72,7 @@ def test_llamacpp_is_as_locked_in_another_folder_until_it_is_started_otherwise(
 
 
 @pytest.mark.usefixtures("llamacpp")
+@pytest.mark.slow
 def test_the_canaries_of_llamacpp_tell_8_bits_from_16(project: Path, models: Path, lock: Lock) -> None:
     (project / "llmparity.toml").write_text(LLAMACPP)
     first = lock(project)

@@ -173,6 +173,7 @@ def conversations(run: LiveRun, engine: str) -> Counter[int]:
     return Counter(1 + len(s["turns"]) for s in samples if s["engine"] == engine and s["phase"] == "main")
 
 
+@pytest.mark.slow
 def test_conversations_go_on_and_a_copy_of_the_same_file_holds_the_same_ones(
     launch: Callable[..., LiveRun], gguf: Callable[..., str], loops: Path
 ) -> None:
