@@ -36,7 +36,9 @@ ROWS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
             {}, optional={"temperature": st.floats(0, 2), "seed": st.none() | st.integers(), "stop": WORDS}
         ),
         "response_format": st.fixed_dictionaries({"type": st.just("json_object")}),
-        "expect": st.fixed_dictionaries({}, optional={"answer": WORDS, "contains": WORDS | st.lists(WORDS)}),
+        "expect": st.fixed_dictionaries(
+            {}, optional={"answer": WORDS.filter(str.strip), "contains": WORDS | st.lists(WORDS)}
+        ),
     },
 ).flatmap(
     lambda row: st.one_of(
