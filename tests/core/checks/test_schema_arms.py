@@ -151,7 +151,7 @@ def test_a_request_that_is_refused_in_both_arms_is_not_refused_for_its_schema(ma
     assert found["schema.constraint", "cand"].outcome is Outcome.ERROR
 
 
-@pytest.mark.parametrize("said", ["", "I cannot help with that.", "{", '{"queue": 1}', "[" * 20000])
+@pytest.mark.parametrize("said", ["", "I cannot help with that.", "{", '{"queue": 1}', "[" * 2000])
 def test_engines_that_say_nothing_or_garbage_never_pass(make: Factory, said: str) -> None:
     engines = [engine(make, name, [said] * N, [said] * N) for name in ("base", "cand")]
 

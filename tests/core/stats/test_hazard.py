@@ -16,6 +16,7 @@ from pytest_llmparity.core.stats.cluster import clustered_ratio
 from pytest_llmparity.core.stats.hazard import HazardResult, can_pass, garwood, hazard, prompts_needed
 
 
+@pytest.mark.slow
 @given(st.integers(0, 200), st.floats(1, 1e5), st.sampled_from([0.05, 0.01]))
 def test_garwood_agrees_with_statsmodels(forks: int, exposure: float, alpha: float) -> None:
     lower, upper = garwood(forks, exposure, alpha)

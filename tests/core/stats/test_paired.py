@@ -49,6 +49,7 @@ def test_score_reproduces_the_worked_example_of_tango_1998() -> None:
     assert float(tango_score(0, 1, 44, -0.1)) == pytest.approx(1.709, abs=5e-4)
 
 
+@pytest.mark.slow
 def test_score_at_margin_zero_is_mcnemars() -> None:
     from statsmodels.stats.contingency_tables import mcnemar
 
@@ -293,6 +294,7 @@ def test_impossible_questions_are_refused(arguments: dict[str, float], words: st
         score_interval(1, 1, 5, 0.0)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.5, 0.9, 0.98, 1.0]), st.sampled_from([0.05, 0.01]))
 def test_rate_agrees_with_scipy_statsmodels_and_itself(k: int, more: int, at_least: float, alpha: float) -> None:
     n = max(1, k + more)

@@ -48,6 +48,7 @@ from pytest_llmparity.store.runs import Store
 from tests.run.conftest import Project
 
 
+@pytest.mark.slow
 def test_prompts_are_split_and_the_noise_floor_is_measured_on_each(project: Project) -> None:
     engine = project.engine(poses_as="llamacpp", quantization="Q4_0")
     engine.script = lambda request: "well, yes"
