@@ -220,17 +220,33 @@ def ended_early(short: Mapping[str, Sequence[Completion]]) -> list[str]:
     return lines
 
 
-def both_short(pairs: Iterable[tuple[Completion, Completion]], *names: str) -> tuple[str, ...]:
-    """Say of how many pairs of answers both end short of their own limits: nothing is known of what would follow.
+@dataclass(frozen=True, slots=True)
+class BothShort:
+    """How many pairs of answers are alike as far as they go and both end short of their own limits, in words too."""
 
-    ``names`` are the engines' of whom it is said, the first one's answers first.
-    """
-    short: dict[str, list[Completion]] = {}
-    for ours, theirs in pairs:
-        if short_of_limit(ours, theirs) and short_of_limit(theirs, ours):
-            for name, answer in zip(names, (ours, theirs), strict=False):
-                short.setdefault(name, []).append(answer)
-    return tuple(ended_early(short))
+    number: int
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Completion, Completion]], *names: str) -> BothShort:
+        """Count them among pairs that do not part; ``names`` are the engines' of whom it is said, in their order."""
+        both = [pair for pair in pairs if short_of_limit(*pair) and short_of_limit(*reversed(pair))]
+        short = {name: [pair[place] for pair in both] for place, name in enumerate(names) if both}
+        return cls(number=len(both), words=tuple(ended_early(short)))
+
+    def keeps_open(self, verdict: Verdict, *, of: int) -> Verdict:
+        """Say so beside a verdict on ``of`` pairs; a PASS that rests on too many of them is none.
+
+        What engines say before something ends them both is compared; that they agree in what would follow, nobody
+        has seen. Where they part in what is there they part.
+        """
+        if not self.number:
+            return verdict
+        if verdict.outcome not in (Outcome.PASS, Outcome.INCONCLUSIVE) or ONE_OF * self.number <= of:
+            return dataclasses.replace(verdict, remarks=(*verdict.remarks, *self.words))
+        why = f"what would follow was not compared: {'; '.join(self.words)}"
+        reason = "; ".join(filter(None, [verdict.reason, why]))
+        return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
 
 
 def _broken_off(answers: Mapping[str, Completion]) -> tuple[str, Completion] | None:

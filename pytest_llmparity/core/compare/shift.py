@@ -78,6 +78,12 @@ def stops_short(baseline: Completion, candidate: Completion) -> bool:
     return bool(ours and theirs) and all(a.token == b.token for a, b in zip(ours, theirs, strict=False))
 
 
+def alike_to_the_end(baseline: Completion, candidate: Completion) -> bool:
+    """Whether two answers of the same tokens, fewer than :data:`LONG`, have logprobs to their ends."""
+    ours, theirs = ([record.token for record in answer.logprobs] for answer in (baseline, candidate))
+    return 0 < len(ours) < LONG and ours == theirs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Where the shift of some pairs of answers sits, and how large it is there: nats, medians over positions.

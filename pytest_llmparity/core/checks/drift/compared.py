@@ -116,6 +116,11 @@ class Comparison:
         return [(case, forks.get(case.id) or unforked(self._horizon)) for case in self.pairing.cases]
 
 
+def alike_to_the_end(fork: Fork, horizon: int) -> bool:
+    """Whether two answers were compared to their ends, before the horizon, and do not part."""
+    return not fork.forked and fork.at_risk < horizon
+
+
 def unforked(horizon: int) -> Fork:
     """Return the best that may be thought of a case without two answers: it does not part."""
     return Fork(forked=False, at_risk=float(horizon))

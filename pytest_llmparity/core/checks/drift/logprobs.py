@@ -15,9 +15,9 @@ from pytest_llmparity.core.checks.base import BaseCheck, Pairing, pair_answers, 
 from pytest_llmparity.core.checks.designs import NATS, Fixed, Shifts, design_of, groups_counted, of_groups
 from pytest_llmparity.core.checks.drift import ladders
 from pytest_llmparity.core.checks.drift.floor import own_shift, unrecorded
-from pytest_llmparity.core.checks.missing import Missing, Silence, rested
+from pytest_llmparity.core.checks.missing import BothShort, Missing, Silence, rested
 from pytest_llmparity.core.compare.answers import Fork
-from pytest_llmparity.core.compare.shift import Logprobs, Shift, find_shift, shape_of, stops_short
+from pytest_llmparity.core.compare.shift import Logprobs, Shift, alike_to_the_end, find_shift, shape_of, stops_short
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs
 from pytest_llmparity.core.identity.capabilities import Capabilities
@@ -188,6 +188,8 @@ class LogprobsCheck(BaseCheck):
         apart = (f"{explain.count(forced, 'prompt')} left out: {FORCED}",) if forced else ()
         remarks = (*origin, *limit.notes, *had_turn, *no_floor, *apart)
         done = dataclasses.replace(verdict.judged(judgement), details=tuple(lines), remarks=remarks)
+        alike = [(p.baseline, p.candidate) for p in pairing.pairs if alike_to_the_end(p.baseline, p.candidate)]
+        done = BothShort.of(alike, evidence.baseline, candidate.name).keeps_open(done, of=len(shifts))
         known = {case.id: shift for case, shift in shifts}
         best = [(case, known.get(case.id, NOT_SHIFTED)) for case in pairing.cases]
         return rested(done, missing, best=lambda: held(best))

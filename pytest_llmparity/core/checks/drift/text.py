@@ -14,6 +14,7 @@ from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Fixed, Forks
 from pytest_llmparity.core.checks.drift.compared import (
     Comparison,
     Ties,
+    alike_to_the_end,
     differing,
     first_fork,
     forgiven,
@@ -37,7 +38,7 @@ from pytest_llmparity.core.checks.drift.floor import (
 from pytest_llmparity.core.checks.drift.ladders import Limit, TextMargin, limit, text_margin
 from pytest_llmparity.core.checks.drift.logprobs import apart, shown_shift, told_apart, unfit_logprobs
 from pytest_llmparity.core.checks.family import WEIGHTS
-from pytest_llmparity.core.checks.missing import both_short, rested
+from pytest_llmparity.core.checks.missing import BothShort, rested
 from pytest_llmparity.core.checks.tags import (
     By,
     Tags,
@@ -344,8 +345,8 @@ class TextCheck(BaseCheck):
             remarks = (*remarks, *unrecorded(evidence.engines[evidence.baseline], own))
         if comparison.ties is not None and comparison.ties.ignored:
             remarks = (*remarks, forgiven(counted, comparison.ties, self.horizon))
-        both = ((p.baseline, p.candidate) for p, compared in counted if compared.fork.at_risk < self.horizon)
-        remarks = (*remarks, *both_short(both, evidence.baseline, candidate.name))
+        alike = ((p.baseline, p.candidate) for p, compared in counted if alike_to_the_end(compared.fork, self.horizon))
+        short = BothShort.of(alike, evidence.baseline, candidate.name)
         verdict = dataclasses.replace(
             verdict, measures=_measures(comparison.ties), details=tuple(details), remarks=remarks
         )
@@ -361,7 +362,7 @@ class TextCheck(BaseCheck):
         done = verdict.judged(beside_floor(judgement, evidence, floor, above))
         if done.outcome is Outcome.PASS and not verdict.tag:
             done = warned(done, tags_above(counted, margin=margin, alpha=evidence.alpha))
-        return rested(done, missing, best=best)
+        return rested(short.keeps_open(done, of=len(counted)), missing, best=best)
 
     def _by_tag(
         self,
@@ -421,13 +422,13 @@ class TextCheck(BaseCheck):
         again = f"{candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
         own = f"{_measures(ties)}{',' if ties is not None and ties.aside else ''} from {again}"
         main, repeated = candidate.answers(), candidate.answers(floor.phase)
-        both = ((main[case.id], repeated[case.id]) for case, fork in floor.forks if fork.at_risk < self.horizon)
+        cases = [case.id for case, fork in floor.forks if alike_to_the_end(fork, self.horizon)]
+        ended = BothShort.of(((main[case], repeated[case]) for case in cases), candidate.name)
         verdict = dataclasses.replace(
             verdict,
             measures=own,
             horizon=self.horizon,
             requests=2 * len(floor.forks),
-            remarks=both_short(both, candidate.name),
             apart=apart([fork for _, fork in floor.forks]),
         )
 
@@ -449,7 +450,7 @@ class TextCheck(BaseCheck):
             judgement = _incomplete(
                 judgement, evidence.incomplete or f"it has no answers to compare when {' or '.join(unasked)}"
             )
-        done = verdict.judged(judgement)
+        done = ended.keeps_open(verdict.judged(judgement), of=len(floor.forks))
         if short is None:
             return done
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_llmparity.core.evidence import Evidence
 
 LIMIT = 32
+EARLY_64 = "64 answers of {} end after 20 of 32 tokens: a full context or a cap on the way, not max_tokens"
 EARLY = "answers of cand end after 2 of 32 tokens: a full context or a cap on the way, not max_tokens"
 
 
@@ -107,17 +108,48 @@ def test_an_engine_that_ends_early_beside_others_only_does_not_repeat_itself(mak
     assert "64 answers of cand again end after 2 of 32 tokens" in repeat.reason
 
 
-def test_where_both_end_early_alike_that_is_said(make: Factory) -> None:
-    """Two engines of one small context are alike; what would follow is not known of either."""
+@pytest.mark.parametrize("sequential", [False, True])
+def test_where_both_end_early_alike_nothing_passes(make: Factory, sequential: bool) -> None:
+    """Two engines of one small context, or behind one gateway: nobody saw them agree in what would follow."""
     both = [said(20)] * 64
+    text, repeat = check.text(margin=0.05).judge(evidence(make, both, ours=both, sequential=sequential))
+
+    assert (text.outcome, repeat.outcome) == (Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE)
+    assert text.reason == (f"what would follow was not compared: {EARLY_64.format('base')}; {EARLY_64.format('cand')}")
+    assert repeat.reason == f"what would follow was not compared: {EARLY_64.format('cand')}"
+    assert (text.needed, text.estimate) == (None, 0.0)
+
+
+def test_a_shift_is_not_passed_on_what_both_end_early(make: Factory) -> None:
+    both = [with_logprobs(said(20))] * 16
+    (verdict,) = check.logprobs(shift=0.06).judge(evidence(make, both, ours=both))
+
+    assert (verdict.outcome, verdict.estimate) == (Outcome.INCONCLUSIVE, 0.0)
+    assert "16 answers of base end after 20 of 32 tokens" in verdict.reason
+
+
+@pytest.mark.parametrize(("early", "outcome"), [(3, Outcome.PASS), (4, Outcome.INCONCLUSIVE)])
+def test_one_pair_in_twenty_may_end_early_alike_and_that_is_said(make: Factory, early: int, outcome: Outcome) -> None:
+    both = [said(20)] * early + [said(LIMIT)] * (64 - early)
+    text, repeat = check.text(margin=0.05).judge(evidence(make, both, ours=both))
+
+    assert (text.outcome, repeat.outcome) == (outcome, outcome)
+    told = [text.reason] if text.reason else [*text.remarks]
+    assert f"{early} answers of base end after 20 of 32 tokens" in told[0]
+
+
+def test_what_parts_before_both_end_early_fails_all_the_same(make: Factory) -> None:
+    both, parting = [said(20)] * 64, [said(20, fork=0)] * 64
+    text, _ = check.text(margin=0.05).judge(evidence(make, parting, ours=both))
+
+    assert text.outcome is Outcome.FAIL
+
+
+def test_answers_that_end_by_themselves_are_whole(make: Factory) -> None:
+    both = [said(20, finish_reason="stop")] * 64
     text, repeat = check.text(margin=0.05).judge(evidence(make, both, ours=both))
 
     assert (text.outcome, repeat.outcome) == (Outcome.PASS, Outcome.PASS)
-    assert [remark.split(":")[0] for remark in text.remarks] == [
-        "64 answers of base end after 20 of 32 tokens",
-        "64 answers of cand end after 20 of 32 tokens",
-    ]
-    assert [remark.split(":")[0] for remark in repeat.remarks] == ["64 answers of cand end after 20 of 32 tokens"]
 
 
 def test_the_shorter_answers_of_a_noise_floor_reached_their_limit(make: Factory) -> None:
