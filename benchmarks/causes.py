@@ -34,11 +34,15 @@ Explained = list[tuple[Verdict, Explanation | None]]
 
 
 class Row(NamedTuple):
-    """One planted cause: its name, the causes that are right, and how the verdicts on it are come to."""
+    """One planted cause: its name, the causes that are right, and how the verdicts on it are come to.
+
+    ``settled`` is false where verdicts are to stay open: then right is what they say that differs.
+    """
 
     name: str
     right: frozenset[str]
     judged: Callable[[Bench], Explained]
+    settled: bool = True
 
 
 def rows() -> Iterator[Row]:
@@ -55,6 +59,7 @@ def rows() -> Iterator[Row]:
         yield _row(
             ("prompt cache, with a salt", "prompt cache")[number], {"prompt cache"}, "stories", as_it_is, (cache,), how
         )
+    yield _row("early", {planted.EARLY}, "stories", as_it_is, (planted.CUT,), light)._replace(settled=False)
     how = {"checks": (planted.SMALL,), "quantization": "F16"}
     yield _row("batch", {"concurrency"}, "stories", as_it_is, (planted.CROWDED,), how, of="F16")
     cache_of_4 = ("-ctk", "q4_0", "-ctv", "q4_0")
@@ -103,6 +108,8 @@ def _row(
 
 def cells(row: Row, bench: Bench) -> list[str]:
     """Measure a row and return its cells: how often its diagnoses were right, wrong and none, and their requests."""
+    if not row.settled:
+        return _open(row, bench)
     failed = [(v, e) for v, e in row.judged(bench) if v.outcome is Outcome.FAIL and e is not None]
     counts, told = Counter[str](), []
     for verdict, explanation in failed:
@@ -116,6 +123,19 @@ def cells(row: Row, bench: Bench) -> list[str]:
     requests = " and ".join(str(explanation.requests) for _, explanation in failed) or "0"
     wanted = ", ".join(sorted(row.right)) or NOTHING
     return [row.name, wanted, shown, *(str(counts[word]) for word in ("right", "wrong", "none")), requests]
+
+
+def _open(row: Row, bench: Bench) -> list[str]:
+    """Return the cells of a row whose verdicts are to stay open; one that is settled all the same is wrong."""
+    counts, told = Counter[str](), []
+    for verdict, _ in row.judged(bench):
+        named = {line.partition(":")[0] for line in verdict.differs}
+        is_open = verdict.outcome is Outcome.INCONCLUSIVE
+        counts["right" if is_open and named == row.right else "none" if is_open and named < row.right else "wrong"] += 1
+        told.append(f"{verdict.kind} {verdict.outcome}, differs: {', '.join(sorted(named)) or NOTHING}")
+    wanted = f"INCONCLUSIVE, by {', '.join(sorted(row.right))}"
+    shown = "the same" if counts.keys() == {"right"} else "; ".join(told)
+    return [row.name, wanted, shown, *(str(counts[word]) for word in ("right", "wrong", "none")), "0"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,6 +63,10 @@ NEUTRAL = {
     "frequency_penalty": 0.0,
 }
 """Values that change nothing: an adapter that proves its engine's default neutral may leave these out."""
+UNSENT = {"dry_multiplier": 0, "dynatemp_range": 0, "typical_p": 1, "xtc_probability": 0}
+"""Values that turn off samplers which change greedy answers too and which no request says anything of: where a server
+has another default, that acts. As ``sampling_defaults`` names them.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

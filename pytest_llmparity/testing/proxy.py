@@ -29,6 +29,8 @@ RENDERS: Final = "/apply-template"
 """Where llama.cpp says how it renders a chat."""
 UPSTREAM_S: Final = 300.0
 """Longest silence of the engine behind the proxy."""
+_LIMITS: Final = ("max_tokens", "max_completion_tokens", "n_predict")
+"""What requests call the most tokens of an answer."""
 _OURS: Final = frozenset({"connection", "content-length", "date", "host", "keep-alive", "transfer-encoding"})
 
 Body = dict[str, Any]
@@ -160,6 +162,24 @@ def overridden(**fields: Any) -> Change:
     return _Asked(lambda body, post: {**body, **fields}, raw_too=True)
 
 
+def capped(tokens: int) -> Change:
+    """End every answer after so many tokens at most, with ``length``, whatever limit is asked for.
+
+    As a full context does, a cap of a gateway, or a limit that was lost on the way.
+    """
+
+    def change(body: Body, post: Post) -> Body:
+        asked = [body[name] for name in _LIMITS if body.get(name) is not None]
+        return {**_left(body, _LIMITS), "max_tokens": min([tokens, *asked])}
+
+    return _Asked(change, raw_too=True)
+
+
+def defaulting(**fields: Any) -> Change:
+    """Set fields of every request that does not say them: ``dry_multiplier=0.8``, a default that nobody asked for."""
+    return _Asked(lambda body, post: {**fields, **body}, raw_too=True)
+
+
 class crowded(Change):  # noqa: N801 - reads like the functions beside it
     """Set fields of every request that others are answered beside: an engine whose batches change its answers."""
 
@@ -254,7 +274,7 @@ class another_tokenizer(Change):  # noqa: N801 - reads like the functions beside
 
 def without(*fields: str) -> Change:
     """Leave fields out of every request: ``response_format`` (no schema is enforced), ``stop``."""
-    return _Asked(lambda body, post: {name: v for name, v in body.items() if name not in fields}, raw_too=True)
+    return _Asked(lambda body, post: _left(body, fields), raw_too=True)
 
 
 class stripped(Change):  # noqa: N801 - reads like the functions beside it
@@ -411,6 +431,11 @@ def _events(response: http.client.HTTPResponse) -> Iterator[bytes]:
             lines = []
     if lines:
         yield b"".join(lines)
+
+
+def _left(body: Body, names: Collection[str]) -> Body:
+    """Return a body without these fields."""
+    return {name: value for name, value in body.items() if name not in names}
 
 
 def _as_raw(body: Body, prompt: str | list[int]) -> Body:

@@ -55,6 +55,18 @@ def test_messages_are_changed_before_the_engine_sees_them() -> None:
 def test_fields_are_set_and_left_out_whatever_was_asked() -> None:
     assert behind(proxy.overridden(temperature=0.8), temperature=0.0)["temperature"] == 0.8
     assert "stop" not in behind(proxy.without("stop"), stop=["."])
+    assert behind(proxy.defaulting(min_p=0.3))["min_p"] == 0.3
+    assert behind(proxy.defaulting(min_p=0.3), min_p=0)["min_p"] == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit"), [({"max_tokens": 32}, 4), ({"max_completion_tokens": 32}, 4), ({}, 4), ({"max_tokens": 2}, 2)]
+)
+def test_an_answer_is_capped_below_what_was_asked_and_never_above(asked: dict[str, int], limit: int) -> None:
+    sent = behind(proxy.capped(4), **asked)
+
+    assert sent["max_tokens"] == limit
+    assert "max_completion_tokens" not in sent
 
 
 def test_properties_are_sorted_in_every_schema() -> None:

@@ -46,13 +46,14 @@ FINE = check.logprobs(shift=0.003)
 CROWDED = proxy.crowded(logit_bias=[[" the", -100]])
 SMALL = check.text(margin=0.02)
 """For what acts only on requests that overlap: 8 % of tokens part, and which requests do is chance. Lower bounds of 16
-prompts lie between 4 and 5.5 % then, on either side of 5.
+prompts lie between 4 and 5.5 % then, on either side of 5. And for what acts only where an answer repeats itself.
 """
 PIRATE = proxy.hidden_system(
     "You are a pirate who answers in rhymes about the sea, and never says more than ten words."
 )
 BEHIND = proxy.words_behind("Answer in capitals only, in at most ten words, and in rhymes about the sea.")
 HOT, PENALISED = proxy.overridden(temperature=1.5), proxy.overridden(repeat_penalty=1.8)
+DRY = proxy.defaulting(dry_multiplier=8.0, dry_allowed_length=1, dry_sequence_breakers=["@"])
 ALOUD = proxy.thinking_aloud("hm", opening="<scratchpad>", closing="</scratchpad>")
 
 
@@ -294,6 +295,8 @@ ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         {"tokens": 64, "checks": (TEXT, AGREES)},
         "constraint",
     ),
+    "xtc": ("mixed", as_it_is, (proxy.defaulting(xtc_probability=1.0, xtc_threshold=0.02),), {}, "sampler default"),
+    "dry": ("mixed", as_it_is, (DRY,), {"checks": (SMALL,)}, "sampler default"),
     "tokeniser": ("stories", as_it_is, (proxy.another_tokenizer(),), {"checks": (TEXT,)}, "tokeniser"),
     "spaces": ("capitals", begun, (proxy.stripped(),), {}, "white space"),
 }
@@ -316,20 +319,10 @@ def test_the_planted_cause_is_named_and_no_other(bench: Bench, planted: str) -> 
     assert all(layers == {layer} for layers in named), named
 
 
-class Defaulting(proxy.Change):
-    """An engine that has another default than the one that is sent, for requests in which it is lost."""
-
-    def __init__(self, **defaults: Any) -> None:
-        self.defaults = defaults
-
-    def asked(self, body: proxy.Body, *, chat: bool, post: proxy.Post) -> proxy.Body:
-        return {**self.defaults, **body}
-
-
 DEFAULTS: Mapping[str, tuple[tuple[proxy.Change, ...], str]] = {
     "temperature": ((proxy.without("temperature"),), "temperature"),
     "repeat_penalty": (
-        (proxy.without("repeat_penalty"), Defaulting(repeat_penalty=1.8)),
+        (proxy.without("repeat_penalty"), proxy.defaulting(repeat_penalty=1.8)),
         "repetition penalty",
     ),
 }
@@ -346,6 +339,23 @@ def test_a_default_that_acts_in_place_of_what_was_sent_is_named(bench: Bench, lo
 
     assert named
     assert all(layers == {layer} for layers in named), named
+
+
+CUT = proxy.capped(4)
+EARLY = "answers end early"
+
+
+def test_answers_that_end_early_settle_nothing_and_that_is_what_differs(bench: Bench) -> None:
+    """A full context, or a cap on the way: what is not said agrees with nothing, and no experiment names a cause."""
+    how: Any = {"quantization": LIGHTER, "baseline": LIGHTER}
+
+    explained = bench.verdicts(bench.prompts("stories"), bench.engine(LIGHTER), CUT, **how)
+
+    assert [verdict.kind for verdict, _ in explained] == ["text", "logprobs"]
+    for verdict, explanation in explained:
+        assert (verdict.outcome, explanation) == (Outcome.INCONCLUSIVE, None)
+        assert f"{PROMPTS} answers of cand end after 4 of 32 tokens" in verdict.reason
+        assert [line.partition(":")[0] for line in verdict.differs] == [EARLY]
 
 
 TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], set[str]]] = {

@@ -16,6 +16,7 @@ from pytest_llmparity.core.diagnosis.counts import NOTHING, CountPair, Counts, C
 from pytest_llmparity.core.evidence import EngineEvidence, Evidence
 from pytest_llmparity.core.identity.capabilities import CUTS
 from pytest_llmparity.core.identity.pins import agree
+from pytest_llmparity.core.identity.spelling import acting
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Request
 from pytest_llmparity.core.sizes import short_of_limit
@@ -187,9 +188,10 @@ def layers(
     lines += count_lines(evidence, candidate)
     lines += [f"route: {engine.route}" for engine in (baseline, candidate) if engine.route]
     lines += [line for engine in (baseline, candidate) for line in _streaming(engine)]
-    lines += _early(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
-    lines += _finish(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
-    lines += _reasoning(baseline.name, candidate.name, [(ours[c.id], theirs[c.id]) for c in shared])
+    pairs = [(ours[case.id], theirs[case.id]) for case in shared]
+    lines += _early(baseline.name, candidate.name, pairs)
+    lines += _finish(baseline.name, candidate.name, pairs)
+    lines += _reasoning(baseline.name, candidate.name, pairs)
     for engine, texts in ((baseline, ours), (candidate, theirs)):
         lines += enforcement(engine, evidence.prompts.cases)
         read = (parsed or {}).get(engine.name, {})
@@ -217,7 +219,7 @@ _TELLING: Final = {
     "template_sha256": "chat template",
     "tokenizer_sha256": "vocabulary",
 }
-"""Facts of the identity that can explain a difference. Sampling defaults cannot: every parameter is sent."""
+"""Facts of the identity that can explain a difference. Of sampling defaults only those can that no request names."""
 
 
 def _identity(baseline: EngineEvidence, candidate: EngineEvidence) -> list[str]:
@@ -233,6 +235,9 @@ def _identity(baseline: EngineEvidence, candidate: EngineEvidence) -> list[str]:
             lines.append(f"{words}: the two engines have different ones")
         elif _AUTO not in (str(ours).lower(), str(theirs).lower()):
             lines.append(f"{words}: {explain.plain(str(ours), 40)} and {explain.plain(str(theirs), 40)}")
+    acts = {engine.name: ", ".join(acting(engine.identity)) for engine in (baseline, candidate)}
+    if len(set(acts.values())) > 1:
+        lines += [f"sampler default: {name} has {explain.plain(told, 80)}" for name, told in acts.items() if told]
     return lines
 
 
@@ -273,10 +278,9 @@ def enforcement(engine: EngineEvidence, cases: Sequence[Case]) -> list[str]:
 def _early(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, Completion]]) -> list[str]:
     """Say how many answers of either engine end short of their own limit, where the other's to that prompt does not."""
     numbers: Counter[str] = Counter()
-    for ours, theirs in pairs:
-        short = short_of_limit(ours, theirs), short_of_limit(theirs, ours)
-        if short[0] != short[1]:
-            numbers[baseline if short[0] else candidate] += 1
+    for pair in pairs:
+        if (place := _ends_early(*pair)) is not None:
+            numbers[(baseline, candidate)[place]] += 1
     of = explain.count(len(pairs), "prompt")
     return [
         f"answers end early: {name} ends {n} of {of} by length before its limit, by a full context or a cap on the way"
@@ -284,8 +288,16 @@ def _early(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, Comp
     ]
 
 
+def _ends_early(ours: Completion, theirs: Completion) -> int | None:
+    """Return the place of the one of two answers that alone ends short of its own limit, ``None`` where none does."""
+    short = short_of_limit(ours, theirs), short_of_limit(theirs, ours)
+    return None if short[0] == short[1] else short.index(True)
+
+
 def _finish(baseline: str, candidate: str, pairs: Sequence[tuple[Completion, Completion]]) -> list[str]:
-    differing = [(a.finish_reason, b.finish_reason) for a, b in pairs if a.finish_reason != b.finish_reason]
+    """Say how many finish reasons differ, but for those of answers that end early: that is said."""
+    apart = [(a, b) for a, b in pairs if a.finish_reason != b.finish_reason and _ends_early(a, b) is None]
+    differing = [(a.finish_reason, b.finish_reason) for a, b in apart]
     if not differing:
         return []
     (ours, theirs), n = Counter(differing).most_common(1)[0]

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from pytest_llmparity.core.sample import UNSENT, Identity
+
 _OURS: Final = (
     *("do_sample", "dry_multiplier", "dynatemp_range", "frequency_penalty", "min_p", "mirostat", "presence_penalty"),
     *("repeat_last_n", "repetition_penalty", "temperature", "top_k", "top_n_sigma", "top_p", "typical_p"),
@@ -38,6 +40,23 @@ def sampling_defaults(values: Mapping[str, Any]) -> str:
         if name in SAMPLING and isinstance(value, (int, float)) and math.isfinite(value):
             parameters[SAMPLING[name]] = value if isinstance(value, bool) else _plain(SAMPLING[name], value)
     return json.dumps(parameters, sort_keys=True) if parameters else ""
+
+
+def acting(identity: Identity) -> tuple[str, ...]:
+    """Return which of a server's sampling defaults act in requests that say every parameter a gate has a word for.
+
+    >>> from pytest_llmparity.core.sample import Fact
+    >>> told = '{"dry_multiplier": 0.8, "temperature": 0.8, "typical_p": 1}'
+    >>> acting(Identity(facts={"sampling_defaults": Fact(value=told, source="reported")})), acting(Identity())
+    (('dry_multiplier 0.8',), ())
+    """
+    text = identity.get("sampling_defaults")
+    try:
+        known = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        return ()
+    numbers = {name: value for name, value in known.items() if name in UNSENT} if isinstance(known, dict) else {}
+    return tuple(f"{name} {value:g}" for name, value in numbers.items() if value != UNSENT[name])
 
 
 def _plain(name: str, value: float) -> float:

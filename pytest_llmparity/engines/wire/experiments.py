@@ -13,6 +13,10 @@ class Experimental:
 
     unpenalised: ClassVar[Mapping[str, Any]] = {}
     """Fields with which no repetition penalty acts, whatever its value; none where there are no such words."""
+    unsampled: ClassVar[Mapping[str, Any]] = {}
+    """Fields that turn off samplers which no gate sends anything of and which change greedy answers where a server has
+    them on by default; none where there are no such samplers.
+    """
     unreasoning: ClassVar[Mapping[str, Any]] = {}
     """Fields that turn reasoning off."""
     call_flags: ClassVar[tuple[str, ...]] = ()

@@ -197,6 +197,8 @@ class Pair:
         further: dict[str, Any] = {}
         if removals.PENALTIES in asked.names:
             further |= adapter.unpenalised
+        if removals.DEFAULTS in asked.names:
+            further |= adapter.unsampled
         if removals.REASONING in asked.names:
             further |= adapter.unreasoning
         if removals.CACHE in asked.names:

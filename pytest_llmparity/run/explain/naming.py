@@ -18,13 +18,14 @@ from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.identity.pins import agree
+from pytest_llmparity.core.identity.spelling import acting
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Sample, in_memory
 from pytest_llmparity.core.verdict import Cause
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import remedies
-from pytest_llmparity.run.explain.asking import Pair, completion
+from pytest_llmparity.run.explain.asking import Pair, Spent, completion
 from pytest_llmparity.run.explain.next_tokens import Read
 from pytest_llmparity.run.explain.rendered import RenderedPrompt, Shown, offsets_of, same, tokens
 from pytest_llmparity.run.explain.same_file import SameFile
@@ -43,12 +44,13 @@ class Naming:
         self._pair = pair
         self._evidence = evidence
         self._shown = shown
+        self._others: frozenset[str] = frozenset()
 
     def named(self, causes: Sequence[str]) -> tuple[Cause, ...]:
         """Return the causes behind these removals, each once."""
         # What was found beside a prompt stays away while it is found out what of the prompt it is.
-        others = frozenset(causes) - {removals.PROMPT, removals.LENGTH}
-        prompt = RenderedPrompt(self._pair, self._shown, others)
+        self._others = frozenset(causes) - {removals.PROMPT, removals.LENGTH}
+        prompt = RenderedPrompt(self._pair, self._shown, self._others)
         named = [self._named(name, prompt) for name in causes]
         by_layer = {cause.layer: cause for cause in named if cause is not None}
         return tuple(by_layer.values())
@@ -195,6 +197,8 @@ class Naming:
             return self._of_calls()
         if name in (removals.SPACES, removals.TAGS):
             return self._of_text(name)
+        if name == removals.DEFAULTS or (name == removals.SAMPLING and self._by_default()):
+            return self._of_defaults()
         who = self._culprit(name)
         if name == removals.REASONING:
             return self._of_reasoning(who)
@@ -229,6 +233,29 @@ class Naming:
             removals.STOP: self._of_stop(who),
         }
         return known[name]
+
+    def _by_default(self) -> bool:
+        """Whether what ``top_k`` 1 takes away is the work of a sampler that no request speaks of."""
+        others = self._others - {removals.SAMPLING}
+        if not any(adapter.unsampled for adapter in self._pair.adapters):
+            return False
+        try:
+            answers = self._pair.answers(others | {removals.DEFAULTS})
+            return self._shown(removals.REMOVALS[removals.DEFAULTS], answers, others)
+        except Spent:  # what was shown stands
+            return False
+
+    def _of_defaults(self) -> Cause:
+        """Name the engine whose default of a sampler acts, with the defaults where it tells them."""
+        who = self._culprit(removals.DEFAULTS)
+        told = acting(self._evidence.engines[who].identity)
+        fields = dict(self._adapter(who).unsampled)
+        which = f": {', '.join(told)}" if told else f", which it does not tell: one of {', '.join(fields)}"
+        return Cause(
+            layer="sampler default",
+            text=f"{who} applies a default of its own to a sampler that no request speaks of{which}",
+            remedy=f"in your requests: extra_body={json.dumps(fields)}",
+        )
 
     # whose it is ------------------------------------------------------------------------------------------------------
 

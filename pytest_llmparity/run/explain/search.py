@@ -24,6 +24,7 @@ from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.diagnosis.removals import COMPARED, REMOVALS
 from pytest_llmparity.core.errors import LLMParityError, reason_of
 from pytest_llmparity.core.evidence import Check, Evidence
+from pytest_llmparity.core.identity.spelling import acting
 from pytest_llmparity.core.sample import Completion, Phase, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.core.words import explain
@@ -410,11 +411,13 @@ class Search:
             removals.LENGTH: signs.cut,
             removals.SAMPLING: all("top_k" in adapter.fields for adapter in adapters),
             removals.PENALTIES: any(adapter.unpenalised for adapter in adapters),
+            removals.DEFAULTS: any(adapter.unsampled for adapter in adapters),
             removals.REASONING: signs.reasons and any(adapter.unreasoning for adapter in adapters),
             removals.STREAM: any(adapter.counts_in_streams for adapter in adapters),
             removals.CACHE: any(not adapter.uncached().items() <= adapter.constants.items() for adapter in adapters),
             removals.ALONE: self.pair.concurrency > 1,
         }
+        told = any(acting(self.evidence.engines[adapter.name].identity) for adapter in adapters)
         suspected: Mapping[str, bool] = {
             removals.ORDER: schemas,
             removals.SCHEMA: schemas,
@@ -427,9 +430,12 @@ class Search:
             removals.LENGTH: signs.cut,
             removals.SAMPLING: signs.sampler or signs.steeper,
             removals.PENALTIES: signs.sampler or signs.repeats,
+            removals.DEFAULTS: told or signs.sampler or signs.repeats,
             removals.CACHE: bool(self._cache_suspected()),
         }
         order = sorted(can, key=lambda name: name != removals.PENALTIES) if signs.repeats else list(can)
+        if told:
+            order.sort(key=lambda name: name != removals.DEFAULTS)
         if suspected[removals.CACHE]:  # an engine that differs from itself says more than how two differ
             order.sort(key=lambda name: name != removals.CACHE)
         self._suspected = frozenset(name for name in can if can[name] and suspected.get(name, False))

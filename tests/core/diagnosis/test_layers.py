@@ -60,6 +60,13 @@ def test_layers_come_from_the_outside_in(make: Factory) -> None:
             ("vocabulary: the two engines have different ones",),
         ),
         ({"sampling_defaults": "{}"}, {"sampling_defaults": '{"top_k": 1}'}, ()),
+        (
+            {"sampling_defaults": '{"top_k": 1, "typical_p": 1}'},
+            {"sampling_defaults": '{"dry_multiplier": 0.8, "typical_p": 1}'},
+            ("sampler default: b has dry_multiplier 0.8",),
+        ),
+        ({"sampling_defaults": '{"xtc_probability": 1}'}, {"sampling_defaults": '{"xtc_probability": 1}'}, ()),
+        ({"sampling_defaults": "[1]"}, {"sampling_defaults": "}"}, ()),
         ({"attention": "FLASH_ATTN"}, {}, ()),
         ({"adapters": "none"}, {"adapters": "sql rank 8"}, ("LoRA adapters: none and sql rank 8",)),
         ({"speculative": "off"}, {"speculative": "ngram x4"}, ("speculative decoding: off and ngram x4",)),

@@ -24,10 +24,13 @@ def rendered(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def answer(request: Mapping[str, Any]) -> str:
-    """Return words that depend on the rendered prompt, and on sampling where that is not greedy or is biased."""
+    """Return words that depend on the rendered prompt, and on sampling where that is not greedy or is biased.
+
+    As on llama.cpp ``top_k`` 1 keeps a temperature and XTC from what they do, and DRY acts before it.
+    """
     prompt = request["prompt"] if "prompt" in request else rendered(request["messages"])
-    hot = request.get("temperature", 0) > 0 and request.get("top_k") != 1
-    biased = request.get("logit_bias", "")
+    hot = (request.get("temperature", 0) > 0 or request.get("xtc_probability", 0) > 0) and request.get("top_k") != 1
+    biased = f"{request.get('logit_bias', '')}{request.get('dry_multiplier') or ''}"
     seed = hashlib.sha256(f"{prompt}{'hot' if hot else ''}{biased}".encode()).hexdigest()
     return " ".join(f"w{seed[2 * i : 2 * i + 2]}" for i in range(WORDS))
 

@@ -115,6 +115,27 @@ def test_words_behind_every_chat_are_not_called_a_system_prompt_in_front_of_it(p
     )
 
 
+@pytest.mark.parametrize("default", [{"xtc_probability": 0.5}, {"dry_multiplier": 0.8}], ids=["xtc", "dry"])
+def test_a_default_of_a_sampler_that_no_request_names_is_not_called_a_temperature(
+    planted: Planted, default: dict[str, float]
+) -> None:
+    """``top_k`` 1 takes away what XTC does as well."""
+    _, verdict = gated(planted, planted.behind(proxy.defaulting(**default)))
+
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["sampler default"]
+    assert verdict.cause is not None
+    assert verdict.cause.startswith("b applies a default of its own to a sampler that no request speaks of")
+    assert "extra_body=" in verdict.explanation.causes[0].remedy
+
+
+def test_a_temperature_that_is_lost_is_no_default_of_such_a_sampler(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.without("temperature"), proxy.defaulting(temperature=0.8)))
+
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == ["temperature"]
+
+
 @pytest.mark.slow
 def test_who_does_not_tell_its_template_is_not_said_to_hide_a_system_prompt(planted: Planted) -> None:
     _, verdict = gated(planted, planted.behind(proxy.hidden_system("Rhyme in every line.")), kind="openai")

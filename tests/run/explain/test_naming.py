@@ -45,6 +45,7 @@ def named(
             name=name,
             unpenalised={},
             unreasoning={},
+            unsampled={},
             cache_off=(),
             schema_field="",
             eos=lambda: "</s>",

@@ -18,7 +18,7 @@ from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.identity.quantization import normalise
 from pytest_llmparity.core.identity.spelling import sampling_defaults
 from pytest_llmparity.core.prompts.parts import media_of
-from pytest_llmparity.core.sample import Fact, JsonObject, Request
+from pytest_llmparity.core.sample import UNSENT, Fact, JsonObject, Request
 from pytest_llmparity.engines.facts import files, serving
 from pytest_llmparity.engines.facts.values import decoded, facts, mapping, mappings, quantization, string
 from pytest_llmparity.engines.start import inside, program
@@ -99,6 +99,7 @@ class LlamaCppAdapter(GgufServer):
     )
     least_logprobs: ClassVar[int] = 1
     unpenalised: ClassVar[Mapping[str, Any]] = {"repeat_last_n": 0}
+    unsampled: ClassVar[Mapping[str, Any]] = UNSENT
     unreasoning: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {"enable_thinking": False}}
     call_flags: ClassVar[tuple[str, ...]] = ("--jinja",)
     cache_off: ClassVar[tuple[str, ...]] = ("--no-cache-prompt",)
