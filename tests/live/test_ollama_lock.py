@@ -13,6 +13,9 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME
+from pytest_llmparity.core.sample import Identity
+from pytest_llmparity.engines.registry import adapter_for
+from pytest_llmparity.settings.specification import EngineSpec
 from tests.live.conftest import LIMIT_S
 from tests.real_ollama import RealOllama
 
@@ -64,3 +67,28 @@ def test_a_daemon_with_room_for_one_model_is_as_locked_until_a_name_means_anothe
     assert "INCOMPARABLE prompts, second against first: second: it differs from llmparity.lock" in said
     assert "quantization: Q8_0 -> Q4_0" in said
     assert "digest: sha256:" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("llamacpp")
+def test_a_ladder_of_the_blob_is_that_of_the_model_whatever_its_manifest(
+    start_ollama: Callable[..., RealOllama], tmp_path: Path
+) -> None:
+    """``ollama create`` rewrites what the ``gguf`` package wrote, so the blob is measured and not the file."""
+    daemon = start_ollama()
+    identities = {}
+    for weights in ("F16", "Q4_0"):
+        model = daemon.model(weights)
+        spec = EngineSpec(name="o", kind="ollama", model=model, base_url=daemon.url)
+        identities[weights] = adapter_for("ollama")(spec, daemon.url, {}).reported()
+    digest = identities["F16"]["digest"].raw
+    blob = daemon.store / "blobs" / digest.replace(":", "-")
+
+    done = llmparity(tmp_path, "pytest_llmparity", "calibrate", "--ladder", str(blob), "--types", "Q8_0")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    agreed = lockfile.agreed(tmp_path / NAME)
+    ladder = agreed.ladder(Identity(facts=identities["F16"]))
+    assert ladder is not None
+    assert ladder.digest == digest != identities["F16"]["digest"].value
+    assert agreed.ladder(Identity(facts=identities["Q4_0"])) is None

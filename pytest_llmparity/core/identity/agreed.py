@@ -135,14 +135,27 @@ class Agreed:
         margins = sorted([*others, accepted], key=lambda each: (each.baseline, each.candidate))
         return dataclasses.replace(self, margins=tuple(margins))
 
-    def ladder(self, party: Party) -> Ladder | None:
+    def ladder(self, identity: Identity) -> Ladder | None:
         """Return the ladder of the weights that an engine serves, ``None`` where nobody measured theirs."""
-        return next((ladder for ladder in self.ladders if ladder.digest == party.facts.get("digest")), None)
+        served = weights_of(identity)
+        return next((ladder for ladder in self.ladders if ladder.digest in served), None)
 
     def measuring(self, ladder: Ladder) -> Agreed:
         """Return the same with this ladder in place of what stood there for its model."""
         others = [other for other in self.ladders if other.digest != ladder.digest]
         return dataclasses.replace(self, ladders=tuple(sorted([*others, ladder], key=lambda each: each.key)))
+
+
+def weights_of(identity: Identity) -> frozenset[str]:
+    """Return the digests by which the weights are known that an engine serves as they are; empty where none are.
+
+    That of the file, and where the server tells another one (Ollama's is of the manifest, which has the template in it
+    too), the file's beside it. LoRA adapters make other weights of a file.
+    """
+    fact = identity.facts.get("digest")
+    if fact is None or identity.get("adapters") not in (None, "", "none"):
+        return frozenset()
+    return frozenset({str(fact.value)} | ({fact.raw} if fact.raw.startswith("sha256:") else set()))
 
 
 def without_folders(model: str) -> str:

@@ -17,6 +17,7 @@ from pytest_llmparity.core.diagnosis import removals
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Evidence
+from pytest_llmparity.core.identity.agreed import weights_of
 from pytest_llmparity.core.identity.pins import agree
 from pytest_llmparity.core.identity.spelling import acting
 from pytest_llmparity.core.prompts import Case
@@ -64,7 +65,7 @@ class Naming:
             return ()
         ours, theirs = (self._evidence.engines[adapter.name] for adapter in self._pair.adapters)
         layer, what = "weights or arithmetic", self._classes()
-        if not what and (digest := ours.identity.get("digest")) is not None and digest == theirs.identity.get("digest"):
+        if not what and weights_of(ours.identity) & weights_of(theirs.identity):
             layer = "arithmetic"
         mine, other = (engine.identity.get("kv_cache") for engine in (ours, theirs))
         if mine is not None and other is not None and not agree("kv_cache", mine, other):

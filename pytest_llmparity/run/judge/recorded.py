@@ -12,7 +12,6 @@ from typing import Final
 from pytest_llmparity.core.checks.latency import unknown
 from pytest_llmparity.core.checks.latency.timed import WORDS
 from pytest_llmparity.core.errors import StoreError
-from pytest_llmparity.core.identity.agreed import Party
 from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.identity.record import (
     DecisionRecord,
@@ -228,6 +227,4 @@ def failure_records(samples: Mapping[str, Sequence[Sample]]) -> list[FailureReco
 def _ladder(judging: Judging) -> Ladder | None:
     """Return the ladder of the baseline's model, where the lock has one."""
     baseline = judging.records.get(judging.baseline)
-    if baseline is None:
-        return None
-    return judging.agreed.ladder(Party.of(baseline.kind, baseline.identity, baseline.quantization))
+    return None if baseline is None else judging.agreed.ladder(baseline.identity)

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from pytest_llmparity.core.identity.agreed import Agreed, Party
+from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.ladder import Forks, Ladder, Rung, place
+from pytest_llmparity.core.sample import Fact, Identity
 
 SHIFTS = {"Q8_0": 0.036, "Q6_K": 0.087, "Q4_K_M": 0.161, "Q4_0": 0.336, "Q2_K": 0.586}
 RUNGS = tuple(
@@ -77,6 +78,21 @@ def test_a_ladder_is_of_one_model_known_by_its_weights() -> None:
 
     assert [ladder.date for ladder in agreed.ladders] == ["2026-12-01"]
     assert len(agreed.measuring(other).ladders) == 2
-    assert agreed.ladder(Party(kind="llamacpp", facts={"digest": LADDER.digest})) is not None
-    assert agreed.ladder(Party(kind="llamacpp", facts={"digest": other.digest, "model": LADDER.model})) is None
-    assert agreed.ladder(Party(kind="vllm", facts={"model": LADDER.model})) is None
+    assert agreed.ladder(told(LADDER.digest)) is not None
+    assert agreed.ladder(told(other.digest, model=LADDER.model)) is None
+    assert agreed.ladder(Identity(facts={"model": Fact(value=LADDER.model, source="reported")})) is None
+
+
+def test_ollamas_blob_of_the_file_is_the_file_and_its_adapters_make_it_another_one() -> None:
+    """Its digest is of the manifest, which has the template in it too; a blob that it rewrote is another file."""
+    agreed, manifest = Agreed().measuring(LADDER), f"sha256:{'9' * 64}"
+
+    assert agreed.ladder(told(manifest, raw=LADDER.digest)) is LADDER
+    assert agreed.ladder(told(manifest, raw=f"sha256:{'8' * 64}")) is None
+    assert agreed.ladder(told(LADDER.digest, raw="model-00001-of-00002.gguf", adapters="none")) is LADDER
+    assert agreed.ladder(told(manifest, raw=LADDER.digest, adapters="sql rank 8")) is None
+
+
+def told(digest: str, *, raw: str = "", **facts: str) -> Identity:
+    known = {name: Fact(value=value, source="reported") for name, value in facts.items()}
+    return Identity(facts={"digest": Fact(value=digest, source="reported", raw=raw), **known})

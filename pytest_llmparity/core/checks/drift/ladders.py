@@ -34,7 +34,7 @@ def party_of(engine: EngineEvidence) -> Party:
 
 def ladder_of(evidence: Evidence) -> Ladder | None:
     """Return the ladder of the model that the baseline serves, known by its weights; ``None`` where there is none."""
-    return evidence.agreed.ladder(party_of(evidence.engines[evidence.baseline]))
+    return evidence.agreed.ladder(evidence.engines[evidence.baseline].identity)
 
 
 def about(evidence: Evidence, shift: float) -> str:
