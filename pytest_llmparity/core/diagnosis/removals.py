@@ -49,7 +49,7 @@ REMOVALS: Final[Mapping[str, str]] = {
     PROMPT: "the same rendered prompt sent raw to both",
     SAMPLING: "top_k 1 sent beside the temperature, so that only the best token is left",
     PENALTIES: "a window of 0 tokens sent for repetition penalties, so that none can act",
-    DEFAULTS: "samplers that a gate says nothing of turned off in so many words, so that no default of them can act",
+    DEFAULTS: "samplers that no request names turned off",
     STREAM: "answers asked for whole instead of streamed",
     CACHE: "no part of a prompt taken from the prompt cache",
     ALONE: "one request at a time",
