@@ -1,6 +1,6 @@
 """What a schema that vLLM enforces leaves of its drift: forks and shift with the constraint and without it.
 
-    LLMPARITY_VLLM_PYTHON=~/vllm/bin/python python -m benchmarks.constrained [--prompts 48]
+    LLMPARITY_VLLM_PYTHON=~/vllm/bin/python python -m benchmarks.constrained [--prompts 96]
 
 The same tickets on llama.cpp (F16) and vLLM (BF16, guided by its default backend) of the tiny model, asked as they are
 and with ``response_format``; 64 tokens, four at once. The table goes into docs/statistics.md. Minutes of a CPU.
@@ -80,7 +80,7 @@ def line(verdict: Mapping[str, Any]) -> str:
     """Return a verdict as a row of the table; one that measured nothing says why."""
     where = WORDS[verdict["test"].rpartition("::")[2]]
     numbers = [verdict[name] for name in ("estimate", "lower", "upper")]
-    told = f"{verdict['n']} prompts: {verdict['message'].partition(chr(10))[0]}"
+    told = f"{verdict['n']} prompts: " * bool(verdict["n"]) + verdict["message"].partition("\n")[0]
     if None not in numbers:
         nats = verdict["kind"] == "logprobs"
         estimate, lower, upper = (f"{number:.4f}" if nats else f"{100 * number:.1f} %" for number in numbers)
@@ -91,7 +91,7 @@ def line(verdict: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run both gates and write their verdicts into the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.constrained")
-    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--report", type=Path, help="run.json of such a run: kept there, and read where it is there")
     asked = parser.parse_args(argv)
     kept = asked.report is not None and asked.report.exists()
