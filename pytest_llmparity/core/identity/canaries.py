@@ -179,14 +179,16 @@ def recorded(passes: Sequence[Mapping[str, Completion]], *, date: str, plugin: s
     """Return the canaries of an engine that was asked them several times; the first answers are kept.
 
     Cases without an answer are left out, and so are answers without text, such as those of a model that is still
-    thinking: they would be the same of any weights. Logprobs that cannot be compared count as none.
+    thinking: they would be the same of any weights. Logprobs that cannot be compared count as none, and so do those of
+    an engine that was asked again and gave none then: what it differs from itself is not known.
     """
     first, *again = passes
     first = {case: answer for case, answer in first.items() if answer.text.strip()}
     logprobs = comparable(first.values())
     answers = {case: Canary.of(answer, logprobs=logprobs) for case, answer in sorted(first.items())}
     logprobs = logprobs and all(canary.leads for canary in answers.values())
-    floors = [_shift(answers, repeat) or 0.0 for repeat in again] if logprobs else []
+    floors = [nats for repeat in again if (nats := _shift(answers, repeat)) is not None] if logprobs else []
+    logprobs = logprobs and bool(floors or not again)
     logprobs = logprobs and all(map(math.isfinite, floors))  # a limit of three times infinity would hold nothing
     unstable = {case for repeat in again for case in answers if case in repeat and _parts(answers[case], repeat[case])}
     return Canaries(

@@ -62,6 +62,15 @@ def test_who_hardly_repeats_itself_has_more_room() -> None:
     assert compare(noisy, all_of(answer(2.013))).change is Change.UNCHANGED
 
 
+def test_noise_that_no_repeat_tells_is_not_none() -> None:
+    """A server that is busy answers some of the repeats, and not all of them with logprobs."""
+    bare, few = all_of(answer(2.0, logprobs=False)), dict.fromkeys(NAMES[:6], answer(2.006))
+
+    assert kept(all_of(answer(2.0)), bare, few).floor is None
+    assert kept(all_of(answer(2.0)), {}, {}).floor is None
+    assert kept(all_of(answer(2.0)), bare, all_of(answer(2.006))).floor == pytest.approx(0.006)
+
+
 @pytest.mark.parametrize(
     ("floor", "limit", "sees"),
     [(0.0, 0.005, True), (0.004, 0.012, True), (0.01, 0.02, True), (0.013, 0.02, True), (0.03, 0.045, False)],
