@@ -79,7 +79,7 @@ def test_a_server_without_a_model_is_named(shell: Shell, monkeypatch: pytest.Mon
 
     printed = shell.run("init").out
 
-    assert "ollama answers at http://127.0.0.1:11434 and has no model that makes text." in printed
+    assert "ollama answers at http://127.0.0.1:11434 and lists no model that makes text." in printed
     assert "  Ollama, which runs here without one:\n    ollama pull NAME:TAG" in printed
 
 
