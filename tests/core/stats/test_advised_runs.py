@@ -56,5 +56,5 @@ def test_two_prompts_advise_runs_that_seldom_settle_anything(
 
     of_two, of_enough = (settled(n, rng) for n in (2, FEW_GROUPS))
 
-    assert of_two < 0.25
-    assert of_enough > 0.4
+    assert of_two < 0.2  # six other seeds: 0.07 to 0.12 of shares, 0.13 to 0.19 of shifts
+    assert of_enough > 0.4  # 0.48 to 0.58
