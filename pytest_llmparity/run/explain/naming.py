@@ -34,6 +34,7 @@ from pytest_llmparity.run.explain.same_file import SameFile
 UNREAD: Final = (
     "the drift stays with everything made equal that could be, and what both engines read was not shown to be: {why}"
 )
+TOP_K: Final = "in the parity marker: sampling={'top_k': 1}"
 BLOB: Final = len("sha256-") + 12
 """Characters that are shown of the name of a blob."""
 
@@ -198,9 +199,17 @@ class Naming:
             return self._of_calls()
         if name in (removals.SPACES, removals.TAGS):
             return self._of_text(name)
-        if name == removals.DEFAULTS or (name == removals.SAMPLING and self._by_default()):
+        by_default = name == removals.DEFAULTS or (name == removals.SAMPLING and self._by_default())
+        if by_default:
             return self._of_defaults()
         who = self._culprit(name)
+        if by_default is None:
+            return Cause(
+                layer="temperature or sampler default",
+                text=f"{who} does not honour the temperature, or applies a default of its own to a sampler that no "
+                "request speaks of: with top_k 1 the drift is gone, and no request was left to tell them apart",
+                remedy=TOP_K,
+            )
         if name == removals.REASONING:
             return self._of_reasoning(who)
         temperature = next(iter(self._pair.requests.values())).sampling.temperature
@@ -208,7 +217,7 @@ class Naming:
             removals.SAMPLING: Cause(
                 layer="temperature",
                 text=f"{who} does not honour temperature {temperature:g}: with top_k 1 beside it the drift is gone",
-                remedy="in the parity marker: sampling={'top_k': 1}",
+                remedy=TOP_K,
             ),
             removals.PENALTIES: Cause(
                 layer="repetition penalty",
@@ -235,16 +244,19 @@ class Naming:
         }
         return known[name]
 
-    def _by_default(self) -> bool:
-        """Whether what ``top_k`` 1 takes away is the work of a sampler that no request speaks of."""
+    def _by_default(self) -> bool | None:
+        """Whether what ``top_k`` 1 takes away is the work of a sampler that no request speaks of.
+
+        ``None`` where no request is left to find that out.
+        """
         others = self._others - {removals.SAMPLING}
         if not any(adapter.unsampled for adapter in self._pair.adapters):
             return False
         try:
             answers = self._pair.answers(others | {removals.DEFAULTS})
             return self._shown(removals.REMOVALS[removals.DEFAULTS], answers, others)
-        except Spent:  # what was shown stands
-            return False
+        except Spent:
+            return None
 
     def _of_defaults(self) -> Cause:
         """Name the engine whose default of a sampler acts, with the defaults where it tells them."""
@@ -261,7 +273,15 @@ class Naming:
     # whose it is ------------------------------------------------------------------------------------------------------
 
     def _culprit(self, name: str) -> str:
-        """Return the engine whose own answers a removal changes most: the other one answered as if it were away."""
+        """Return the engine whose own answers a removal changes most: the other one answered as if it were away.
+
+        Where one of them alone has words for it, the other was asked as before.
+        """
+        words = {removals.PENALTIES: "unpenalised", removals.DEFAULTS: "unsampled"}
+        if name in words:
+            able = [adapter.name for adapter in self._pair.adapters if getattr(adapter, words[name])]
+            if len(able) == 1:
+                return able[0]
         before, after = self._pair.answers(()), self._pair.answers({name})
         changed = {
             adapter.name: sum(

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core.diagnosis import removals
-from pytest_llmparity.core.sample import Completion, Phase, Sample
+from pytest_llmparity.core.sample import Completion, Identity, Phase, Sample
 from pytest_llmparity.core.verdict import Cause
 from pytest_llmparity.run.explain import remedies
+from pytest_llmparity.run.explain.asking import Spent
 from pytest_llmparity.run.explain.naming import Naming
 from pytest_llmparity.run.explain.remedies import roomy, started
 from pytest_llmparity.settings.specification import EngineSpec
@@ -38,14 +39,19 @@ def named(
     when_short: tuple[Said, Said] | None = None,
     stop: tuple[str, ...] = (),
     roles: Mapping[str, str | None] = {},
+    words: Mapping[str, Mapping[str, Any]] = {},
+    spent: bool = False,
 ) -> tuple[Cause, ...]:
-    """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short."""
+    """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short.
+
+    ``words`` are the fields that one of them has for penalties and samplers; ``spent``: no request is left for these.
+    """
     engines = [
         SimpleNamespace(
             name=name,
-            unpenalised={},
+            unpenalised=words.get(name, {}),
             unreasoning={},
-            unsampled={},
+            unsampled=words.get(name, {}),
             cache_off=(),
             schema_field="",
             eos=lambda: "</s>",
@@ -55,6 +61,8 @@ def named(
     ]
 
     def answers(removed: Collection[str]) -> Mapping[str, Mapping[str, Sample]]:
+        if spent and removals.DEFAULTS in removed:
+            raise Spent("no more requests may be sent")
         sides = when_short if when_short is not None and removals.LENGTH in removed else (ours, theirs)
         return {
             engine.name: {case: sample(case, s) for case, s in side.items()}
@@ -72,7 +80,8 @@ def named(
             ours, SimpleNamespace(sampling=SimpleNamespace(temperature=0.0, stop=stop), messages=None)
         ),
     )
-    return Naming(pair, SimpleNamespace(), lambda *_: False).named([name])  # type: ignore[arg-type]  # unused here
+    evidence: Any = SimpleNamespace(engines=dict.fromkeys("ab", SimpleNamespace(identity=Identity())))
+    return Naming(pair, evidence, lambda *_: False).named([name])
 
 
 def sample(case: str, answer: Completion) -> Sample:
@@ -90,6 +99,25 @@ def test_reasoning_is_said_to_be_left_in_the_text_only_where_it_stands_there() -
 
     assert aloud.text == "b leaves its reasoning in the text of its answers"
     assert apart.text == "b thinks before it answers where the other engine does not"
+
+
+def test_what_top_k_takes_away_is_no_temperature_where_a_default_was_not_told_from_it() -> None:
+    words = {"a": {"xtc_probability": 0}}
+
+    (told_apart,) = named(removals.SAMPLING, ended("Paris"), ended("Rome"), words=words)
+    (left_open,) = named(removals.SAMPLING, ended("Paris"), ended("Rome"), words=words, spent=True)
+
+    assert (told_apart.layer, left_open.layer) == ("temperature", "temperature or sampler default")
+    assert left_open.text.endswith("no request was left to tell them apart")
+
+
+@pytest.mark.parametrize("name", [removals.PENALTIES, removals.DEFAULTS])
+def test_who_has_no_words_for_what_was_taken_away_did_not_do_it(name: str) -> None:
+    """It was asked as before; where neither answers otherwise the candidate was named, with nothing to paste."""
+    (cause,) = named(name, ended("Paris"), ended("Rome"), words={"a": {"dry_multiplier": 0}})
+
+    assert cause.text.startswith("a applies ")
+    assert cause.remedy == 'in your requests: extra_body={"dry_multiplier": 0}'
 
 
 def test_two_engines_that_both_think_are_counted() -> None:
