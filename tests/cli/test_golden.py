@@ -105,7 +105,6 @@ def test_golden_answers_are_compared_with_a_run_and_with_each_other(stored: Shel
     assert "0 cases alike, 8 answered otherwise" in parted.out
 
 
-@pytest.mark.slow
 def test_prune_removes_what_the_tests_of_a_run_do_not_ask(stored: Shell, pytester: pytest.Pytester) -> None:
     stored.run("golden", "from", "newest")
     prompts(stored.path, 7)

@@ -150,7 +150,6 @@ def test_a_changed_prompt_is_incomparable_and_the_others_are_judged(bench: Bench
     assert "dev: passes" in told(result)
 
 
-@pytest.mark.slow
 def test_other_sampling_is_incomparable_and_nobody_is_asked(bench: Bench, recorded: PosingEngine) -> None:
     bench.gate(CHECKS, tokens=13)
     engine = bench.engine(poses_as="llamacpp")

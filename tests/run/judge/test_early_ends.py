@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pytest_llmparity import check
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.testing import Reply
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
 WORDS = "all is well in the harbour tonight and nobody knows why the heron sleeps so long here"
 
 
-@pytest.mark.slow
 def test_answers_that_end_after_two_tokens_pass_nothing(project: Project) -> None:
     project.prompts(32)
     whole = project.engine(lambda request: Reply(text=WORDS, finish_reason="length", lead=2.0), poses_as="llamacpp")
