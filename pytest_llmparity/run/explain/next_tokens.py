@@ -28,7 +28,7 @@ PLACES: Final = 4
 """Places of an answer at which the next token is asked for: the middle of each quarter."""
 LITTLE: Final = 6.0
 """Times less than the finest copy of a model that next tokens move by where they speak for arithmetic: those of weights
-of 8 bits were seen to move by a quarter of it at the least, 0.0094 nats where the rung is 0.036 (prompts of the pool)."""
+of 8 bits were seen to move by a quarter of it at the least (0.0094 nats where the rung of other prompts is 0.036)."""
 ALTERNATIVES: Final = 5
 
 
