@@ -129,6 +129,15 @@ def test_a_default_of_a_sampler_that_no_request_names_is_not_called_a_temperatur
     assert "extra_body=" in verdict.explanation.causes[0].remedy
 
 
+def test_the_samplers_of_an_unknown_address_are_not_said_to_be_excluded(planted: Planted) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.defaulting(dry_multiplier=0.8)), kind="openai")
+
+    assert verdict.explanation is not None
+    (cause,) = verdict.explanation.causes
+    assert cause.by_exclusion
+    assert cause.text.endswith("equal but the samplers of b, which could not be taken away"), cause.text
+
+
 def test_a_temperature_that_is_lost_is_no_default_of_such_a_sampler(planted: Planted) -> None:
     _, verdict = gated(planted, planted.behind(proxy.without("temperature"), proxy.defaulting(temperature=0.8)))
 
