@@ -7,6 +7,7 @@ part. ``docs/lock.md``, *Canaries*, has what either can and cannot see.
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -179,11 +180,13 @@ def recorded(passes: Sequence[Mapping[str, Completion]], *, date: str, plugin: s
     """Return the canaries of an engine that was asked them several times; the first answers are kept.
 
     Cases without an answer are left out, and so are answers without text, such as those of a model that is still
-    thinking: they would be the same of any weights. Logprobs that cannot be compared count as none, and so do those of
-    an engine that was asked again and gave none then: what it differs from itself is not known.
+    thinking: they would be the same of any weights; and those that were asked again and never answered: whether they
+    would have parted is not known. Logprobs that cannot be compared count as none, and so do those of an engine that
+    was asked again and gave none then: what it differs from itself is not known.
     """
     first, *again = passes
-    first = {case: answer for case, answer in first.items() if answer.text.strip()}
+    repeated = set(first).intersection(itertools.chain.from_iterable(again)) if again else first
+    first = {case: answer for case, answer in first.items() if case in repeated and answer.text.strip()}
     logprobs = comparable(first.values())
     answers = {case: Canary.of(answer, logprobs=logprobs) for case, answer in sorted(first.items())}
     logprobs = logprobs and all(canary.leads for canary in answers.values())

@@ -470,7 +470,10 @@ def _against(verdict: Verdict) -> str:
     if verdict.estimate < verdict.margin and verdict.measures.endswith(OR_MORE):
         return ""  # it may be beyond
     sign = "<" if verdict.estimate < verdict.margin else ">" if verdict.estimate > verdict.margin else "="
-    return f"{sign} {number(verdict.margin, verdict.unit).removesuffix(' nats')}"
+    margin = number(verdict.margin, verdict.unit)
+    if sign != "=" and number(verdict.estimate, verdict.unit) == margin:
+        return ""  # alike as shown: the bound says on which side
+    return f"{sign} {margin.removesuffix(' nats')}"
 
 
 def size(verdict: Verdict) -> str:

@@ -191,7 +191,8 @@ class Explaining:
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
         tell = functools.partial(self.progress.experiments, names, most=allowance.most or 0)
-        tell(0)
+        if allowance.most != 0:
+            tell(0)
         explanations: dict[str, Explanation] = {}
         same = SameFile(self.fleet, adapters)
         try:

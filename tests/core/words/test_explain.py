@@ -159,6 +159,7 @@ def test_where_one_prompt_of_a_group_counts_groups_are_counted_everywhere() -> N
     [
         ({"outcome": Outcome.PASS, "estimate": 0.012, "margin": 0.06, "unit": "nats"}, "pass 0.012 nats < 0.06"),
         ({"outcome": Outcome.PASS, "estimate": 0.031}, "pass 3.1 % < 5 %"),
+        ({"outcome": Outcome.PASS, "estimate": 0.049996}, "pass 5 %"),
         ({"outcome": Outcome.PASS, "estimate": 1.1, "margin": 1.25, "unit": "ratio"}, "pass x1.10 < x1.25"),
         ({"outcome": Outcome.PASS, "estimate": 0.99, "margin": 0.9, "side": "at_least"}, "pass 99 % > 90 %"),
         ({"outcome": Outcome.INCONCLUSIVE}, "pass 8.21 % > 5 %"),
