@@ -42,6 +42,23 @@ def sampling_defaults(values: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True) if parameters else ""
 
 
+def none_acts(identity: Identity) -> bool:
+    """Whether a server tells its sampling defaults, a repetition penalty among them, and none is :func:`acting`.
+
+    >>> from pytest_llmparity.core.sample import Fact
+    >>> told = (
+    ...     '{"repetition_penalty": 1, "top_k": 40}',
+    ...     '{"repetition_penalty": 1, "typical_p": 0.5}',
+    ...     '{"top_k": 40}',
+    ... )
+    >>> [none_acts(Identity(facts={"sampling_defaults": Fact(value=text, source="reported")})) for text in told]
+    [True, False, False]
+    >>> none_acts(Identity())
+    False
+    """
+    return "repetition_penalty" in _told(identity) and not acting(identity)
+
+
 def acting(identity: Identity) -> tuple[str, ...]:
     """Return which of a server's sampling defaults act in requests that say every parameter a gate has a word for.
 
@@ -50,13 +67,17 @@ def acting(identity: Identity) -> tuple[str, ...]:
     >>> acting(Identity(facts={"sampling_defaults": Fact(value=told, source="reported")})), acting(Identity())
     (('dry_multiplier 0.8',), ())
     """
+    numbers = {name: value for name, value in _told(identity).items() if name in UNSENT}
+    return tuple(f"{name} {value:g}" for name, value in numbers.items() if value != UNSENT[name])
+
+
+def _told(identity: Identity) -> Mapping[str, Any]:
     text = identity.get("sampling_defaults")
     try:
         known = json.loads(text) if isinstance(text, str) else {}
     except ValueError:
-        return ()
-    numbers = {name: value for name, value in known.items() if name in UNSENT} if isinstance(known, dict) else {}
-    return tuple(f"{name} {value:g}" for name, value in numbers.items() if value != UNSENT[name])
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _plain(name: str, value: float) -> float:

@@ -75,6 +75,7 @@ class LlamaCppPythonAdapter(GgufServer):
             "The request was refused as it is; asking again will not help.",
         ),
     )
+    other_samplers: ClassVar[bool] = False  # the same types.py: a request that says nothing goes without others
     stream_fields: ClassVar[Mapping[str, Any]] = {"stream": True}
     counts_in_streams: ClassVar[bool] = False
     health_path: ClassVar[str] = "/v1/models"

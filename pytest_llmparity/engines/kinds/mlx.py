@@ -64,6 +64,7 @@ class MlxAdapter(Adapter):
     stop_signal: ClassVar[int] = signal.SIGINT  # the only one it handles
     distributions: ClassVar[tuple[str, ...]] = ("mlx-lm",)
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
+    other_samplers: ClassVar[bool] = False  # XTC is there, and off unless a request asks for it (server.py)
     ignores: ClassVar[Mapping[str, str]] = {
         "response_format": "mlx_lm.server has no structured output (mlx-lm issue 1007)",
         "tool_choice": "mlx_lm.server does not read it (mlx_lm/server.py)",

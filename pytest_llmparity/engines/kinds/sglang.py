@@ -65,6 +65,7 @@ class SglangAdapter(Adapter):
     distributions: ClassVar[tuple[str, ...]] = ("sglang",)
     health_path: ClassVar[str] = "/ready"
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
+    other_samplers: ClassVar[bool] = False  # sampling/sampling_params.py has those of fields that a gate sends
     raw_honours_format: ClassVar[bool] = True
     # Asked for more alternatives than the vocabulary has tokens, 0.5.23's scheduler dies and the server with it. Over
     # HTTP nothing says how many that is; no model has fewer than OpenAI's own limit.

@@ -53,6 +53,7 @@ class TransformersAdapter(Adapter):
     hub_models: ClassVar[bool] = True
     distributions: ClassVar[tuple[str, ...]] = ("transformers",)
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
+    other_samplers: ClassVar[bool] = False  # a greedy request says do_sample false: none of its samplers acts then
     responses_fields: ClassVar[Mapping[str, str]] = {
         name: "max_output_tokens" if name == "max_tokens" else name for name in build.OPEN_SERVERS if name != "stop"
     }

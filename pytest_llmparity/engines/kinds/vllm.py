@@ -73,6 +73,7 @@ class VllmAdapter(Adapter):
         overflow="refused",
     )
     fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS
+    other_samplers: ClassVar[bool] = False  # sampling_params.py: its defaults are those of fields that a gate sends
     # entrypoints/openai/responses/protocol.py (0.32) has all of them.
     responses_fields: ClassVar[Mapping[str, str]] = build.OPEN_SERVERS | {"max_tokens": "max_output_tokens"}
     on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {

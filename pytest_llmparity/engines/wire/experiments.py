@@ -13,10 +13,10 @@ class Experimental:
 
     unpenalised: ClassVar[Mapping[str, Any]] = {}
     """Fields with which no repetition penalty acts, whatever its value; none where there are no such words."""
+    other_samplers: ClassVar[bool] = True
+    """Whether samplers may be on by default that no gate sends anything of and that change greedy answers."""
     unsampled: ClassVar[Mapping[str, Any]] = {}
-    """Fields that turn off samplers which no gate sends anything of and which change greedy answers where a server has
-    them on by default; none where there are no such samplers.
-    """
+    """Fields that turn these samplers off; none where there are no such samplers, or no such words."""
     unreasoning: ClassVar[Mapping[str, Any]] = {}
     """Fields that turn reasoning off."""
     call_flags: ClassVar[tuple[str, ...]] = ()

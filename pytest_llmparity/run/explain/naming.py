@@ -19,7 +19,7 @@ from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Evidence
 from pytest_llmparity.core.identity.agreed import weights_of
 from pytest_llmparity.core.identity.pins import agree
-from pytest_llmparity.core.identity.spelling import acting
+from pytest_llmparity.core.identity.spelling import acting, none_acts
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Sample, in_memory
 from pytest_llmparity.core.verdict import Cause
@@ -79,6 +79,18 @@ class Naming:
                 by_exclusion=True,
             ),
         )
+
+    def samplers_left(self) -> tuple[str, ...]:
+        """Return the engines that have samplers which no removal takes away, and do not tell that none of them acts."""
+        return tuple(
+            adapter.name
+            for adapter in self._pair.adapters
+            if ("top_k" not in adapter.fields or (adapter.other_samplers and not adapter.unsampled))
+            and not self._none_acts(adapter)
+        )
+
+    def _none_acts(self, adapter: Adapter) -> bool:
+        return none_acts(self._evidence.engines[adapter.name].identity)
 
     def of_cache(self, who: str) -> Cause:
         """Name the prompt cache of an engine."""
@@ -199,26 +211,14 @@ class Naming:
             return self._of_calls()
         if name in (removals.SPACES, removals.TAGS):
             return self._of_text(name)
-        by_default = name == removals.DEFAULTS or (name == removals.SAMPLING and self._by_default())
-        if by_default:
+        if name == removals.SAMPLING:
+            return self._of_sampling()
+        if name == removals.DEFAULTS:
             return self._of_defaults()
         who = self._culprit(name)
-        if by_default is None:
-            return Cause(
-                layer="temperature or sampler default",
-                text=f"{who} does not honour the temperature, or applies a default of its own to a sampler that no "
-                "request speaks of: with top_k 1 the drift is gone, and no request was left to tell them apart",
-                remedy=TOP_K,
-            )
         if name == removals.REASONING:
             return self._of_reasoning(who)
-        temperature = next(iter(self._pair.requests.values())).sampling.temperature
         known: Mapping[str, Cause] = {
-            removals.SAMPLING: Cause(
-                layer="temperature",
-                text=f"{who} does not honour temperature {temperature:g}: with top_k 1 beside it the drift is gone",
-                remedy=TOP_K,
-            ),
             removals.PENALTIES: Cause(
                 layer="repetition penalty",
                 text=f"{who} applies a repetition penalty although none is asked for",
@@ -244,19 +244,37 @@ class Naming:
         }
         return known[name]
 
-    def _by_default(self) -> bool | None:
-        """Whether what ``top_k`` 1 takes away is the work of a sampler that no request speaks of.
+    def _of_sampling(self) -> Cause:
+        """Name a temperature that is not honoured, or a sampler that no request speaks of: ``top_k`` 1 takes both away.
 
-        ``None`` where no request is left to find that out.
+        Where neither is shown to be the one the cause is either.
         """
-        others = self._others - {removals.SAMPLING}
-        if not any(adapter.unsampled for adapter in self._pair.adapters):
-            return False
-        try:
-            answers = self._pair.answers(others | {removals.DEFAULTS})
-            return self._shown(removals.REMOVALS[removals.DEFAULTS], answers, others)
-        except Spent:
-            return None
+        others, untold = self._others - {removals.SAMPLING}, ""
+        if any(adapter.unsampled for adapter in self._pair.adapters):
+            try:
+                answers = self._pair.answers(others | {removals.DEFAULTS})
+                if self._shown(removals.REMOVALS[removals.DEFAULTS], answers, others):
+                    return self._of_defaults()
+            except Spent:
+                untold = "no request was left to tell them apart"
+        who = self._culprit(removals.SAMPLING)
+        adapter = self._adapter(who)
+        if not adapter.unsampled:
+            may = adapter.other_samplers and not self._none_acts(adapter)
+            untold = f"nothing that is sent to {who} turns such a default off" if may else ""
+        if untold:
+            return Cause(
+                layer="temperature or sampler default",
+                text=f"{who} does not honour the temperature, or applies a default of its own to a sampler that no "
+                f"request speaks of: with top_k 1 the drift is gone, and {untold}",
+                remedy=TOP_K,
+            )
+        temperature = next(iter(self._pair.requests.values())).sampling.temperature
+        return Cause(
+            layer="temperature",
+            text=f"{who} does not honour temperature {temperature:g}: with top_k 1 beside it the drift is gone",
+            remedy=TOP_K,
+        )
 
     def _of_defaults(self) -> Cause:
         """Name the engine whose default of a sampler acts, with the defaults where it tells them."""

@@ -28,7 +28,6 @@ from pytest_llmparity.core.identity.spelling import acting
 from pytest_llmparity.core.sample import Completion, Phase, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.engines import recognise
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.explain import next_tokens
 from pytest_llmparity.run.explain.asking import Pair, Spent
@@ -164,8 +163,7 @@ class Search:
                     return causes
             elif again is None or not again.before:
                 but.append(f"the prompt cache of {who}")
-        unknown = [adapter.name for adapter in self.pair.adapters if adapter.kind == recognise.GENERIC]
-        but += [f"the samplers of {name}" for name in unknown]  # penalties and defaults that no gate says anything of
+        but += [f"the samplers of {name}" for name in naming.samplers_left()]
         remaining = naming.remaining(possible, but=but)
         if not remaining or unread:
             return causes

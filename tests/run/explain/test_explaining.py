@@ -129,8 +129,23 @@ def test_a_default_of_a_sampler_that_no_request_names_is_not_called_a_temperatur
     assert "extra_body=" in verdict.explanation.causes[0].remedy
 
 
-def test_the_samplers_of_an_unknown_address_are_not_said_to_be_excluded(planted: Planted) -> None:
-    _, verdict = gated(planted, planted.behind(proxy.defaulting(dry_multiplier=0.8)), kind="openai")
+@pytest.mark.parametrize(
+    ("kind", "layer"),
+    [("lmstudio", "temperature or sampler default"), ("vllm", "temperature")],
+    ids=["may", "has-none"],
+)
+def test_a_default_that_nothing_turns_off_is_called_a_temperature_only_of_kinds_that_have_no_such_sampler(
+    planted: Planted, kind: str, layer: str
+) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.defaulting(xtc_probability=0.5)), kind=kind)
+
+    assert verdict.explanation is not None
+    assert [cause.layer for cause in verdict.explanation.causes] == [layer]
+
+
+@pytest.mark.parametrize("kind", ["openai", "tgi", "lmstudio"])
+def test_samplers_that_nothing_takes_away_are_not_said_to_be_excluded(planted: Planted, kind: str) -> None:
+    _, verdict = gated(planted, planted.behind(proxy.defaulting(dry_multiplier=0.8)), kind=kind)
 
     assert verdict.explanation is not None
     (cause,) = verdict.explanation.causes

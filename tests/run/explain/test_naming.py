@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pytest_llmparity.core.diagnosis import removals
-from pytest_llmparity.core.sample import Completion, Identity, Phase, Sample
+from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Sample
 from pytest_llmparity.core.verdict import Cause
+from pytest_llmparity.engines.registry import adapter_for
 from pytest_llmparity.run.explain import remedies
 from pytest_llmparity.run.explain.asking import Spent
 from pytest_llmparity.run.explain.naming import Naming
@@ -41,10 +42,13 @@ def named(
     roles: Mapping[str, str | None] = {},
     words: Mapping[str, Mapping[str, Any]] = {},
     spent: bool = False,
+    other_samplers: bool = True,
+    told: str = "",
 ) -> tuple[Cause, ...]:
     """Return the causes of a pair, a and b, whose answers these are, unchanged and when prompts are short.
 
     ``words`` are the fields that one of them has for penalties and samplers; ``spent``: no request is left for these.
+    ``other_samplers``: they may have some that no gate names; ``told`` are the sampling defaults that both tell.
     """
     engines = [
         SimpleNamespace(
@@ -52,6 +56,7 @@ def named(
             unpenalised=words.get(name, {}),
             unreasoning={},
             unsampled=words.get(name, {}),
+            other_samplers=other_samplers,
             cache_off=(),
             schema_field="",
             eos=lambda: "</s>",
@@ -80,7 +85,8 @@ def named(
             ours, SimpleNamespace(sampling=SimpleNamespace(temperature=0.0, stop=stop), messages=None)
         ),
     )
-    evidence: Any = SimpleNamespace(engines=dict.fromkeys("ab", SimpleNamespace(identity=Identity())))
+    identity = Identity(facts={"sampling_defaults": Fact(value=told, source="reported")} if told else {})
+    evidence: Any = SimpleNamespace(engines=dict.fromkeys("ab", SimpleNamespace(identity=identity)))
     return Naming(pair, evidence, lambda *_: False).named([name])
 
 
@@ -102,13 +108,61 @@ def test_reasoning_is_said_to_be_left_in_the_text_only_where_it_stands_there() -
 
 
 def test_what_top_k_takes_away_is_no_temperature_where_a_default_was_not_told_from_it() -> None:
-    words = {"a": {"xtc_probability": 0}}
+    words = {"b": {"xtc_probability": 0}}
 
     (told_apart,) = named(removals.SAMPLING, ended("Paris"), ended("Rome"), words=words)
     (left_open,) = named(removals.SAMPLING, ended("Paris"), ended("Rome"), words=words, spent=True)
 
     assert (told_apart.layer, left_open.layer) == ("temperature", "temperature or sampler default")
     assert left_open.text.endswith("no request was left to tell them apart")
+
+
+def test_what_top_k_takes_away_is_no_temperature_where_nothing_turns_such_a_default_off() -> None:
+    ours, theirs, all_off = ended("Paris"), ended("Rome"), '{"repetition_penalty": 1, "top_k": 40}'
+
+    (left_open,) = named(removals.SAMPLING, ours, theirs)
+    others = named(removals.SAMPLING, ours, theirs, words={"a": {"xtc_probability": 0}})
+    (has_none,) = named(removals.SAMPLING, ours, theirs, other_samplers=False)
+    (tells,) = named(removals.SAMPLING, ours, theirs, told=all_off)
+
+    assert left_open.layer == "temperature or sampler default"
+    assert left_open.text.endswith("nothing that is sent to b turns such a default off")
+    assert others == (left_open,), "the words of the other engine say nothing of this one"
+    assert (has_none.layer, tells.layer) == ("temperature", "temperature")
+
+
+UNTOLD, OFF = "", '{"repetition_penalty": 1, "top_k": 40}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "left"),
+    [
+        ("llamacpp", UNTOLD, False),
+        ("llamacpp-python", UNTOLD, False),
+        ("mlx", UNTOLD, False),
+        ("sglang", UNTOLD, False),
+        ("transformers", UNTOLD, False),
+        ("vllm", UNTOLD, False),
+        ("litellm", UNTOLD, True),
+        ("lmstudio", UNTOLD, True),
+        ("ollama", UNTOLD, True),
+        ("openai", UNTOLD, True),
+        ("tgi", UNTOLD, True),
+        ("ollama", OFF, False),
+        ("ollama", OFF.replace("}", ', "typical_p": 0.5}'), True),
+        ("ollama", '{"top_k": 40}', True),
+    ],
+)
+def test_whose_samplers_stay_when_all_else_is_equal(kind: str, told: str, left: bool) -> None:
+    """Ollama tells those of a Modelfile; of a build by hand it does not tell the repetition penalty."""
+    adapter: Any = SimpleNamespace(name="b")
+    for name in ("fields", "unsampled", "other_samplers"):
+        setattr(adapter, name, getattr(adapter_for(kind), name))
+    identity = Identity(facts={"sampling_defaults": Fact(value=told, source="reported")} if told else {})
+    evidence: Any = SimpleNamespace(engines={"b": SimpleNamespace(identity=identity)})
+    pair: Any = SimpleNamespace(adapters=[adapter])
+
+    assert Naming(pair, evidence, lambda *_: False).samplers_left() == (("b",) if left else ())
 
 
 @pytest.mark.parametrize("name", [removals.PENALTIES, removals.DEFAULTS])

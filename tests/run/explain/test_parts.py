@@ -14,7 +14,10 @@ from pytest_llmparity.run.explain.naming import Naming
 from pytest_llmparity.run.explain.search import Search
 from pytest_llmparity.settings.specification import EngineSpec
 
-ADAPTERS = tuple(SimpleNamespace(name=name, kind="llamacpp", spec=EngineSpec(name=name)) for name in "ab")
+ADAPTERS = tuple(
+    SimpleNamespace(name=name, kind="llamacpp", fields=("top_k",), other_samplers=False, spec=EngineSpec(name=name))
+    for name in "ab"
+)
 PAIR: Any = SimpleNamespace(
     adapters=ADAPTERS, baseline=ADAPTERS[0], candidate=ADAPTERS[1], answers=lambda _: {"a": {}, "b": {}}
 )
