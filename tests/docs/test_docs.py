@@ -310,7 +310,13 @@ class Renders(PosingEngine):
 
 
 BY_FILE = (
-    *("cause: the weights of q4_0", "served as f16 is", "paste: serve q4_0 the weights of f16", "f16 q4_0", "4 experi"),
+    *(
+        "cause: the weights of q4_0",
+        "served as f16 is",
+        "paste: serve q4_0 the weights of f16",
+        "this drift, or",
+        "4 experi",
+    ),
     *("with the candidate", "baseline: the drift stays", "groups, p 1, 16", "the drift is gone, 36.36", "1.5e-05)"),
 )
 """What an engine shows that is started with the other's file, as no double is (``tests/live/test_same_file.py``)."""

@@ -42,6 +42,19 @@ def rendering_due(verdicts: Sequence[Verdict], settings: Settings) -> bool:
     return bool(settings.explain_requests) and any(v.kind == "prompts" and v.outcome is Outcome.FAIL for v in verdicts)
 
 
+UNSHOWN: Final = (
+    "the drift stays with everything made equal that could be; templates, BOS tokens and system prompts could not: "
+    "neither engine tells how it renders these chats, or they cannot be sent raw with their tools or schemas"
+)
+UNSURE: Final = (
+    "with everything made equal the drift is no longer above the margin, and {groups} of prompts are too few to show "
+    "that it went away by that; give prompts of more groups"
+)
+WITHIN: Final = (
+    "asked again, these prompts drift by no more than the check allows, so that nothing can be shown to take it away"
+)
+
+
 def due(verdicts: Sequence[Verdict], settings: Settings) -> list[Verdict]:
     """Return the verdicts whose cause is looked for: those that fail, or all with ``--parity-explain``.
 

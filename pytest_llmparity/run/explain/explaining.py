@@ -12,17 +12,18 @@ from typing import Final
 
 from pytest_llmparity.core.checks.base import worded
 from pytest_llmparity.core.checks.drift.floor import own_shift
+from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
 from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.compare.answers import parted
 from pytest_llmparity.core.diagnosis import layers
-from pytest_llmparity.core.diagnosis.effects import noise_of
+from pytest_llmparity.core.diagnosis.effects import NOTHING, noise_of
 from pytest_llmparity.core.errors import EngineError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.ports import Progress
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.prompts.arms import as_declared
 from pytest_llmparity.core.sample import Request, to_json
-from pytest_llmparity.core.verdict import Explanation, Verdict
+from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.experiments import rendered_apart, rendered_lines
 from pytest_llmparity.engines.wire.base import Adapter
@@ -46,7 +47,10 @@ NOT_STORED: Final = (
 )
 NOT_UP: Final = "experiments take both engines, and they are not both up any more"
 GOLDEN: Final = "experiments ask both engines, and one of these has golden or recorded answers only"
+NO_DRIFT: Final = "nothing differs, so that there is nothing to explain"
 LATER: Final = "experiments ask first turns, and no conversation that differs parts in its first"
+LEAST: Final = 1e-9
+"""A margin for drift within its margin that no measured noise says: a check takes none of 0."""
 IN_TURN: Final = 'experiments ask both engines side by side, which residency "one-at-a-time" rules out'
 RENDERED: Final = {"chat template", "BOS", "hidden text", "system prompt", "rendered prompt"}
 """Causes that change how many tokens a prompt has."""
@@ -203,6 +207,9 @@ class Explaining:
                     explanations |= {_key(verdict): Explanation(note=LATER) for verdict in of_tag}
                     continue
                 for verdict in of_tag:
+                    if verdict.outcome is Outcome.PASS and not verdict.differing and not _moved(verdict):
+                        explanations[_key(verdict)] = Explanation(note=NO_DRIFT)
+                        continue
                     explanations[_key(verdict)] = self._search(declaration, pair, checks[verdict.check], verdict, same)
         finally:
             self.progress.end()
@@ -216,10 +223,11 @@ class Explaining:
         noise = noise_of(evidence, verdict, functools.partial(own_shift, evidence.prompts.by_id))
         search = Search(
             pair=pair,
-            check=held_against(check, verdict),
+            check=held_against(check, verdict, noise=noise),
             kind=quantity_of(verdict),
             evidence=evidence,
             noise=noise,
+            within=verdict.outcome is not Outcome.FAIL,
             same_file=same,
         )
         return search.explain()
@@ -330,15 +338,24 @@ class Explaining:
         return sorted(cases, key=lambda case: order[case.id])[:CASES]
 
 
-def held_against(check: Check, verdict: Verdict) -> Check:
-    """Return a check that holds experiments against the margin of its verdict.
+def held_against(check: Check, verdict: Verdict, *, noise: float) -> Check:
+    """Return a check that holds experiments against the margin of its verdict, or ``noise`` where it does not fail.
 
-    A ladder has a margin of text for all the prompts it was measured on, or for those of a tag; an experiment asks
-    a few of them, whose answers it would leave unjudged.
+    Drift that is within its margin cannot go away by that margin: it has where no more is left than engines differ from
+    themselves by. A ladder has a margin of text for all the prompts it was measured on, or for those of a tag; an
+    experiment asks a few of them, whose answers it would leave unjudged.
     """
-    if isinstance(check, TextCheck) and check.margin is None:
-        return dataclasses.replace(check, margin=verdict.margin)
+    within = verdict.outcome is not Outcome.FAIL
+    if isinstance(check, TextCheck) and (within or check.margin is None):
+        return dataclasses.replace(check, margin=max(noise, LEAST) if within else verdict.margin)
+    if isinstance(check, LogprobsCheck) and within:
+        return dataclasses.replace(check, shift=max(noise, LEAST))
     return check
+
+
+def _moved(verdict: Verdict) -> bool:
+    """Whether a verdict's drift is one that no single case shows, as a shift is."""
+    return verdict.kind == "logprobs" and (verdict.estimate or 0.0) > NOTHING
 
 
 def with_explanation(verdict: Verdict, explanation: Explanation | None) -> Verdict:

@@ -139,8 +139,8 @@ class Naming:
         return Cause(
             layer="weights",
             text=whole if gone else part,
-            remedy=f"serve {theirs.name} the weights of {ours.name}, or accept them: "
-            f"llmparity calibrate {remedies.spelt(ours.spec)} {remedies.spelt(theirs.spec)}",
+            remedy=f"serve {theirs.name} the weights of {ours.name}; to accept them give a margin above this drift, or "
+            f"check.logprobs() none: llmparity calibrate {remedies.spelt(ours.spec)} {remedies.spelt(theirs.spec)}",
         )
 
     def of_engine(self, same: SameFile, *, gone: bool) -> Cause:

@@ -29,7 +29,7 @@ from pytest_llmparity.core.sample import Completion, Phase, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.explain import next_tokens
+from pytest_llmparity.run.explain import UNSHOWN, UNSURE, WITHIN, next_tokens
 from pytest_llmparity.run.explain.asking import Pair, Spent
 from pytest_llmparity.run.explain.constraint import Unconstrained
 from pytest_llmparity.run.explain.naming import Naming
@@ -52,25 +52,21 @@ FIRST: Final = "each prompt asked for the first time, behind a number, against t
 SAME_ENGINE: Final = "the candidate's file served by the baseline's engine, against the baseline"
 SAME_FILE: Final = "the candidate against its own file served by the baseline's engine"
 BESIDE: Final = "everything else, where no schema forces answers"
-UNSHOWN: Final = (
-    "the drift stays with everything made equal that could be; templates, BOS tokens and system prompts could not: "
-    "neither engine tells how it renders these chats, or they cannot be sent raw with their tools or schemas"
-)
-UNSURE: Final = (
-    "with everything made equal the drift is no longer above the margin, and {groups} of prompts are too few to show "
-    "that it went away by that; give prompts of more groups"
-)
 
 
 @dataclass(kw_only=True)
 class Search:
-    """One verdict's drift on the cases of a pair: the experiments that were made on it, and what they showed."""
+    """One verdict's drift on the cases of a pair: the experiments made on it, and what they showed.
+
+    ``within``: the verdict does not fail, so that less drift than its margin is no news.
+    """
 
     pair: Pair
     check: Check
     kind: str
     evidence: Evidence
     noise: float = 0.0
+    within: bool = False
     same_file: SameFile | None = None
     _experiments: list[Experiment] = field(default_factory=list, init=False)
     _began: int = field(default=0, init=False)
@@ -96,9 +92,12 @@ class Search:
         control = self._drift(())
         if control is None:
             return "the prompts asked again have no answers to compare", ()
-        self._write_down(AGAIN, None, control, outcome="stays" if control.above else "gone")
+        self._write_down(AGAIN, None, control, outcome="stays" if control.above or self.within else "gone")
         if not control.above:
-            return "the drift is not there any more when the same prompts are asked again", ()
+            return (
+                WITHIN if self.within else "the drift is not there any more when the same prompts are asked again",
+                (),
+            )
         self._learn()
         naming = Naming(self.pair, self.evidence, self._shown)
         possible = list(self._possible())

@@ -444,13 +444,12 @@ def test_no_experiments_are_made_where_none_are_allowed(planted: Planted) -> Non
     assert (verdict.outcome, verdict.explanation, verdict.cause) == (Outcome.FAIL, None, None)
 
 
-@pytest.mark.slow
-def test_a_pass_is_explained_where_that_is_asked_for(planted: Planted) -> None:
-    _, verdict = gated(planted, planted.behind(), explain=True)
+def test_where_nothing_differs_there_is_nothing_to_explain(planted: Planted) -> None:
+    same = planted.behind()
+    _, verdict = gated(planted, same, explain=True)
 
-    assert verdict.explanation is not None
-    assert verdict.explanation.causes == ()
-    assert verdict.explanation.note == "the drift is not there any more when the same prompts are asked again"
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.explanation == Explanation(note="nothing differs, so that there is nothing to explain")
 
 
 class Apart(proxy.Change):
@@ -498,6 +497,30 @@ class Hot(proxy.Change):
         about = json.dumps(body.get("messages") or body.get("prompt"))
         first = any(f"question {i} " in f"{about} " or f'question {i}"' in about for i in range(PROMPTS))
         return {**body, "temperature": 1.0} if first else body
+
+
+def test_drift_within_the_margin_is_explained_where_that_is_asked_for(planted: Planted) -> None:
+    """It cannot go below a margin that it does not exceed: it has to go altogether."""
+    planted.project.prompts(48)
+    changed = planted.behind(Hot())
+    session = planted.project.session(
+        *(
+            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
+            for name, each in (("a", planted.engine), ("b", changed))
+        ),
+        explain=True,
+    )
+    planted.project.declare(session, check.text(margin=0.5, horizon=8))
+    session.gather()
+
+    verdict = judged(session)
+
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.explanation is not None
+    again, *others = verdict.explanation.experiments
+    assert again.outcome == "stays"
+    assert "gone" in {experiment.outcome for experiment in others}
+    assert [cause.layer for cause in verdict.explanation.causes] == ["temperature"]
 
 
 def tagged(planted: Planted, changed: FaultProxy, *, of_tag: str = "hot", **settings: Any) -> list[Verdict]:
