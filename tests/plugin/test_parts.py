@@ -106,7 +106,7 @@ def test_sound_is_asked_for_by_a_probe_of_its_own(bench: Bench) -> None:
 
 
 def test_a_file_that_is_not_there_is_an_error_with_its_line_before_anything_is_asked(bench: Bench) -> None:
-    write(bench, {"type": "image", "file": "y.png"})
+    write(bench, {"type": "image", "file": "x1.png"})
     engine = bench.engine()
     bench.gate(CHECKS)
 
@@ -114,7 +114,7 @@ def test_a_file_that_is_not_there_is_an_error_with_its_line_before_anything_is_a
 
     result.assert_outcomes(errors=1)
     said = told(result) + " ".join(result.stderr.str().split())
-    assert "prompts.jsonl:1: messages[0].content[1] names 'y.png', which cannot be read" in said
+    assert "prompts.jsonl:1: messages[0].content[1] names 'x1.png', which cannot be read" in said
     assert "the nearest name there is 'x.png'" in said
     assert not engine.requests
 

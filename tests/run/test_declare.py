@@ -211,7 +211,7 @@ def test_a_missing_prompt_file_names_the_nearest(folder: Path) -> None:
         call(folder, "promts.jsonl")
     with pytest.raises(PromptSetError, match=r"'nowhere/at/all\.jsonl' beside the test"):
         call(folder, "nowhere/at/all.jsonl")
-    with pytest.raises(PromptSetError, match=rf"no prompt file 'no\.jsonl' in {re.escape(str(folder))}"):
+    with pytest.raises(PromptSetError, match=rf"no prompt file 'no\.jsonl' in {re.escape(str(folder))}$"):
         load_prompts("no.jsonl", [folder])
 
 

@@ -104,10 +104,9 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str, beside: str =
         for path in tried:
             if path.is_file():
                 return path
-        near = difflib.get_close_matches(wanted.name, [p.name for t in tried for p in _siblings(t)], n=1)
+        hint = _nearest_of(wanted, tried)
     except OSError as error:
         raise PromptSetError(f"{what} {str(value)!r} cannot be looked for: {error.strerror}") from error
-    hint = f"; the nearest name there is {near[0]!r}" if near else ""
     # A test looks in two folders; who names a file itself means that one.
     where = f"in {tried[0].parent}" if len(tried) == 1 else f"{beside} or at the root of the project"
     raise PromptSetError(f"no {what} {str(value)!r} {where}{hint}")
@@ -120,8 +119,7 @@ def reading(folders: Sequence[Path]) -> Read:
         tried = [folder / name for folder in folders]
         path = next((path for path in tried if path.is_file()), None)
         if path is None:
-            near = difflib.get_close_matches(Path(name).name, [p.name for t in tried for p in _siblings(t)], n=1)
-            hint = f"; the nearest name there is {near[0]!r}" if near else ""
+            hint = _nearest_of(Path(name), tried)
             raise FileNotFoundError(errno.ENOENT, f"there is no such file beside the prompts{hint}")
         if (size := path.stat().st_size) > MAX_PART:
             raise OSError(errno.EFBIG, f"it has {size} bytes, and up to {MAX_PART} are sent")
@@ -146,6 +144,14 @@ def text_of(path: Path, named: str | Path) -> str:
         raise PromptSetError(f"{named}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except OSError as error:
         raise PromptSetError(f"{named}: cannot be read: {error.strerror}") from error
+
+
+def _nearest_of(wanted: Path, tried: Sequence[Path]) -> str:
+    """Name the file whose name is most like a wanted one, empty where none is. That they end alike is not likeness."""
+    siblings = [sibling for path in tried for sibling in _siblings(path)]
+    names = {sibling.stem: sibling.name for sibling in sorted(siblings, key=lambda s: s.suffix == wanted.suffix)}
+    near = difflib.get_close_matches(wanted.stem, names, n=1)
+    return f"; the nearest name there is {names[near[0]]!r}" if near else ""
 
 
 def _siblings(path: Path) -> list[Path]:
