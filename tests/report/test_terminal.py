@@ -253,6 +253,17 @@ def test_the_worst_comes_first_and_verbose_shows_what_passed() -> None:
     assert "q4_0: pass  schema.rate  99 %, at least 95 % asked  (test_tickets)" in long
 
 
+def test_what_was_explained_is_told_of_a_pass_too() -> None:
+    """Somebody asked for it: ``--parity-explain``."""
+    explanation = Explanation(note="nothing differs, so that there is nothing to explain")
+    passed = dataclasses.replace(verdict("q8_0", Outcome.PASS), explanation=explanation)
+
+    lines = terminal.conclusions([passed], [], verbose=False)
+
+    assert "    no cause is shown: nothing differs, so that there is nothing to explain" in lines
+    assert lines[-1].startswith("q8_0: passes")
+
+
 def test_verdicts_that_share_a_row_are_named_below_the_grid_unless_each_has_its_own() -> None:
     kinds = ("prompts", "text", "text.repeat", "schema.rate", "schema.gap", "schema.agree")
     record = dataclasses.replace(DEMO, verdicts=tuple(verdict("q8_0", Outcome.PASS, kind) for kind in kinds))

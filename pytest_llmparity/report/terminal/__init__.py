@@ -171,7 +171,7 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
     for name in dict.fromkeys([*engines, *(verdict.engine for verdict in verdicts)]):
         own = [v for v in verdicts if v.engine == name and v.outcome is not Outcome.SKIPPED]
         bad = sorted((v for v in own if v.outcome.fails_test), key=lambda v: SEVERITY.index(v.outcome), reverse=True)
-        asked_for = [v for v in own if v.explanation is not None and v not in bad]  # by --parity-explain
+        asked_for = [v for v in own if v.explanation is not None and not v.outcome.fails_test]  # by --parity-explain
         worded = [v for v in (own if verbose else [*bad, *asked_for]) if not v.blocked_by]
         sentences = {(WORDS[v.outcome], _finding(v), v.cause or ""): v for v in reversed(worded)}
         for (word, finding, _), verdict in reversed(sentences.items()):

@@ -50,6 +50,7 @@ UNSURE: Final = (
     "with everything made equal the drift is no longer above the margin, and {groups} of prompts are too few to show "
     "that it went away by that; give prompts of more groups"
 )
+VANISHED: Final = "the drift is not there any more when the same prompts are asked again"
 WITHIN: Final = (
     "asked again, these prompts drift by no more than the check allows, so that nothing can be shown to take it away"
 )

@@ -139,8 +139,8 @@ class Naming:
         return Cause(
             layer="weights",
             text=whole if gone else part,
-            remedy=f"serve {theirs.name} the weights of {ours.name}; to accept them give a margin above this drift, or "
-            f"check.logprobs() none: llmparity calibrate {remedies.spelt(ours.spec)} {remedies.spelt(theirs.spec)}",
+            remedy=f"serve {theirs.name} the weights of {ours.name}; to accept them raise the margin, or measure one "
+            f"for check.logprobs(): llmparity calibrate {remedies.spelt(ours.spec)} {remedies.spelt(theirs.spec)}",
         )
 
     def of_engine(self, same: SameFile, *, gone: bool) -> Cause:
@@ -295,11 +295,12 @@ class Naming:
 
         Where one of them alone has words for it, the other was asked as before.
         """
-        words = {removals.PENALTIES: "unpenalised", removals.DEFAULTS: "unsampled"}
-        if name in words:
-            able = [adapter.name for adapter in self._pair.adapters if getattr(adapter, words[name])]
-            if len(able) == 1:
-                return able[0]
+        able: Mapping[str, Sequence[str]] = {
+            removals.PENALTIES: [adapter.name for adapter in self._pair.adapters if adapter.unpenalised],
+            removals.DEFAULTS: [adapter.name for adapter in self._pair.adapters if adapter.unsampled],
+        }
+        if len(able.get(name, ())) == 1:
+            return able[name][0]
         before, after = self._pair.answers(()), self._pair.answers({name})
         changed = {
             adapter.name: sum(

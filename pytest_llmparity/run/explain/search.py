@@ -29,7 +29,7 @@ from pytest_llmparity.core.sample import Completion, Phase, Request, Sample
 from pytest_llmparity.core.verdict import Cause, Experiment, Explanation
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.explain import UNSHOWN, UNSURE, WITHIN, next_tokens
+from pytest_llmparity.run.explain import UNSHOWN, UNSURE, VANISHED, WITHIN, next_tokens
 from pytest_llmparity.run.explain.asking import Pair, Spent
 from pytest_llmparity.run.explain.constraint import Unconstrained
 from pytest_llmparity.run.explain.naming import Naming
@@ -94,10 +94,7 @@ class Search:
             return "the prompts asked again have no answers to compare", ()
         self._write_down(AGAIN, None, control, outcome="stays" if control.above or self.within else "gone")
         if not control.above:
-            return (
-                WITHIN if self.within else "the drift is not there any more when the same prompts are asked again",
-                (),
-            )
+            return WITHIN if self.within else VANISHED, ()
         self._learn()
         naming = Naming(self.pair, self.evidence, self._shown)
         possible = list(self._possible())

@@ -27,21 +27,29 @@ from tests.doubles.posing import PosingEngine
 from tests.run.explain.conftest import answer, rendered
 
 if TYPE_CHECKING:
+    from pytest_llmparity.core.evidence import Check
     from tests.run.explain.conftest import Planted
 
 TEXT = check.text(margin=0.05, horizon=8)
 PROMPTS = 12
 
 
-def gated(planted: Planted, *changed: FaultProxy, kind: str = "llamacpp", **settings: Any) -> tuple[Session, Verdict]:
+def gated(
+    planted: Planted,
+    *changed: FaultProxy,
+    kind: str = "llamacpp",
+    prompts: int = PROMPTS,
+    judged_by: Check = TEXT,
+    **settings: Any,
+) -> tuple[Session, Verdict]:
     """Gather one text gate of an engine against changed copies; return the session and the verdict on the first."""
-    planted.project.prompts(PROMPTS)
+    planted.project.prompts(prompts)
     specs = tuple(
         EngineSpec(name=name, kind=kind if name == "b" else "llamacpp", model="loopback", base_url=url)
         for name, url in zip("abcd", (planted.engine.base_url, *(each.base_url for each in changed)), strict=False)
     )
     session = planted.project.session(*specs, **settings)
-    planted.project.declare(session, TEXT)
+    planted.project.declare(session, judged_by)
     session.gather()
     return session, judged(session)
 
@@ -501,19 +509,9 @@ class Hot(proxy.Change):
 
 def test_drift_within_the_margin_is_explained_where_that_is_asked_for(planted: Planted) -> None:
     """It cannot go below a margin that it does not exceed: it has to go altogether."""
-    planted.project.prompts(48)
-    changed = planted.behind(Hot())
-    session = planted.project.session(
-        *(
-            EngineSpec(name=name, kind="llamacpp", model="loopback", base_url=each.base_url)
-            for name, each in (("a", planted.engine), ("b", changed))
-        ),
-        explain=True,
-    )
-    planted.project.declare(session, check.text(margin=0.5, horizon=8))
-    session.gather()
+    wide = check.text(margin=0.5, horizon=8)
 
-    verdict = judged(session)
+    _, verdict = gated(planted, planted.behind(Hot()), prompts=48, judged_by=wide, explain=True)
 
     assert verdict.outcome is Outcome.PASS
     assert verdict.explanation is not None

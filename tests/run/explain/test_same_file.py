@@ -114,7 +114,7 @@ def test_weights_are_the_cause_where_the_baselines_engine_answers_so_with_them(
     (cause,) = explanation.causes
     assert (cause.layer, cause.by_exclusion) == ("weights", False)
     assert cause.text == "the weights of b: tiny-Q4_0.gguf, served as a is, answers as b does"
-    assert cause.remedy.endswith("check.logprobs() none: llmparity calibrate a b")
+    assert cause.remedy.endswith("raise the margin, or measure one for check.logprobs(): llmparity calibrate a b")
     of_weights, of_engine = explanation.experiments[-2:]
     assert (of_weights.removed, of_weights.outcome) == (SAME_ENGINE, "stays")
     assert (of_engine.removed, of_engine.outcome, of_engine.after) == (SAME_FILE, "gone", 0.0)

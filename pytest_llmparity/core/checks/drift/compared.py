@@ -116,7 +116,7 @@ class Comparison:
         return [(case, forks.get(case.id) or unforked(self._horizon)) for case in self.pairing.cases]
 
 
-def alike_to_the_end(fork: Fork, horizon: int) -> bool:
+def ends_unparted(fork: Fork, horizon: int) -> bool:
     """Whether two answers were compared to their ends, before the horizon, and do not part."""
     return not fork.forked and fork.at_risk < horizon
 

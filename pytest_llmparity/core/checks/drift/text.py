@@ -14,8 +14,8 @@ from pytest_llmparity.core.checks.designs import ONE_GROUP, SINGLE, Fixed, Forks
 from pytest_llmparity.core.checks.drift.compared import (
     Comparison,
     Ties,
-    alike_to_the_end,
     differing,
+    ends_unparted,
     first_fork,
     forgiven,
     fork_lines,
@@ -345,7 +345,7 @@ class TextCheck(BaseCheck):
             remarks = (*remarks, *unrecorded(evidence.engines[evidence.baseline], own))
         if comparison.ties is not None and comparison.ties.ignored:
             remarks = (*remarks, forgiven(counted, comparison.ties, self.horizon))
-        alike = ((p.baseline, p.candidate) for p, compared in counted if alike_to_the_end(compared.fork, self.horizon))
+        alike = ((p.baseline, p.candidate) for p, compared in counted if ends_unparted(compared.fork, self.horizon))
         short = BothShort.of(alike, evidence.baseline, candidate.name)
         verdict = dataclasses.replace(
             verdict, measures=_measures(comparison.ties), details=tuple(details), remarks=remarks
@@ -422,7 +422,7 @@ class TextCheck(BaseCheck):
         again = f"{candidate.name}'s own first answer ({_asked(floor.phase, evidence)})"
         own = f"{_measures(ties)}{',' if ties is not None and ties.aside else ''} from {again}"
         main, repeated = candidate.answers(), candidate.answers(floor.phase)
-        cases = [case.id for case, fork in floor.forks if alike_to_the_end(fork, self.horizon)]
+        cases = [case.id for case, fork in floor.forks if ends_unparted(fork, self.horizon)]
         ended = BothShort.of(((main[case], repeated[case]) for case in cases), candidate.name)
         verdict = dataclasses.replace(
             verdict,
