@@ -238,14 +238,14 @@ def _read(root: Path, *, engine: str | None, prompt_set: str | None) -> dict[str
                 if golden is not None:
                     goldens.setdefault(each, {})[name] = golden
     if not goldens:
-        what = f" of {printable(engine)}" if engine else ""
-        to_what = f" to {printable(prompt_set)}" if prompt_set else ""
+        of_engine = f" of {printable(engine)}" if engine else ""
+        to_set = f" to {printable(prompt_set)}" if prompt_set else ""
         known = ", ".join(f"{name} ({', '.join(sets)})" for name, sets in listing.items())
-        known_sets = {each for of_engine in listing.values() for each in of_engine}
+        known_sets = {each for sets in listing.values() for each in sets}
         close = nearest(engine, listing) if engine and engine not in listing else nearest(prompt_set or "", known_sets)
         there = f"; there are: {known}" if known else ""
         raise GoldenError(
-            f"there are no golden answers{what}{to_what} in {root / GOLDEN}{close}{there}. Record them: "
+            f"there are no golden answers{of_engine}{to_set} in {root / GOLDEN}{close}{there}. Record them: "
             "pytest --engines ENGINE --parity-update-golden missing"
         )
     return dict(sorted(goldens.items()))

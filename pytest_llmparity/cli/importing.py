@@ -93,9 +93,9 @@ def _fields(given: list[str]) -> Mapping[str, str]:
 
     fields = {}
     for item in given:
-        what, equals, column = item.partition("=")
-        if what not in FIELDS or not equals or not column:
+        field, equals, column = item.partition("=")
+        if field not in FIELDS or not equals or not column:
             expected = f"one of {', '.join(FIELDS)}, = and a column, such as prompt=question"
             raise UsageError(f"--field {item}: expected {expected}")
-        fields[what] = column
+        fields[field] = column
     return fields

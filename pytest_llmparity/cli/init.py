@@ -92,10 +92,12 @@ def _init(asked: argparse.Namespace) -> int:
         files = ", ".join(path.name for path in left_out[:6]) + (" …" if len(left_out) > 6 else "")
         print(printable(f"left out, {MOST_OF_A_KIND} files are enough to begin with: {files}"))
     text = _configuration(engines)
-    configured = _place(root / FILE, text, what=", ".join(engine.name for engine in engines) or "no engine, an example")
+    configured = _place(
+        root / FILE, text, contents=", ".join(engine.name for engine in engines) or "no engine, an example"
+    )
     sample = resources.files("pytest_llmparity").joinpath(PROMPTS).read_text("utf-8")
-    _place(root / PROMPTS, sample, what=f"{len(sample.splitlines())} prompts of several kinds")
-    _place(root / TEST, TEST_TEXT, what="a test that compares the answers")
+    _place(root / PROMPTS, sample, contents=f"{len(sample.splitlines())} prompts of several kinds")
+    _place(root / TEST, TEST_TEXT, contents="a test that compares the answers")
     print()
     if not configured:
         in_pyproject = _configured_in_pyproject(root) is not None
@@ -112,7 +114,7 @@ def _init(asked: argparse.Namespace) -> int:
     return OK
 
 
-def _place(path: Path, text: str, *, what: str) -> bool:
+def _place(path: Path, text: str, *, contents: str) -> bool:
     """Write a file that is not there, say what became of it, and tell whether it is now as wanted."""
     from pytest_llmparity.core.errors import LLMParityError
 
@@ -132,7 +134,7 @@ def _place(path: Path, text: str, *, what: str) -> bool:
             file.write(text)
     except (OSError, UnicodeDecodeError) as error:
         raise LLMParityError(f"{path} cannot be written: {error}; make the folder writable or use --rootdir") from error
-    print(printable(f"wrote {path}: {what}"))
+    print(printable(f"wrote {path}: {contents}"))
     return True
 
 

@@ -35,8 +35,8 @@ def add(commands: Commands) -> None:
     does = "Record what an engine answers, with the time of every chunk, to be played by --engines replay:NAME."
     parser = commands.add_parser("record", help=does, description=does)
     parser.add_argument("engine", metavar="ENGINE", help="As --engines of pytest takes it")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
         "--suite",
         action="append",
         default=[],
@@ -44,7 +44,9 @@ def add(commands: Commands) -> None:
         help="Tests whose prompts to ask as they ask them, as pytest takes them; may be repeated (default: what pytest "
         "runs without arguments)",
     )
-    what.add_argument("--prompts", metavar="FILE", help="Prompt file to ask instead, streamed, as check.text() asks it")
+    source.add_argument(
+        "--prompts", metavar="FILE", help="Prompt file to ask instead, streamed, as check.text() asks it"
+    )
     parser.add_argument("--max-tokens", type=int, default=None, metavar="N", help="With --prompts: of an answer (64)")
     parser.add_argument(
         "--timed",
@@ -164,10 +166,10 @@ def _of_suite(asked: argparse.Namespace, spec: EngineSpec, root: Path, folder: P
         command += [] if value is None else [option, value]
     code = run_pytest([*command, *asked.more, *asked.suite])
     if code not in (OK, _FAILED) or not named.exists():
-        what = (
+        why = (
             f"pytest ended with exit code {code}" if code not in (OK, _FAILED) else "no test asked the engine anything"
         )
-        complain(f"{what}, so nothing is recorded", REFUSED)
+        complain(f"{why}, so nothing is recorded", REFUSED)
         return None
     with Store.open(root / ".llmparity") as store:
         run, plugin = named.read_text("utf-8"), metadata.version("pytest-llmparity")

@@ -45,11 +45,11 @@ def beyond(completion: Completion, max_tokens: int) -> str | None:
     most = TEXT_BYTES_PER_TOKEN * max_tokens
     for choice in (completion, *completion.choices):
         calls = "".join(call.name + call.arguments for call in choice.tool_calls)
-        for what, text in (("text", choice.text), ("tool calls", calls)):
+        for kind, text in (("text", choice.text), ("tool calls", calls)):
             size = _size(text)
             if size > most:
                 return (
-                    f"{size} bytes of {what}, and max_tokens = {max_tokens} can hold {most} at most "
+                    f"{size} bytes of {kind}, and max_tokens = {max_tokens} can hold {most} at most "
                     f"({TEXT_BYTES_PER_TOKEN} bytes a token)"
                 )
     return None

@@ -80,10 +80,10 @@ def bring(adapters: object, *, by: str) -> None:
             raise EngineSelectionError(f"{by}: {error}") from None
 
 
-def _broken(entry: importlib.metadata.EntryPoint, what: str) -> EngineSelectionError:
+def _broken(entry: importlib.metadata.EntryPoint, problem: str) -> EngineSelectionError:
     source = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "a nameless distribution"
     return EngineSelectionError(
-        f"The engine {entry.name!r} ({entry.value}) of {source} {what} Correct, update or uninstall {source}."
+        f"The engine {entry.name!r} ({entry.value}) of {source} {problem} Correct, update or uninstall {source}."
     )
 
 

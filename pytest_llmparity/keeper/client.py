@@ -158,8 +158,8 @@ class Keeper:
         except BaseException as error:
             shutil.rmtree(directory, ignore_errors=True)
             if isinstance(error, OSError):
-                what = "" if error.filename is None else f"{error.filename}: "
-                raise KeeperError(f"the engine keeper could not be started: {what}{advice(error)}") from error
+                file = "" if error.filename is None else f"{error.filename}: "
+                raise KeeperError(f"the engine keeper could not be started: {file}{advice(error)}") from error
             raise
         itself = None
         if apart:
@@ -353,7 +353,7 @@ def log_tail(path: str | Path, lines: int = 20, *, width: int = 300, mask: TextM
             file.seek(0, os.SEEK_END)
             begin = max(0, file.tell() - _TAIL_BYTES)
             file.seek(begin)
-            read = mask.data(file.read(), torn=True)
+            read = mask.raw(file.read(), torn=True)
             text = read.decode("utf-8", "replace")
     except OSError:
         return ""

@@ -105,8 +105,8 @@ class Server:
 
     # what is watched
 
-    def _on_readable(self, what: int | socket.socket, act: Callable[[], None]) -> None:
-        self._selector.register(what, selectors.EVENT_READ, lambda _: act())
+    def _on_readable(self, source: int | socket.socket, act: Callable[[], None]) -> None:
+        self._selector.register(source, selectors.EVENT_READ, lambda _: act())
 
     def _watch_signals(self) -> None:
         """Let SIGCHLD wake the loop and the signals that ask us to go end it in order.

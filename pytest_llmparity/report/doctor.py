@@ -71,8 +71,8 @@ def ending_lines(
     yield from _settings(settings, width, title="")
     if unsearched:
         names = ", ".join(unsearched)
-        it = "its value is" if len(unsearched) == 1 else "their values are"
-        text = f"{names}: {it} too short to be searched for, or known to everybody, and would be stored as it came"
+        subject = "its value is" if len(unsearched) == 1 else "their values are"
+        text = f"{names}: {subject} too short to be searched for, or known to everybody, and would be stored as it came"
         yield from _marked("advice", [text], width)
     ill = [each.engine.name for each in examinations if not each.well]
     advice = sum(len(each.advice) for each in examinations) + bool(unsearched)

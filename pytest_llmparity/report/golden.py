@@ -86,8 +86,8 @@ def _counts(answer: Answer) -> str:
 
 def _tokens(answer: Answer) -> str:
     known = [
-        f"{number} {what}"
-        for number, what in ((answer.prompt_tokens, "of the prompt"), (answer.completion_tokens, "of the answer"))
+        f"{number} {of}"
+        for number, of in ((answer.prompt_tokens, "of the prompt"), (answer.completion_tokens, "of the answer"))
         if number is not None
     ]
     return f"tokens: {', '.join(known)}" if known else "no token counts"

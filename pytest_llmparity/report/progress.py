@@ -104,10 +104,10 @@ class Lines(Silent):
         with self._guard:
             self._told_at, self._ended, self._totals = {}, {}, {}
 
-    def _tell(self, what: str, line: str) -> None:
+    def _tell(self, subject: str, line: str) -> None:
         """Write a line, unless one about the same was written a moment ago."""
-        if what not in self._told_at or self._clock() - self._told_at[what] >= LINE_EVERY_S:
-            self._told_at[what] = self._clock()
+        if subject not in self._told_at or self._clock() - self._told_at[subject] >= LINE_EVERY_S:
+            self._told_at[subject] = self._clock()
             with self._uncaptured():
                 self._stream.write(f"{printable(line)}\n")
                 self._stream.flush()

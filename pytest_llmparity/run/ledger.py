@@ -54,16 +54,16 @@ class Allowance:
         self.retries = 0
         self.reason: str | None = None
 
-    def take(self, count: int = 1, *, what: str = "") -> bool:
+    def take(self, count: int = 1, *, purpose: str = "") -> bool:
         """Take this many requests from the allowance; False, and none taken, when there are not so many left.
 
-        ``what`` names a phase that is asked as a whole or not at all.
+        ``purpose`` names a phase that is asked as a whole or not at all.
         """
         with self._lock:
             if self.reason is None and self._left is not None and self._left < count:
                 self.reason = f"stopped after {self._limit} requests ({self._option})"
-                if what:
-                    self.reason = f"{what} needs {count} requests and {self._left} are left ({self._option})"
+                if purpose:
+                    self.reason = f"{purpose} needs {count} requests and {self._left} are left ({self._option})"
             if self.reason is None and self._end is not None and self._now() >= self._end:
                 self.out_of_time()
             if self._closed or self.reason is not None:

@@ -379,5 +379,5 @@ def single(case: Case) -> PromptSet:
 
 def _question(question: str | Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]) -> tuple[Case, Sampling]:
     turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
-    messages = messages_of(turns, what="parity.ask")
-    return Case(id="ask", messages=messages, group="ask"), sampling_of(sampling, what="parity.ask")
+    messages = messages_of(turns, place="parity.ask")
+    return Case(id="ask", messages=messages, group="ask"), sampling_of(sampling, place="parity.ask")

@@ -277,10 +277,10 @@ def _unknown(entry: Entry, config: Config | None, kinds: Mapping[str, Kind], loo
             f"--engines: {entry.text!r}: {address!r} is no engine's name, and an address starts with its scheme; "
             f"write http://{address} (or https://); {where}"
         )
-    what = "engine" if entry.configured else "kind"
+    noun = "engine" if entry.configured else "kind"
     written = "" if entry.text == word else f"{entry.text!r}: "
     return EngineSelectionError(
-        f"--engines: {written}unknown {what} {word!r}{nearest(word, [*configured, *kinds])}; {where}; "
+        f"--engines: {written}unknown {noun} {word!r}{nearest(word, [*configured, *kinds])}; {where}; "
         f"kinds (KIND:MODEL): {', '.join(sorted(kinds))}; any OpenAI-compatible server: http://HOST:PORT[#MODEL]"
     )
 

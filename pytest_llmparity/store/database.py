@@ -139,8 +139,8 @@ class Database:
         """
         with self._lock, self._translated():
             ((mode,), (pages,), (free,), (size,)) = (
-                self._db.execute(f"PRAGMA {what}").fetchone()
-                for what in ("auto_vacuum", "page_count", "freelist_count", "page_size")
+                self._db.execute(f"PRAGMA {pragma}").fetchone()
+                for pragma in ("auto_vacuum", "page_count", "freelist_count", "page_size")
             )
             if mode == _INCREMENTAL:
                 self._db.executescript("PRAGMA incremental_vacuum;")  # ``execute`` would give back one page
@@ -208,17 +208,17 @@ DAMAGED: Final = (
 
 
 @contextlib.contextmanager
-def readable(run: str, what: str = "") -> Iterator[None]:
+def readable(run: str, part: str = "") -> Iterator[None]:
     """Read a run in a block: what is not as we wrote it ends in ``StoreError``, which names it."""
     try:
         yield
     except StoreError:
         raise
     except DAMAGED as error:
-        raise StoreError(unreadable(run, what, error)) from error
+        raise StoreError(unreadable(run, part, error)) from error
 
 
-def unreadable(run: str, what: str, error: BaseException) -> str:
+def unreadable(run: str, part: str, error: BaseException) -> str:
     """Return the sentence for a run that cannot be read."""
     if isinstance(error, RecursionError):
         why = "it is nested too deeply"
@@ -226,7 +226,7 @@ def unreadable(run: str, what: str, error: BaseException) -> str:
         why = f"there is no {error}"
     else:
         why = str(error) or type(error).__name__
-    within = f" ({what})" if what else ""
+    within = f" ({part})" if part else ""
     return (
         f"run {printable(run)} cannot be read{printable(within)}: {elide(printable(why), 200)}; its store is damaged, "
         "or another program wrote it: gather the run again"

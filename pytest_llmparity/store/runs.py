@@ -456,8 +456,8 @@ class Store(Looks, Documents):
             f" (SELECT number FROM samples WHERE run = ? AND engine = ? AND phase IN ({', '.join('?' * len(wanted))}))"
         )
         read = functools.partial(self._tokens, run)
-        what = f"an answer of {engine}"
-        with contextlib.closing(self._file.each(query, (run, engine, *wanted))) as rows, readable(run, what):
+        part = f"an answer of {engine}"
+        with contextlib.closing(self._file.each(query, (run, engine, *wanted))) as rows, readable(run, part):
             samples = [sample_from(row, read) for row in rows]
         return sorted(samples, key=operator.attrgetter("phase", "case", "repeat", "concurrency", "request_sha256"))
 

@@ -217,23 +217,25 @@ class Connection:
             return
         if response.seen_bytes:
             gap_end_ns = response.last.seen_ns + int(limits.idle_s * _NS)
-            what = f"sent nothing for {limits.idle_s:g} s, after {len(response.body)} body bytes (idle limit)"
+            failure = f"sent nothing for {limits.idle_s:g} s, after {len(response.body)} body bytes (idle limit)"
         else:
             gap_end_ns = self._sent_ns + int(limits.first_byte_s * _NS)
-            what = f"sent no byte of an answer within {limits.first_byte_s:g} s (first byte limit)"
+            failure = f"sent no byte of an answer within {limits.first_byte_s:g} s (first byte limit)"
         if self._deadline_ns <= gap_end_ns:
             gap_end_ns = self._deadline_ns
-            what = f"did not finish within {limits.total_s:g} s; {len(response.body)} body bytes came (total limit)"
+            failure = f"did not finish within {limits.total_s:g} s; {len(response.body)} body bytes came (total limit)"
         unsent = 0 if self._reader is None or response.seen_bytes else self._reader.unsent
         if unsent:
             waited_s = (gap_end_ns - self._sent_ns) / _NS
-            what = f"did not take the whole request within {waited_s:.3g} s; {unsent} bytes of it were never sent"
+            failure = f"did not take the whole request within {waited_s:.3g} s; {unsent} bytes of it were never sent"
         left_ns = gap_end_ns - time.perf_counter_ns()
         if left_ns > 0:
             # Not later than an idle gap from now: with the first byte the due time may come nearer.
             self._watcher = self._loop.call_later(min(left_ns / _NS, limits.idle_s), self._watch)
         else:
-            done.set_exception(Timeout(f"{self._where} {what}. Raise the limit, or ask why the engine is that slow."))
+            done.set_exception(
+                Timeout(f"{self._where} {failure}. Raise the limit, or ask why the engine is that slow.")
+            )
 
     async def part(self, patience_s: float) -> None:
         """Close in order: ask nothing more, and see whether anything comes that nobody asked for (``unasked``).

@@ -80,16 +80,16 @@ def parse_proxy(proxy_url: str) -> Proxy:
     return Proxy(host=host, port=port or 80, authorization=authorization)
 
 
-def _split(text: str, what: str, schemes: tuple[str, ...]) -> tuple[SplitResult, str, int | None]:
+def _split(text: str, setting: str, schemes: tuple[str, ...]) -> tuple[SplitResult, str, int | None]:
     expected = " or ".join(f"{scheme}://host:port" for scheme in schemes)
     try:
         url = urlsplit(text)
         port = url.port
         host = (url.hostname or "").encode("ascii" if ":" in (url.hostname or "") else "idna").decode("ascii")
     except ValueError:  # UnicodeError is one; the text may hold a password, so it is not quoted
-        raise ConfigError(f"{what} is not a URL that can be used; expected {expected}") from None
+        raise ConfigError(f"{setting} is not a URL that can be used; expected {expected}") from None
     if url.scheme not in schemes or not host:
-        raise ConfigError(f"{what} has scheme {url.scheme!r} and host {host!r}; expected {expected}")
+        raise ConfigError(f"{setting} has scheme {url.scheme!r} and host {host!r}; expected {expected}")
     return url, host, port
 
 
@@ -179,8 +179,8 @@ async def _ask_proxy(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
         raise _refused(origin, proxy, "sent bytes that nobody asked for after its answer")
 
 
-def _refused(origin: Origin, proxy: Proxy, what: str) -> EngineError:
+def _refused(origin: Origin, proxy: Proxy, answer: str) -> EngineError:
     return Unreachable(
-        f"the proxy {proxy.where} was asked to CONNECT to {origin.where} and {what}. "
+        f"the proxy {proxy.where} was asked to CONNECT to {origin.where} and {answer}. "
         "Every request goes through CONNECT: allow that port in the proxy, or leave proxy unset for this engine."
     )

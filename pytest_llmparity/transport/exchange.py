@@ -190,8 +190,8 @@ class ResponseParser:
         part = "in the body's chunks" if self._head_done else "in status line or headers"
         return f"it does not speak HTTP/1.1 ({part}: {error}). Check host and port in base_url"
 
-    def _error(self, what: str) -> ProtocolError:
-        return ProtocolError(f"the answer of {self.where} cannot be used: {what}.", status=self.status or None)
+    def _error(self, problem: str) -> ProtocolError:
+        return ProtocolError(f"the answer of {self.where} cannot be used: {problem}.", status=self.status or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,25 +322,25 @@ def sse(body: bytes) -> Iterator[Event]:
 
 def by_line(body: bytes, start: int, stop: int) -> Iterator[Event]:
     """Yield the events of a part of a body that begins where an event may, line by line; as :func:`sse` does."""
-    data: list[bytes] = []
+    values: list[bytes] = []
     kind = b""
     for match in _LINE.finditer(body, start, stop):
         line = match[1]
         if not line:
-            if data or kind:
-                yield Event(b"\n".join(data), match.end(), kind)
-                data = []
+            if values or kind:
+                yield Event(b"\n".join(values), match.end(), kind)
+                values = []
             kind = b""
             continue
         name, _, value = line.partition(b":")
         if name == b"data":
-            data.append(value.removeprefix(b" "))
+            values.append(value.removeprefix(b" "))
         elif name == b"event":
             kind = value.strip()
         elif name and name not in _FIELDS:
             yield Event(line, match.end(), framed=False)
-    if data or kind:
-        yield Event(b"\n".join(data), stop, kind)
+    if values or kind:
+        yield Event(b"\n".join(values), stop, kind)
 
 
 def ndjson(body: bytes) -> Iterator[Event]:

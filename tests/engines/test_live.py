@@ -290,7 +290,7 @@ def test_probe_decides_what_becomes_of_a_conversation_that_does_not_fit(served: 
     expected = uncut.get(adapter.kind, "refused")
     if (adapter.kind, adapter.spec.route) == ("ollama", "openai"):
         expected = "oldest turns dropped"
-    assert result.found.get("overflow") == expected, result.notes
+    assert result.values.get("overflow") == expected, result.notes
 
 
 def test_field_nobody_knows_is_dropped_or_refused_as_declared(served: Served, ask: Ask) -> None:

@@ -120,7 +120,7 @@ def test_what_it_reads_is_what_it_says_and_what_a_probe_finds(seeing: Adapter) -
     assert (able.images, able.audio) == (True, False)
 
     attached = make(dataclasses.replace(seeing.spec, kind="openai"), seeing.base_url, environ=os.environ)
-    found = probe(attached, PROBES, declares=attached.capabilities()).found
+    found = probe(attached, PROBES, declares=attached.capabilities()).values
 
     assert found == {"images": True, "audio": False}
 
@@ -132,7 +132,7 @@ def test_a_model_of_text_is_found_to_read_nothing_else(served: Served) -> None:
     result = probe(adapter, PROBES, declares=adapter.capabilities())
 
     heard = {} if adapter.spec.route == "native" else {"audio": False}
-    assert result.found == {"images": False, **heard}, result.notes
+    assert result.values == {"images": False, **heard}, result.notes
 
 
 @pytest.mark.parametrize("served", ["llamacpp", "mlx", "ollama", "vllm"], indirect=True)

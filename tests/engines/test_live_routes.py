@@ -110,7 +110,7 @@ def test_probes_find_out_what_responses_can_do(served: Served) -> None:
     adapter = over(served, "responses")
     able = adapter.on_route()
 
-    found = probe(adapter, {"logprobs": LOGPROBS, "schema": STRUCTURED}, declares=able).found
+    found = probe(adapter, {"logprobs": LOGPROBS, "schema": STRUCTURED}, declares=able).values
 
     logprobs = {"vllm": True}
     # vLLM's grammar lets the tiny model write blanks without end, which settles nothing, or end: by the CPU's bfloat16.
@@ -137,5 +137,5 @@ def test_completions_refuse_chats_and_show_what_is_made_of_a_raw_prompt(served: 
 
     with pytest.raises(errors.ParameterNotHonoured, match="has messages"):
         adapter.build(Request(case="c", messages=CAPITAL))
-    found = probe(adapter, {"raw prompt": RAW}, declares=adapter.on_route()).found
+    found = probe(adapter, {"raw prompt": RAW}, declares=adapter.on_route()).values
     assert found == {"raw_prompt": adapter.kind != "ollama"}

@@ -33,4 +33,4 @@ def test_a_cut_tool_call_is_a_cut_answer(real_ollama: RealOllama, route: Route) 
         assert (found.finish_reason, found.cut, found.text) == ("length", True, "")
         assert [call.name for call in found.tool_calls] == ["get_tide"]
 
-    assert probe(adapter, {"tools": OFFERED}, declares=Capabilities()).found == {"tools": True}
+    assert probe(adapter, {"tools": OFFERED}, declares=Capabilities()).values == {"tools": True}

@@ -390,7 +390,7 @@ class _Pair:
             sum(self.ours[case.id].right or self.theirs[case.id].right for case in cases),
             len(cases),
             margin=margin,
-            what="answers are right on either engine",
+            predicate="answers are right on either engine",
             nothing="no answer of either engine is right, so how many turn is not shown",
         )
 

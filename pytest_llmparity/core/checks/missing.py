@@ -113,15 +113,16 @@ def _unsettled(verdict: Verdict, missing: Missing, best: Callable[[], Judgement]
     )
 
 
-def gap_shown(verdict: Verdict, able: int, of: int, *, margin: float, what: str, nothing: str) -> Verdict:
+def gap_shown(verdict: Verdict, able: int, of: int, *, margin: float, predicate: str, nothing: str) -> Verdict:
     """Take back a PASS of a gap that could not have failed: fewer cases than the margin are right on either side.
 
-    ``able`` of the ``of`` cases are; ``what`` says that of them in words (*fit on either engine*), and ``nothing`` is
-    the reason where none is.
+    ``able`` of the ``of`` cases are; ``predicate`` says that of them in words (*fit on either engine*), and ``nothing``
+    is the reason where none is.
     """
     if verdict.outcome is not Outcome.PASS or (able and able >= margin * of):
         return verdict
-    few = f"only {able} of {of} {what}, fewer than the margin of {explain.percent(margin)}: no gap of more could show"
+    least = explain.percent(margin)
+    few = f"only {able} of {of} {predicate}, fewer than the margin of {least}: no gap of more could show"
     reason = few if able else nothing
     return dataclasses.replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, needed=None, advice="")
 

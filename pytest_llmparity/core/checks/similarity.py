@@ -291,9 +291,9 @@ class _Compared(msgspec.Struct, frozen=True):
     def difference(self) -> Difference:
         """The case as a report lists it."""
         ours, theirs = self.shown
-        what = self.why or f"closeness {self.score:.3f}"
+        words = self.why or f"closeness {self.score:.3f}"
         return Difference(
-            case=self.pair.case.id, what=what, baseline_sha256=digest(ours), candidate_sha256=digest(theirs)
+            case=self.pair.case.id, what=words, baseline_sha256=digest(ours), candidate_sha256=digest(theirs)
         )
 
     def single(self, measure: str, limit: float | None) -> str:
@@ -340,10 +340,10 @@ def _unlike(verdict: Verdict, compared: Sequence[_Compared]) -> list[str]:
     width = max(len(verdict.engine), len(str(verdict.baseline)))
     lines: list[str] = []
     for comparison in [comparison for comparison in compared if not comparison.alike][:_EXAMPLES]:
-        what = f": {explain.plain(comparison.why, 160)}" if comparison.why else ""
+        reason = f": {explain.plain(comparison.why, 160)}" if comparison.why else ""
         ours, theirs = _from_where_they_part(*comparison.shown)
         lines += [
-            f"{'and' if lines else 'first'}: {explain.plain(comparison.pair.case.id, 40)}{what}",
+            f"{'and' if lines else 'first'}: {explain.plain(comparison.pair.case.id, 40)}{reason}",
             f"  {verdict.baseline:<{width}} {ours}",
             f"  {verdict.engine:<{width}} {theirs}",
         ]

@@ -45,11 +45,11 @@ class Flip:
 
 
 class Expected(NamedTuple):
-    """A case of which the prompts say what a right answer is, ``what`` in a few words, and who gave one."""
+    """A case of which the prompts say what a right answer is, ``wanted`` in a few words, and who gave one."""
 
     test: str
     case: str
-    what: str
+    wanted: str
     before: bool
     after: bool
 
@@ -147,7 +147,7 @@ class _Cases(dict[tuple[str, str], Flip]):
     def expect(self, expected: Expected) -> None:
         """Take note of an answer that is not the one that was expected."""
         key = (expected.test, expected.case)
-        self.setdefault(key, Flip(test=expected.test, case=expected.case, what=f"expected {expected.what}"))
+        self.setdefault(key, Flip(test=expected.test, case=expected.case, what=f"expected {expected.wanted}"))
 
     def place(self, key: tuple[str, str], difference: Difference) -> None:
         """Take note of where the texts of a case part, if it is one of these."""
@@ -220,6 +220,6 @@ def expected(
             sample.completion is not None and is_right(asked.expect, sample.completion)
             for sample, asked in (by_engine[baseline], by_engine[candidate])
         ]
-        what = in_words(by_engine[candidate][1].expect)
-        cases.append(Expected(test=test, case=case, what=what, before=right[0], after=right[1]))
+        wanted = in_words(by_engine[candidate][1].expect)
+        cases.append(Expected(test=test, case=case, wanted=wanted, before=right[0], after=right[1]))
     return cases

@@ -133,8 +133,8 @@ def _ways(before: Provenance, now: Provenance, *, left: int, wrote: int) -> tupl
 
     A way of before stays beside the one of now where it had another concurrency, which is what its noise floor is of.
     """
-    these, already = ({(_sampling(way), way.concurrency) for way in of.asked} for of in (now, before))
-    earlier = [way for way in before.asked if (_sampling(way), way.concurrency) not in these]
+    fresh, already = ({(_sampling(way), way.concurrency) for way in of.asked} for of in (now, before))
+    earlier = [way for way in before.asked if (_sampling(way), way.concurrency) not in fresh]
     if len(before.asked) == 1:
         earlier = [msgspec.structs.replace(way, n=left) for way in earlier]
     newer = [

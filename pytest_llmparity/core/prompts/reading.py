@@ -127,10 +127,10 @@ def _as_json(row: object) -> object:
     return plain(row, 0)
 
 
-def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
+def messages_of(turns: object, *, place: str) -> tuple[dict[str, Any], ...]:
     """Return messages written in a test, held to the rules of a prompt file; ``UsageError`` names what is wrong.
 
-    ``what`` names the place in messages (``parity.ask``).
+    ``place`` names the place in messages (``parity.ask``).
     """
     listed = turns
     if isinstance(turns, Sequence) and not isinstance(turns, (str, bytes)):
@@ -146,7 +146,7 @@ def messages_of(turns: object, *, what: str) -> tuple[dict[str, Any], ...]:
             _attached([dict(message) for message in messages], problems, None)
             if not problems:
                 return messages
-    raise UsageError(f"{what}: {'; '.join(problems)}")
+    raise UsageError(f"{place}: {'; '.join(problems)}")
 
 
 EXAMPLE = '{"id": "refund-1", "messages": [{"role": "user", "content": "How long does a refund take?"}]}'

@@ -17,10 +17,10 @@ from pytest_llmparity.core.words.problems import describe
 NAMES = tuple(field.name for field in dataclasses.fields(Sampling))
 
 
-def sampling_of(values: Mapping[str, Any], *, what: str) -> Sampling:
+def sampling_of(values: Mapping[str, Any], *, place: str) -> Sampling:
     """Return the sampling that sets these fields and leaves the others greedy and neutral.
 
-    The rules are those of the ``sampling`` of a prompt entry; ``stop`` may be one text or several. ``what`` names the
+    The rules are those of the ``sampling`` of a prompt entry; ``stop`` may be one text or several. ``place`` names the
     place in messages (``sampling of the parity marker``). Raises ``UsageError`` for an unknown name, a value of another
     type or one out of bounds.
     """
@@ -28,10 +28,10 @@ def sampling_of(values: Mapping[str, Any], *, what: str) -> Sampling:
         if name not in NAMES:
             near = difflib.get_close_matches(str(name), NAMES, n=1)
             hint = f", did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{what} has no parameter {name!r}{hint}; it has {', '.join(NAMES)}")
+            raise UsageError(f"{place} has no parameter {name!r}{hint}; it has {', '.join(NAMES)}")
     listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     try:
         entry = SamplingEntry.model_validate(listed)
     except ValidationError as error:
-        raise UsageError(f"{what}: {'; '.join(describe(error, SamplingEntry, hints={}))}") from error
+        raise UsageError(f"{place}: {'; '.join(describe(error, SamplingEntry, hints={}))}") from error
     return Sampling(**entry.overrides())

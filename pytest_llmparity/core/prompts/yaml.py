@@ -178,8 +178,8 @@ def yaml_entries(text: str, problems: list[tuple[int, str]]) -> Iterator[tuple[i
         problems.append((refused.line, refused.reason))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        problems.append((mark.line + 1 if mark else _line_of(error, text), f"not YAML: {what}"))
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+        problems.append((mark.line + 1 if mark else _line_of(error, text), f"not YAML: {problem}"))
     except UnicodeEncodeError as error:
         line = 1 + text.count("\n", 0, error.start)
         problems.append((line, "holds half a character (a lone surrogate), which no server can be sent"))

@@ -36,7 +36,7 @@ class CallFork(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     of: int
-    what: str
+    part: str
     ours: str
     theirs: str
 
@@ -44,7 +44,7 @@ class CallFork(msgspec.Struct, frozen=True, kw_only=True):
     def words(self) -> str:
         """Which call differs in what."""
         where = f"call {self.number} of {self.of}"
-        return f"{where} is made on one engine only" if self.what == "call" else f"the {self.what} of {where} differs"
+        return f"{where} is made on one engine only" if self.part == "call" else f"the {self.part} of {where} differs"
 
 
 def first_difference(ours: Sequence[ApplicationCall], theirs: Sequence[ApplicationCall]) -> CallFork | None:
@@ -52,14 +52,14 @@ def first_difference(ours: Sequence[ApplicationCall], theirs: Sequence[Applicati
     of = max(len(ours), len(theirs))
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=False), start=1):
         if (mine.path, mine.request) != (other.path, other.request):
-            return CallFork(number=number, of=of, what="request", ours=mine.request, theirs=other.request)
+            return CallFork(number=number, of=of, part="request", ours=mine.request, theirs=other.request)
         if (mine.status, mine.answer) != (other.status, other.answer):
-            return CallFork(number=number, of=of, what="answer", ours=mine.answer, theirs=other.answer)
+            return CallFork(number=number, of=of, part="answer", ours=mine.answer, theirs=other.answer)
     if len(ours) == len(theirs):
         return None
     number = min(len(ours), len(theirs)) + 1
     texts = [calls[number - 1].request if len(calls) >= number else "" for calls in (ours, theirs)]
-    return CallFork(number=number, of=of, what="call", ours=texts[0], theirs=texts[1])
+    return CallFork(number=number, of=of, part="call", ours=texts[0], theirs=texts[1])
 
 
 def request_of(body: bytes) -> str:

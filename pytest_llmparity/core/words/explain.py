@@ -215,8 +215,8 @@ def settling(verdict: Verdict) -> str:
         return verdict.advice
     further = "prompts in new groups (a further prompt of an old one changes nothing)" if verdict.per_group else "them"
     if unfounded := _too_few(verdict):
-        what = further if verdict.per_group else "prompts"
-        return f"{unfounded}: add {what} and run again with --parity-sequential" if verdict.open else unfounded
+        addition = further if verdict.per_group else "prompts"
+        return f"{unfounded}: add {addition} and run again with --parity-sequential" if verdict.open else unfounded
     of_tag = f" of the tag {plain(verdict.tag, 40)}" if verdict.tag else ""
     wanted, at_hand = f"{count(verdict.needed, _noun(verdict))}{of_tag}", verdict.at_hand or verdict.n
     if verdict.needed > _OUT_OF_REACH * at_hand:
@@ -257,9 +257,9 @@ def _weighed(verdict: Verdict) -> str:
     if verdict.effective and verdict.kind.startswith("latency."):
         how = "fail" if verdict.quantity == "latency.success_rate" else "are slow"
         if verdict.groups:
-            what = "group" if verdict.per_group else "prompt"
-            of = count(verdict.groups, what)
-            return f" of {of}, which count as {verdict.effective} (those of a {what} {how} together)"
+            noun = "group" if verdict.per_group else "prompt"
+            of = count(verdict.groups, noun)
+            return f" of {of}, which count as {verdict.effective} (those of a {noun} {how} together)"
         return f", which count as {verdict.effective} (those of a block {how} together)"
     if verdict.effective:
         return f" in {count(verdict.groups, 'group')}, which count as {verdict.effective}"

@@ -151,20 +151,23 @@ class LiteLlmAdapter(Adapter):
 
     def _substituted(self, answer: Answer, case: str) -> None:
         headers = answer.headers
-        what = ""
+        substitution = ""
         if (count := headers.get("x-litellm-attempted-fallbacks", "0")) != "0":
             model = headers.get("x-litellm-model-group") or "another model"
-            what = f"fell back to {model!r} (fallbacks: {shown(count, 8)})"
+            substitution = f"fell back to {model!r} (fallbacks: {shown(count, 8)})"
         elif key := headers.get("x-litellm-cache-key"):
-            what = f"answered from its cache (key {shown(key, 16)})"
+            substitution = f"answered from its cache (key {shown(key, 16)})"
         elif read.is_stream(answer):
             models = dict.fromkeys(name.decode("utf-8", "replace") for name in _CHUNK_MODEL.findall(answer.body))
             if b'"litellm_fallback"' in answer.body or len(models) > 1:
-                what = f"fell back in the middle of a stream ({' then '.join(repr(shown(m, 80)) for m in models)})"
-        if what:
+                substitution = (
+                    f"fell back in the middle of a stream ({' then '.join(repr(shown(m, 80)) for m in models)})"
+                )
+        if substitution:
             raise Substituted(
-                f"{self.name} {what} for case {case!r} instead of asking {self.model!r}. Every request forbids that "
-                "(disable_fallbacks, cache); update LiteLLM, or take fallbacks and cache out of its configuration.",
+                f"{self.name} {substitution} for case {case!r} instead of asking {self.model!r}. Every request forbids "
+                "that (disable_fallbacks, cache); update LiteLLM, or take fallbacks and cache out of its "
+                "configuration.",
                 engine=self.name,
                 case=case,
                 status=200,

@@ -200,12 +200,12 @@ class VllmAdapter(Adapter):
             return "without --enable-sleep-mode /sleep frees nothing"
         return ""
 
-    def _dev(self, path: str, what: str) -> None:
+    def _dev(self, path: str, wish: str) -> None:
         reply = self.control.post(path, b"", timeout_s=self.patience_s(self.spec, SLEEP_S))
         if reply.status != 200:
             reason = shown(read_refusal(reply.body).message, 200) or "no reason"
             raise LaunchError(
-                f"{self.name} cannot {what}: POST {path} says {reply.status} ({reason}). Its log has the rest.",
+                f"{self.name} cannot {wish}: POST {path} says {reply.status} ({reason}). Its log has the rest.",
                 engine=self.name,
                 status=reply.status,
             )
@@ -239,9 +239,9 @@ class VllmAdapter(Adapter):
             return text.removeprefix(begin) if begin else None
         return text if raw == tokens else None
 
-    def _tokenized(self, **what: Any) -> list[int]:
+    def _tokenized(self, **fields: Any) -> list[int]:
         """Return the tokens that ``/tokenize`` makes of a chat or a text, none where it does not say."""
-        body = build.encode({"model": self.model, **what})
+        body = build.encode({"model": self.model, **fields})
         tokens = self.control.post("/tokenize", body, timeout_s=self.spec.request_timeout_s).json().get("tokens")
         return tokens if isinstance(tokens, list) and all(isinstance(token, int) for token in tokens) else []
 

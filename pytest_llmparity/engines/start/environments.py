@@ -330,8 +330,8 @@ def _uv(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
     )
 
 
-def _place(folder: Path, what: str) -> Path:
-    return Path(sysconfig.get_path(what, "venv", {"base": str(folder), "platbase": str(folder)}))
+def _place(folder: Path, name: str) -> Path:
+    return Path(sysconfig.get_path(name, "venv", {"base": str(folder), "platbase": str(folder)}))
 
 
 def _shown(spec: EngineSpec) -> str:

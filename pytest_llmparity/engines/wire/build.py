@@ -146,11 +146,11 @@ def refuse_ignored(fields: JsonObject, ignores: Mapping[str, str], *, engine: st
     return {name: value for name, value in fields.items() if name not in ignores}
 
 
-def refuse(what: str, why: str, *, engine: str, case: str) -> ParameterNotHonoured:
+def refuse(parameter: str, why: str, *, engine: str, case: str) -> ParameterNotHonoured:
     """Return the error of a request that asks for what the engine would ignore; ``why`` names the source of that."""
     return ParameterNotHonoured(
-        f"{engine} would ignore {what} of case {case!r}: {why}. Leave it out of the case, or compare on an engine that "
-        "has it.",
+        f"{engine} would ignore {parameter} of case {case!r}: {why}. Leave it out of the case, or compare on an engine "
+        "that has it.",
         engine=engine,
         case=case,
     )

@@ -144,11 +144,11 @@ class Reader:
         if self.answer.status != 200:
             self._refuse(refusals.read_refusal(self.answer.body), draft, status=self.answer.status)
 
-    def broken(self, what: str) -> errors.ProtocolError:
-        """Return the error of an answer that is not whole; ``what`` ends "answered 200, but …"."""
+    def broken(self, problem: str) -> errors.ProtocolError:
+        """Return the error of an answer that is not whole; ``problem`` ends "answered 200, but …"."""
         about = f" for case {self.case!r}" if self.case else ""
         return errors.ProtocolError(
-            f"{self.engine} answered 200{about}, but {what}. Whole JSON or a finished event stream was expected; "
+            f"{self.engine} answered 200{about}, but {problem}. Whole JSON or a finished event stream was expected; "
             "its log, or a proxy between, says why.",
             **self._of,
         )
@@ -255,9 +255,9 @@ class Reader:
         self.stray = self.stray or shown(" ".join(lines), 120)
         draft.remarks.append(_STRAY_REMARK)
 
-    def unfinished(self, what: str) -> errors.ProtocolError:
+    def unfinished(self, problem: str) -> errors.ProtocolError:
         """Return the error of a stream that ended too early, with the line in it that was no part of it, if any."""
-        return self.broken(what + (f", and with a line that is no part of it: {self.stray}" if self.stray else ""))
+        return self.broken(problem + (f", and with a line that is no part of it: {self.stray}" if self.stray else ""))
 
     def text(self) -> str:
         """Return the body as text; ``ProtocolError`` says where it is not UTF-8."""

@@ -171,16 +171,16 @@ def counts(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, int
     for usage in _places(chunk, choice):
         if _TOLD.isdisjoint(usage):
             continue  # of thousands of chunks one has counts
-        for what, names in _NAMES.items():
+        for kind, names in _NAMES.items():
             name = next((name for name in names if _count(usage.get(name))), None)
             if name is not None:
                 cached = _FROM_CACHE if name == "input_tokens" else ()
-                known[what] = sum(_count(usage.get(part)) or 0 for part in (name, *cached))
-        for what, (name, holders) in _DETAILS.items():
+                known[kind] = sum(_count(usage.get(part)) or 0 for part in (name, *cached))
+        for kind, (name, holders) in _DETAILS.items():
             for holder in holders:
                 detail = _count(mapping(usage.get(holder)).get(name))
                 if detail is not None:
-                    known[what] = detail
+                    known[kind] = detail
     return known
 
 

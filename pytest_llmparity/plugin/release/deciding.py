@@ -148,6 +148,6 @@ class Deciding:
         """
         if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or (self.silent and self._kept):
             return exitstatus
-        what = "the decision was not told in full" if self._kept else "the decision could not be kept"
-        self.trouble = f"nothing is decided: {what}, so it counts as none"
+        why = "the decision was not told in full" if self._kept else "the decision could not be kept"
+        self.trouble = f"nothing is decided: {why}, so it counts as none"
         return pytest.ExitCode.USAGE_ERROR

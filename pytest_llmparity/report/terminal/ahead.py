@@ -93,12 +93,14 @@ def plan_line(
     """
     least, most = requests
     span = f"{least} to {most}" if wave is None and least != most else f"{most}"
-    much = _of_each(span if wave is None else f"at most {span}", "request" if most == 1 else "requests", len(engines))
-    plan = f"plan: {much}{f', in waves of {wave}' if wave else ''}; at most {explain.count(tokens, 'token')}"
+    requested = _of_each(
+        span if wave is None else f"at most {span}", "request" if most == 1 else "requests", len(engines)
+    )
+    line = f"plan: {requested}{f', in waves of {wave}' if wave else ''}; at most {explain.count(tokens, 'token')}"
     if len(engines) == 1:
-        return plan
+        return line
     order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else f", {asked}"
-    return f"{plan} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
+    return f"{line} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
 
 
 def portion_lines(sets: Iterable[str], asked: str) -> list[str]:
@@ -125,7 +127,7 @@ def placed_lines(specs: Sequence[EngineSpec], executor: str) -> list[str]:
     each = []
     for spec in specs:
         often = f" {spec.replicas} times" if spec.replicas > 1 else ""
-        kept = " and ".join(f"{much:g} {what}" for what, much in bundle_of(spec).items())
+        kept = " and ".join(f"{amount:g} {resource}" for resource, amount in bundle_of(spec).items())
         kept += " each" if often else ""
         each.append(f"{spec.name}{often}" + ("" if ray == LOCAL else f" ({kept})"))
     there = "on this machine" if ray == LOCAL else "on the cluster of Ray" + (f" at {address}" if address else "")
@@ -139,8 +141,8 @@ def replicas_line(requests: int, specs: Sequence[EngineSpec]) -> str:
     'replicas: at most 64 more requests to each replica of a but the first, which measure its noise floor'
     """
     names = " and of ".join(spec.name for spec in specs)
-    much = f"at most {explain.count(requests, 'more request')}"
-    return f"replicas: {much} to each replica of {names} but the first, which measure its noise floor"
+    requested = f"at most {explain.count(requests, 'more request')}"
+    return f"replicas: {requested} to each replica of {names} but the first, which measure its noise floor"
 
 
 def alone_lines(engine: str, skipped: int, checks: int) -> list[str]:
@@ -150,8 +152,8 @@ def alone_lines(engine: str, skipped: int, checks: int) -> list[str]:
     ['nothing to compare: only prod is selected, so all 2 checks are skipped; name a', 'second with --engines']
     """
     noun = "check is" if skipped == checks == 1 else "checks are" if skipped > 1 else "checks is"
-    much = "the" if checks == 1 else f"all {checks}" if skipped == checks else f"{skipped} of {checks}"
-    words = f"nothing to compare: only {engine} is selected, so {much} {noun} skipped; name a second with --engines"
+    share = "the" if checks == 1 else f"all {checks}" if skipped == checks else f"{skipped} of {checks}"
+    words = f"nothing to compare: only {engine} is selected, so {share} {noun} skipped; name a second with --engines"
     return wrapped_after("", printable(words), width=WIDTH)
 
 
@@ -181,8 +183,12 @@ def experiments_line(settings: Settings, *, several: bool) -> str:
     most, option = settings.explain_requests, "--parity-explain-requests"
     if settings.max_requests is not None and settings.max_requests < most:
         most, option = settings.max_requests, "--parity-max-requests"
-    much = f"up to {explain.count(most, 'request')} more"
-    why = f"{much} to explain what differs" if settings.explain else f"where a check fails, {much} to explain it"
+    requested = f"up to {explain.count(most, 'request')} more"
+    why = (
+        f"{requested} to explain what differs"
+        if settings.explain
+        else f"where a check fails, {requested} to explain it"
+    )
     each = ", for each test and pair of engines" if several else ""
     return f"experiments: {why}{each} ({option})"
 
@@ -191,8 +197,8 @@ def route_line(requests: int, engines: Sequence[str]) -> str:
     """Return what is asked more of engines that are measured over another route than applications use."""
     in_all = f", {requests * len(engines)} in all" if len(engines) > 1 else ""
     each = "each of " if len(engines) > 1 else ""
-    much = f"at most {explain.count(requests, 'request')} more with whole prompts"
-    return f"routes: {much} to {each}{', '.join(engines)}{in_all}; half over each route"
+    requested = f"at most {explain.count(requests, 'request')} more with whole prompts"
+    return f"routes: {requested} to {each}{', '.join(engines)}{in_all}; half over each route"
 
 
 def _of_each(span: str, noun: str, engines: int) -> str:

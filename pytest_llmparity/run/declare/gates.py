@@ -174,14 +174,14 @@ class Gates:
 
 
 def _refuse_unknown(
-    option: str, asked: Sequence[str], known: Collection[str], what: str, *, or_none: bool = False
+    option: str, asked: Sequence[str], known: Collection[str], noun: str, *, or_none: bool = False
 ) -> None:
     """Raise ``UsageError`` for what is asked for and not known; ``or_none``: also where nothing is."""
     unknown = [name for name in asked if name not in known]
     if unknown and (known or or_none):
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; the nearest is {near[0]!r}" if near else "" if known else ", and none has a tag"
-        raise UsageError(f"{option} {plain(unknown[0], 60)}: no selected test has {what}{hint}")
+        raise UsageError(f"{option} {plain(unknown[0], 60)}: no selected test has {noun}{hint}")
 
 
 class Untagged(UsageError):
@@ -385,10 +385,10 @@ def with_schemas(check: Check, folders: Sequence[Path], prompts: PromptSet) -> C
         raise DesignError(f"{check.misuse} ({place(check.where, folders[-1])})")
     if isinstance(check, SchemaCheck):
         return check.resolve(
-            lambda path: text_of(find(path, folders, what="schema"), path), within=folders, prompts=prompts
+            lambda path: text_of(find(path, folders, noun="schema"), path), within=folders, prompts=prompts
         )
     if isinstance(check, AnswersCheck):
-        return check.resolve(prompts, lambda path: text_of(find(path, folders, what="schema"), path))
+        return check.resolve(prompts, lambda path: text_of(find(path, folders, noun="schema"), path))
     return check
 
 

@@ -45,14 +45,14 @@ def with_extra(prompts: PromptSet, extra_body: object) -> PromptSet:
     """Return the prompts with further fields of every request's body; what a case says itself wins."""
     if extra_body is None:
         return prompts
-    what = "extra_body of the parity marker"
+    place = "extra_body of the parity marker"
     if not isinstance(extra_body, Mapping) or not all(isinstance(name, str) for name in extra_body):
-        raise UsageError(f"{what} is a dictionary such as {{'chat_template_kwargs': {{}}}}, not {extra_body!r}")
+        raise UsageError(f"{place} is a dictionary such as {{'chat_template_kwargs': {{}}}}, not {extra_body!r}")
     try:
         passed_through(extra_body)
         json.dumps(extra_body, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{what}: {error}") from error
+        raise UsageError(f"{place}: {error}") from error
     cases = (msgspec.structs.replace(case, extra_body={**extra_body, **case.extra_body}) for case in prompts.cases)
     return PromptSet(name=prompts.name, cases=tuple(cases))
 
@@ -64,19 +64,19 @@ def with_thinking(prompts: PromptSet, given: Mapping[str, object]) -> PromptSet:
     """
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for name, value in fields.items():
-        what = f"{name} of the parity marker"
+        place = f"{name} of the parity marker"
         if name == "reasoning_effort" and not (isinstance(value, str) and value):
-            raise UsageError(f"{what} is a word such as 'none', 'low' or 'high', not {value!r}")
+            raise UsageError(f"{place} is a word such as 'none', 'low' or 'high', not {value!r}")
         if name == "chat_template_kwargs" and not (isinstance(value, Mapping) and value):
-            raise UsageError(f"{what} is a dictionary such as {{'enable_thinking': False}}, not {value!r}")
+            raise UsageError(f"{place} is a dictionary such as {{'enable_thinking': False}}, not {value!r}")
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"{what}: {error}") from error
+            raise UsageError(f"{place}: {error}") from error
         if raw := next((case.id for case in prompts.cases if case.prompt is not None), None):
-            raise UsageError(f"{what}: the prompt {raw} is raw, and no chat template reads it")
+            raise UsageError(f"{place}: the prompt {raw} is raw, and no chat template reads it")
         if twice := next((case.id for case in prompts.cases if name in case.extra_body), None):
-            raise UsageError(f"{what}: the prompt {twice} has it in its extra_body too; say it once")
+            raise UsageError(f"{place}: the prompt {twice} has it in its extra_body too; say it once")
     if not fields:
         return prompts
     cases = (msgspec.structs.replace(case, thinking={**fields, **case.thinking}) for case in prompts.cases)
@@ -94,4 +94,4 @@ def sampling_in(kwargs: Mapping[str, Any]) -> Sampling:
         raise UsageError(f"sampling of the parity marker is a dictionary such as {{'temperature': 0.7}}, not {given!r}")
     if kwargs.get("max_tokens") is not None:
         values["max_tokens"] = positive(kwargs, "max_tokens", 64)
-    return sampling_of(values, what="sampling of the parity marker")
+    return sampling_of(values, place="sampling of the parity marker")

@@ -55,7 +55,7 @@ def load_prompts(
         )
     if str(value).startswith(_SHIPPED) and not inputs:
         return _shipped(str(value))
-    path = find(value, folders, what="prompt file", beside=beside)
+    path = find(value, folders, noun="prompt file", beside=beside)
     read = reading((path.parent,))
     return parse_prompts(text_of(path, value), source=str(value), name=path.stem, inputs=inputs, read=read)
 
@@ -96,7 +96,7 @@ def _called(function: Callable[[], object], folders: Sequence[Path], *, inputs: 
     return made
 
 
-def find(value: str | Path, folders: Sequence[Path], *, what: str, beside: str = TESTS) -> Path:
+def find(value: str | Path, folders: Sequence[Path], *, noun: str, beside: str = TESTS) -> Path:
     """Return the first existing file; relative paths are tried in each folder in turn."""
     wanted = Path(value)
     tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
@@ -106,10 +106,10 @@ def find(value: str | Path, folders: Sequence[Path], *, what: str, beside: str =
                 return path
         hint = _nearest_of(wanted, tried)
     except OSError as error:
-        raise PromptSetError(f"{what} {str(value)!r} cannot be looked for: {error.strerror}") from error
+        raise PromptSetError(f"{noun} {str(value)!r} cannot be looked for: {error.strerror}") from error
     # A test looks in two folders; who names a file itself means that one.
     where = f"in {tried[0].parent}" if len(tried) == 1 else f"{beside} or at the root of the project"
-    raise PromptSetError(f"no {what} {str(value)!r} {where}{hint}")
+    raise PromptSetError(f"no {noun} {str(value)!r} {where}{hint}")
 
 
 def reading(folders: Sequence[Path]) -> Read:

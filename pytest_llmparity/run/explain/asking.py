@@ -96,7 +96,7 @@ class Pair:
 
     def refuse_beyond(self, requests: int) -> None:
         """Raise ``Spent`` where so many requests may not be sent any more."""
-        if not self._allowance.take(requests, what="an experiment"):
+        if not self._allowance.take(requests, purpose="an experiment"):
             raise Spent(self._allowance.reason or "no more requests may be sent")
         self._allowance.give_back(requests)
 
@@ -171,7 +171,7 @@ class Pair:
             return None  # its kind does not tell
         key = (adapter.name, json.dumps(request.messages, sort_keys=True))
         if key not in self._rendered:
-            if not self._allowance.take(adapter.renderings, what="a rendered prompt"):
+            if not self._allowance.take(adapter.renderings, purpose="a rendered prompt"):
                 raise Spent(self._allowance.reason or "no more requests may be sent")
             try:
                 self._rendered[key] = adapter.rendered(request)
@@ -184,7 +184,7 @@ class Pair:
         if request.prompt is None:
             return None
         if request.prompt not in self._tokenised:
-            if not self._allowance.take(what="the tokens of a prompt"):
+            if not self._allowance.take(purpose="the tokens of a prompt"):
                 raise Spent(self._allowance.reason or "no more requests may be sent")
             try:
                 self._tokenised[request.prompt] = self.baseline.tokens(request.prompt)

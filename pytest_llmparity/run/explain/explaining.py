@@ -122,7 +122,7 @@ class Explaining:
             return {"lines": rendered_apart(case.id, names, untold)}
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
-        if not allowance.take(sum(adapter.renderings for adapter in adapters), what="the rendered prompts"):
+        if not allowance.take(sum(adapter.renderings for adapter in adapters), purpose="the rendered prompts"):
             return {}
         try:
             texts = [adapter.rendered(case.request(declaration.sampling)) for adapter in adapters]

@@ -65,17 +65,17 @@ class Naming:
         if not self._raw(tried):
             return ()
         ours, theirs = (self._evidence.engines[adapter.name] for adapter in self._pair.adapters)
-        layer, what = "weights or arithmetic", self._classes()
-        if not what and weights_of(ours.identity) & weights_of(theirs.identity):
+        layer, classes = "weights or arithmetic", self._classes()
+        if not classes and weights_of(ours.identity) & weights_of(theirs.identity):
             layer = "arithmetic"
         mine, other = (engine.identity.get("kv_cache") for engine in (ours, theirs))
         if mine is not None and other is not None and not agree("kv_cache", mine, other):
-            what += f" (KV cache: {explain.plain(str(mine), 20)} and {explain.plain(str(other), 20)})"
+            classes += f" (KV cache: {explain.plain(str(mine), 20)} and {explain.plain(str(other), 20)})"
         untried = f" but {' and '.join(but)}, which could not be taken away" if but else ""
         return (
             Cause(
                 layer=layer,
-                text=f"{layer}{what}. The drift stays with everything else made equal{untried}",
+                text=f"{layer}{classes}. The drift stays with everything else made equal{untried}",
                 by_exclusion=True,
             ),
         )

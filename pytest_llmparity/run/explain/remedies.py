@@ -25,10 +25,10 @@ def spelt(spec: EngineSpec) -> str:
         return spec.name
     model = spec.model or ""
     if spec.kind is None:
-        what = f"{spec.base_url}{model and '#'}{model}"
+        entry = f"{spec.base_url}{model and '#'}{model}"
     else:
-        what = f"{spec.kind}:{model}" + (f"@{spec.base_url}" if "base_url" in spec.origins else "")
-    return shlex.quote(f"{spec.name}={what}")
+        entry = f"{spec.kind}:{model}" + (f"@{spec.base_url}" if "base_url" in spec.origins else "")
+    return shlex.quote(f"{spec.name}={entry}")
 
 
 def started(adapter: Adapter, *flags: str) -> str:

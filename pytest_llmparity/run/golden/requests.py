@@ -98,15 +98,15 @@ def partly_asked(store: Store, run: str) -> bool:
     return asked is not None and asked.partly
 
 
-def asked_in(store: Store, run: str, *, what: str = REQUESTS) -> dict[str, Asked] | None:
+def asked_in(store: Store, run: str, *, document: str = REQUESTS) -> dict[str, Asked] | None:
     """Return what a run asked by the keys of its units, ``None`` where nobody noted it (an older version stored it).
 
-    ``what`` is :data:`SPARED` for what its skipped tests would have asked.
+    ``document`` is :data:`SPARED` for what its skipped tests would have asked.
     """
-    asked = store.document(run, what, _Requests)
+    asked = store.document(run, document, _Requests)
     if asked is None:
         return None
-    with readable(run, what):
+    with readable(run, document):
         return {
             key: Asked(
                 set=unit.set,

@@ -129,16 +129,16 @@ def learn(
     again = set(_disappointing(known, declares))
     due = {name: PROBES[name] for name in names if name not in known.settled or name in again}
     context = context_of(adapter.spec, identity)
-    asked = probes.probe(adapter, due, declares=declares, context=context, known=known.found, take=take)
+    asked = probes.probe(adapter, due, declares=declares, context=context, known=known.values, take=take)
     gone = {field for name in due for field in PROBES[name].fields}
     probed = Probed(
-        found={name: value for name, value in known.found.items() if name not in gone} | asked.found,
+        values={name: value for name, value in known.values.items() if name not in gone} | asked.values,
         settled=[*(name for name in known.settled if name not in due), *asked.settled],
         notes={name: text for name, text in known.notes.items() if name not in due} | asked.notes,
     )
     if due and lasting:
-        store.put_probes(key, {"found": probed.found, "settled": probed.settled, "notes": probed.notes})
-    adapter.learnt(declares.corrected(probed.found))
+        store.put_probes(key, {"found": probed.values, "settled": probed.settled, "notes": probed.notes})
+    adapter.learnt(declares.corrected(probed.values))
     return Learnt(declares=declares, capabilities=adapter.can, probed=probed, requests=asked.requests)
 
 
@@ -264,7 +264,7 @@ def _answer(completion: Completion) -> tuple[object, ...]:
 def _recalled(content: Mapping[str, object] | None) -> Probed:
     known = Probed()
     if content:
-        known.found.update(content["found"])  # type: ignore[call-overload]  # our own JSON
+        known.values.update(content["found"])  # type: ignore[call-overload]  # our own JSON
         known.settled.extend(content["settled"])  # type: ignore[arg-type]
         known.notes.update(content["notes"])  # type: ignore[call-overload]
     return known
@@ -273,8 +273,8 @@ def _recalled(content: Mapping[str, object] | None) -> Probed:
 def _disappointing(known: Probed, declared: Capabilities) -> Iterator[str]:
     for name in known.settled:
         fields = [field for field in PROBES[name].fields if field in GATES] if name in PROBES else []
-        odd = name == "logprobs" and "odd_logprobs" in known.found
-        if odd or any(known.found.get(field) is False and getattr(declared, field) is not False for field in fields):
+        odd = name == "logprobs" and "odd_logprobs" in known.values
+        if odd or any(known.values.get(field) is False and getattr(declared, field) is not False for field in fields):
             yield name
 
 

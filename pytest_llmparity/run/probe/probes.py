@@ -214,12 +214,12 @@ class Probe:
 
 @dataclass(slots=True)
 class Probed:
-    """What probes of one server brought. ``found``: field to value. ``settled``: probes that need not be asked again.
+    """What probes of one server brought: ``values`` of fields of its capabilities, by name.
 
-    ``notes`` says, by probe, why one knows nothing.
+    ``settled`` are the probes that need not be asked again, ``notes`` say, by probe, why one knows nothing.
     """
 
-    found: dict[str, object] = field(default_factory=dict)
+    values: dict[str, object] = field(default_factory=dict)
     settled: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     requests: int = 0
@@ -265,7 +265,7 @@ def probe(
                 break
         else:
             result.settled.append(name)
-            result.found.update(fields)
+            result.values.update(fields)
             prober.known.update(fields)
             if prober.refusal:
                 result.notes[name] = prober.refusal

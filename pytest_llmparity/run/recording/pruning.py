@@ -78,6 +78,6 @@ def _asked_of(store: Store, run: str) -> dict[str, set[Key]]:
             "gates), or name a run of all"
         )
     by_set: dict[str, set[Key]] = {}
-    for unit in (*asked.values(), *(asked_in(store, run, what=SPARED) or {}).values()):
+    for unit in (*asked.values(), *(asked_in(store, run, document=SPARED) or {}).values()):
         by_set.setdefault(unit.set, set()).update((case, wanted.sampling) for case, wanted in unit.cases.items())
     return by_set

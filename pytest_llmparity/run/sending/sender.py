@@ -329,7 +329,7 @@ def _read(engine: Engine, exchange: Exchange, case: str) -> Completion:
         return engine.read(exchange, case=case)
     except LLMParityError as error:
         wrong = error
-    hidden = engine.mask.data(exchange.body, torn=True)
+    hidden = engine.mask.raw(exchange.body, torn=True)
     if hidden == exchange.body:
         raise wrong
     engine.read(dataclasses.replace(exchange, body=hidden), case=case)

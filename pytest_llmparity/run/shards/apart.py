@@ -42,8 +42,8 @@ def _of_file(file: str, first: Side, second: Side) -> Iterator[str]:
             yield f"{printable(file)}: {printable(case)} is in {first.shard} only"
         elif other != wanted:
             alike = [asked.prompt for asked in wanted] == [asked.prompt for asked in other]
-            what = "asked in another way (sampling, lengths)" if alike else "another prompt"
-            yield f"{printable(file)}: {printable(case)} is {what} in {second.shard}"
+            difference = "asked in another way (sampling, lengths)" if alike else "another prompt"
+            yield f"{printable(file)}: {printable(case)} is {difference} in {second.shard}"
     for case in _cases(theirs):
         if case not in _cases(ours):
             yield f"{printable(file)}: {printable(case)} is in {second.shard} only"

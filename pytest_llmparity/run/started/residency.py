@@ -106,15 +106,15 @@ class Residency:
         self._unloaded.add(spec.name)
         return True
 
-    def _be_patient(self, since: float, what: str, *, wanted: str) -> None:
-        """Pause; raises when nobody waits any more, or so long after ``what`` that nobody should."""
+    def _be_patient(self, since: float, event: str, *, wanted: str) -> None:
+        """Pause; raises when nobody waits any more, or so long after ``event`` that nobody should."""
         why = self.stop()
         if why is not None:
             raise LaunchError(f"{wanted} was not started: {why}", engine=wanted)
         took = self.clock() - since
         if took >= self.deadline_s:
             raise MemoryHeld(
-                f"{wanted} is not started: {took:.0f} s after {what}. End what holds it, or run with residency = "
+                f"{wanted} is not started: {took:.0f} s after {event}. End what holds it, or run with residency = "
                 '"together" if both fit.',
                 engine=wanted,
             )

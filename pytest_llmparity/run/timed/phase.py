@@ -105,7 +105,7 @@ class TimedPhase:
         if not unit.prompts.cases or all(done):
             return
         wanted = unit.needs.timed * len(ready)
-        if not self.ledger.allowance.take(wanted, what="the timed phase"):
+        if not self.ledger.allowance.take(wanted, purpose="the timed phase"):
             return
         self.ledger.allowance.give_back(max(0, wanted - self._measure(unit, ready, fetch)))
 
@@ -173,7 +173,7 @@ class TimedPhase:
         if not away or again or not self._all_back([there[name] for name in sorted(away)], unit):
             return result, len(result.records)
         wanted = len(sitting.span) * len(there)
-        if not self.ledger.allowance.take(wanted, what="the timed phase, measured again,"):
+        if not self.ledger.allowance.take(wanted, purpose="the timed phase, measured again,"):
             return dataclasses.replace(result, records=()), len(result.records)
         repeated, requests = self._sit(unit, sitting, there, asked, again=True)
         return repeated, len(result.records) + requests

@@ -162,10 +162,10 @@ def check_placed(engines: Sequence[EngineSpec], *, executor: str, residency: str
     several = [spec.name for spec in engines if spec.replicas > 1]
     if residency != "one-at-a-time" or (executor == LOCAL and not several):
         return
-    what = f"executor = {executor!r} gives each resources of its own" if executor != LOCAL else ""
-    what = what or f"{', '.join(several)} {'has' if len(several) == 1 else 'have'} replicas, which run together"
+    why = f"executor = {executor!r} gives each resources of its own" if executor != LOCAL else ""
+    why = why or f"{', '.join(several)} {'has' if len(several) == 1 else 'have'} replicas, which run together"
     raise UsageError(
-        f"residency = 'one-at-a-time' keeps one engine in the memory of this machine, and {what}; use residency = "
+        f"residency = 'one-at-a-time' keeps one engine in the memory of this machine, and {why}; use residency = "
         "'together'"
     )
 

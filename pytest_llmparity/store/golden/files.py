@@ -31,10 +31,10 @@ D = TypeVar("D")
 
 def place(root: Path, prompt_set: str, engine: str, *, logprobs: bool = False) -> Path:
     """Return the path of a golden file; ``GoldenError`` for a name that leads anywhere else than into the folder."""
-    for name, allowed, what in ((prompt_set, _SET, "set"), (engine, _ENGINE, "engine")):
+    for name, allowed, noun in ((prompt_set, _SET, "set"), (engine, _ENGINE, "engine")):
         if not allowed.fullmatch(name) or name.endswith(".logprobs"):
             shown = elide(printable(name), 60)
-            raise GoldenError(f"{shown!r} can be no name of a golden {what}: it would be part of a file's name")
+            raise GoldenError(f"{shown!r} can be no name of a golden {noun}: it would be part of a file's name")
     folder = root / FOLDER
     path = folder / prompt_set / f"{engine}{_LOGPROBS if logprobs else _ANSWERS}"
     if not path.resolve().is_relative_to(folder.resolve()):

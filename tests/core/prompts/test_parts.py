@@ -172,9 +172,9 @@ def test_a_file_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_asked_on_the_spot_may_hold_data_and_no_file() -> None:
     turn = {"role": "user", "content": [TEXT, {"type": "image_url", "image_url": {"url": uri()}}]}
 
-    assert messages_of([turn], what="parity.ask") == (turn,)
+    assert messages_of([turn], place="parity.ask") == (turn,)
     with pytest.raises(UsageError, match="names a file, which only a prompt file or a test's own rows can"):
-        messages_of([{"role": "user", "content": [{"type": "image", "file": "x.png"}]}], what="parity.ask")
+        messages_of([{"role": "user", "content": [{"type": "image", "file": "x.png"}]}], place="parity.ask")
 
 
 @pytest.mark.parametrize(

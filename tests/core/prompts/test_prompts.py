@@ -632,7 +632,7 @@ def test_turns_as_openai_has_them_are_sent_as_they_are_given(turn: dict[str, Any
 
     assert read(row).cases[0].messages == tuple(row["messages"])
     assert parse_prompts(yaml.safe_dump([row]), source="p.yaml", name="p").cases[0].messages == tuple(row["messages"])
-    assert messages_of(row["messages"], what="parity.ask") == tuple(row["messages"])
+    assert messages_of(row["messages"], place="parity.ask") == tuple(row["messages"])
     assert jsonschema_rs.is_valid(json.loads(shipped("prompts.schema.json")), row)
 
 
@@ -657,7 +657,7 @@ def test_turns_as_openai_has_them_are_sent_as_they_are_given(turn: dict[str, Any
 def test_a_turn_that_cannot_be_sent_is_refused_in_a_file_and_on_the_spot(turn: dict[str, Any], expected: str) -> None:
     assert expected in complaint(json.dumps({"id": "a", "messages": [turn]}))
     with pytest.raises(UsageError) as caught:
-        messages_of([turn], what="parity.ask")
+        messages_of([turn], place="parity.ask")
     assert str(caught.value).startswith("parity.ask: messages[0]")
     assert expected in str(caught.value)
 
@@ -665,7 +665,7 @@ def test_a_turn_that_cannot_be_sent_is_refused_in_a_file_and_on_the_spot(turn: d
 def test_questions_that_are_no_list_of_messages() -> None:
     for turns in (5, [], ["x"], b"x"):
         with pytest.raises(UsageError, match=r"^parity\.ask: "):
-            messages_of(turns, what="parity.ask")
+            messages_of(turns, place="parity.ask")
 
 
 # -- the published schema

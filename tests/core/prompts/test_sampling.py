@@ -16,12 +16,12 @@ from pytest_llmparity.core.sample import Sampling
 
 @pytest.mark.parametrize("stop", ["END", ["END"], ("END",)])
 def test_a_stop_is_a_text_and_not_its_letters(stop: object) -> None:
-    assert sampling_of({"stop": stop}, what="here") == Sampling(stop=("END",))
+    assert sampling_of({"stop": stop}, place="here") == Sampling(stop=("END",))
 
 
 def test_nothing_given_is_greedy_and_neutral() -> None:
-    assert sampling_of({}, what="here") == Sampling()
-    assert sampling_of({"seed": None, "temperature": 1}, what="here") == Sampling(seed=None, temperature=1.0)
+    assert sampling_of({}, place="here") == Sampling()
+    assert sampling_of({"seed": None, "temperature": 1}, place="here") == Sampling(seed=None, temperature=1.0)
 
 
 @given(
@@ -32,7 +32,7 @@ def test_nothing_given_is_greedy_and_neutral() -> None:
 )
 def test_every_value_is_taken_as_it_is_or_refused_with_the_place(values: dict[str, Any]) -> None:
     try:
-        sampling = sampling_of(values, what="the place")
+        sampling = sampling_of(values, place="the place")
     except UsageError as error:
         refused = str(error)
     else:

@@ -140,4 +140,4 @@ def test_a_go_template_keeps_declared_order_and_drops_the_oldest_turns(start_oll
     found = probe(adapter, probes, declares=can, context=context_of(adapter.spec, identity))
 
     assert (identity.get("template_path"), can.schema_order) == ("go-template", True)
-    assert found.found == {"json_schema": True, "schema_order": True, "overflow": "oldest turns dropped"}, found.notes
+    assert found.values == {"json_schema": True, "schema_order": True, "overflow": "oldest turns dropped"}, found.notes

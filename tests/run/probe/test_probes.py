@@ -93,7 +93,7 @@ def test_what_a_server_does_is_found_out(
 
     result = ask(engine, one)
 
-    assert result.found == found
+    assert result.values == found
     assert result.settled == ["it"]
     assert ("not supported" in result.notes.get("it", "")) is ("refused" in str(abilities)), "in the server's words"
     assert result.requests == engine.count <= one.requests
@@ -119,8 +119,8 @@ def test_logprobs_that_are_not_those_of_the_answers_tokens_are_found_by_a_second
 
     result = ask(filtered, LOGPROBS)
 
-    assert result.found["logprobs"] is True
-    assert "do not have the chosen token as the best one in 12 of 12 places" in str(result.found["odd_logprobs"])
+    assert result.values["logprobs"] is True
+    assert "do not have the chosen token as the best one in 12 of 12 places" in str(result.values["odd_logprobs"])
     assert result.requests == filtered.count == LOGPROBS.requests
 
 
@@ -129,12 +129,12 @@ def test_one_odd_answer_is_no_finding(project: Project, ask: Callable[..., Probe
 
     result = ask(engine, LOGPROBS)
 
-    assert result.found == {"logprobs": True, "token_ids": False}
+    assert result.values == {"logprobs": True, "token_ids": False}
     assert (result.requests, result.settled) == (2, ["it"])
 
 
 def test_an_answer_that_streams_otherwise_is_a_finding(project: Project, ask: Callable[..., Probed]) -> None:
-    assert ask(project.engine(streams_other), STREAM).found == {"stream_equal": False, "reasons": False}
+    assert ask(project.engine(streams_other), STREAM).values == {"stream_equal": False, "reasons": False}
 
 
 def test_a_difference_of_two_answers_that_were_given_together_is_no_finding(
@@ -149,7 +149,7 @@ def test_a_difference_of_two_answers_that_were_given_together_is_no_finding(
 
     engine = project.engine(answer)
 
-    assert ask(engine, STREAM).found == {"stream_equal": True, "reasons": False}
+    assert ask(engine, STREAM).values == {"stream_equal": True, "reasons": False}
     assert [bool(received.json.get("stream")) for received in engine.requests][2:] == [False, True], "each alone"
 
 
@@ -166,7 +166,7 @@ def test_a_stream_that_differs_is_a_finding_whatever_being_asked_together_change
 
     result = ask(project.engine(answer), STREAM)
 
-    assert result.found == {"stream_equal": False, "reasons": False}
+    assert result.values == {"stream_equal": False, "reasons": False}
     assert result.requests == STREAM.requests
 
 
@@ -183,7 +183,7 @@ def test_a_server_that_takes_one_request_at_a_time_is_asked_one_at_a_time(projec
     engine.script = answer
     result = probe(adapter_of(project, engine), {"it": STREAM, "fields": UNKNOWN_FIELDS}, declares=Capabilities())
 
-    assert result.found == {"stream_equal": True, "reasons": False, "unknown_fields": "dropped"}
+    assert result.values == {"stream_equal": True, "reasons": False, "unknown_fields": "dropped"}
     assert (result.settled, result.notes) == (["it", "fields"], {})
 
 
@@ -192,14 +192,14 @@ def test_an_engine_that_does_not_repeat_itself_proves_nothing_about_streams(
 ) -> None:
     result = ask(project.engine(noise=0.5), STREAM)
 
-    assert (result.found, result.settled) == ({}, ["it"])
+    assert (result.values, result.settled) == ({}, ["it"])
     assert "two unstreamed greedy answers" in result.notes["it"]
 
 
 def test_a_seed_that_is_ignored_is_found_out(project: Project, ask: Callable[..., Probed]) -> None:
     engine = project.engine(noise=0.5)
 
-    assert ask(engine, SEED).found == {"seed": False}
+    assert ask(engine, SEED).values == {"seed": False}
     assert [received.json["temperature"] for received in engine.requests] == [1.0, 1.0]
     assert {received.json["seed"] for received in engine.requests} == {7}
 
@@ -207,14 +207,14 @@ def test_a_seed_that_is_ignored_is_found_out(project: Project, ask: Callable[...
 def test_a_kind_that_can_sample_is_asked_in_its_own_words(project: Project, ask: Callable[..., Probed]) -> None:
     engine = project.engine(poses_as="llamacpp")
 
-    assert ask(engine, SEED, kind="llamacpp").found == {"seed": True}
+    assert ask(engine, SEED, kind="llamacpp").values == {"seed": True}
     assert {(asked.json["temperature"], asked.json["top_k"]) for asked in engine.requests} == {(1.0, 0)}
 
 
 def test_answers_that_no_seed_changes_prove_nothing_about_seeds(project: Project, ask: Callable[..., Probed]) -> None:
     result = ask(project.engine("always the same"), SEED)
 
-    assert result.found == {}
+    assert result.values == {}
     assert "different seeds are the same" in result.notes["it"]
 
 
@@ -254,7 +254,7 @@ def test_a_forced_answer_is_told_from_a_guess_even_where_it_was_cut(
 ) -> None:
     result = ask(project.engine(schema_answer(text, finish_reason=finish)), STRUCTURED)
 
-    assert result.found == found
+    assert result.values == found
     assert note in result.notes.get("it", "")
 
 
@@ -282,7 +282,7 @@ def test_const_alone_decides_nothing(
 
     result = ask(project.engine(answer), STRUCTURED)
 
-    assert result.found == found
+    assert result.values == found
     assert note in result.notes.get("it", "")
 
 
@@ -315,7 +315,7 @@ def test_the_names_the_schema_forces_stand_in_reverse_alphabetical_order(
 def test_a_function_that_is_called_was_offered(project: Project, ask: Callable[..., Probed]) -> None:
     engine = project.engine(Reply(tool_calls=[("get_tide", "{}")]), abilities=Abilities(usage=False))
 
-    assert ask(engine, OFFERED).found == {"tools": True}
+    assert ask(engine, OFFERED).values == {"tools": True}
 
 
 @pytest.mark.parametrize("prompt", [0, 7], ids=["no count", "one count for all"])
@@ -327,7 +327,7 @@ def test_counts_that_say_nothing_leave_it_open_whether_functions_are_taken(proje
         spec = EngineSpec(name="a", kind="openai", model="m", base_url=f"http://127.0.0.1:{server.port}")
         result = probe(registry.make(spec, spec.base_url or "", environ={}), {"it": OFFERED}, declares=Capabilities())
 
-    assert (result.found, result.settled) == ({}, ["it"])
+    assert (result.values, result.settled) == ({}, ["it"])
     assert "count" in result.notes["it"] or "not say how many" in result.notes["it"]
 
 
@@ -344,7 +344,7 @@ def test_a_call_that_the_token_limit_cut_was_offered(project: Project) -> None:
         spec = EngineSpec(name="a", kind="openai", model="m", base_url=f"http://127.0.0.1:{server.port}")
         result = probe(registry.make(spec, spec.base_url or "", environ={}), {"it": OFFERED}, declares=Capabilities())
 
-    assert (result.found, result.requests) == ({"tools": True}, 2)
+    assert (result.values, result.requests) == ({"tools": True}, 2)
 
 
 @pytest.mark.parametrize("one", [OFFERED, RAW, FIT], ids=["tools", "raw prompt", "context"])
@@ -353,19 +353,19 @@ def test_a_server_that_does_not_count_tokens_leaves_it_open(
 ) -> None:
     result = ask(project.engine("well", abilities=Abilities(usage=False)), one)
 
-    assert (result.found, result.settled) == ({}, ["it"])
+    assert (result.values, result.settled) == ({}, ["it"])
     assert "not say how many tokens" in result.notes["it"]
 
 
 def test_an_empty_answer_to_an_unknown_field_was_no_refusal(project: Project, ask: Callable[..., Probed]) -> None:
-    assert ask(project.engine(Fault.empty()), UNKNOWN_FIELDS).found == {"unknown_fields": "dropped"}
+    assert ask(project.engine(Fault.empty()), UNKNOWN_FIELDS).values == {"unknown_fields": "dropped"}
 
 
 @pytest.mark.parametrize("one", [UNKNOWN_FIELDS, LOGPROBS, STRUCTURED, OFFERED, RAW, SEED, STREAM, FIT, OVERFLOW])
 def test_a_probe_that_fails_settles_nothing(project: Project, ask: Callable[..., Probed], one: Probe) -> None:
     result = ask(project.engine(Fault.refuse(500)), one, overflow="refused", context=512)
 
-    assert (result.found, result.settled) == ({}, [])
+    assert (result.values, result.settled) == ({}, [])
     assert "500" in result.notes["it"]
 
 
@@ -407,7 +407,7 @@ def test_the_context_is_verified_as_far_as_is_cheap(
 ) -> None:
     engine = project.engine(context_length=context or 4096)
 
-    seen = ask(engine, FIT, context=context).found["context_length"]
+    seen = ask(engine, FIT, context=context).values["context_length"]
 
     assert isinstance(seen, int)
     assert least < seen <= min(context or VERIFIED_TOKENS, VERIFIED_TOKENS)
@@ -445,7 +445,7 @@ def test_a_second_step_that_does_not_fit_leaves_the_first(project: Project, ask:
         many = len(prompt_of(request).split()) > 600
         return Fault.refuse(400, b'{"error":{"message":"maximum context length exceeded"}}') if many else "well"
 
-    found = ask(project.engine(answer), FIT, context=1024).found
+    found = ask(project.engine(answer), FIT, context=1024).values
 
     assert 254 <= int(str(found["context_length"])) < 600
     assert found["overflow"] == "refused", "seen in passing"
@@ -456,7 +456,7 @@ def test_a_context_smaller_than_it_says_is_noticed(project: Project, ask: Callab
     cuts = project.engine(context_length=100, abilities=Abilities(overflow="end"))
 
     refused = ask(refuses, FIT, context=1024)
-    assert refused.found == {"overflow": "refused"}
+    assert refused.values == {"overflow": "refused"}
     assert "does not fit" in refused.notes["it"]
     assert "it was cut before" in ask(cuts, FIT, context=1024).notes["it"]
 
@@ -478,7 +478,7 @@ def test_what_becomes_of_a_conversation_that_does_not_fit(
 
     result = ask(engine, OVERFLOW, context=200, overflow="refused")
 
-    assert result.found == {"overflow": found}
+    assert result.values == {"overflow": found}
     assert engine.count == requests
 
 
@@ -489,7 +489,7 @@ def test_dropped_turns_are_told_by_counts_where_two_answers_to_one_prompt_differ
 
     result = ask(engine, OVERFLOW, context=200, overflow="oldest turns dropped")
 
-    assert (result.found, engine.count) == ({"overflow": "oldest turns dropped"}, 3)
+    assert (result.values, engine.count) == ({"overflow": "oldest turns dropped"}, 3)
 
 
 def test_a_refusal_seen_while_the_context_was_verified_is_not_asked_for_again(project: Project) -> None:
@@ -498,7 +498,7 @@ def test_a_refusal_seen_while_the_context_was_verified_is_not_asked_for_again(pr
 
     result = probe(adapter_of(project, engine), both, declares=Capabilities())
 
-    assert (result.found["overflow"], engine.count) == ("refused", 2)
+    assert (result.values["overflow"], engine.count) == ("refused", 2)
 
 
 def test_a_server_without_a_limit_is_sent_more_than_its_model_was_trained_for(
@@ -510,13 +510,13 @@ def test_a_server_without_a_limit_is_sent_more_than_its_model_was_trained_for(
 
     result = probe(adapter, {"overflow": OVERFLOW}, declares=Capabilities(overflow="answered uncut"))
 
-    assert (result.found, engine.count) == ({"overflow": "answered uncut"}, 1)
+    assert (result.values, engine.count) == ({"overflow": "answered uncut"}, 1)
 
 
 def test_a_refusal_in_words_nobody_knows_is_one(project: Project, ask: Callable[..., Probed]) -> None:
     engine = project.engine(Fault.refuse(422, b'{"detail":"no"}'))
 
-    assert ask(engine, OVERFLOW, context=200, overflow="refused").found == {"overflow": "refused"}
+    assert ask(engine, OVERFLOW, context=200, overflow="refused").values == {"overflow": "refused"}
 
 
 @pytest.mark.parametrize(
@@ -562,7 +562,7 @@ def test_where_logprobs_are_known_they_tell_what_a_weak_model_does_not(project: 
 
     result = probe(adapter_of(project, engine), both, declares=Capabilities(overflow="refused"), context=200)
 
-    assert result.found["overflow"] == "oldest turns dropped"
+    assert result.values["overflow"] == "oldest turns dropped"
     assert all(received.json["logprobs"] for received in engine.requests)
 
 

@@ -45,7 +45,7 @@ def test_what_changes_nothing_is_ignored(project: Project, answer: Any, effort: 
         adapter = registry.make(project.attached("a", engine, kind="openai"), engine.base_url, environ={})
         asked = probe(adapter, {"effort": EFFORT, "switch": SWITCH}, declares=Capabilities())
 
-    assert asked.found == {"reasoning_effort": effort, "thinking_switch": switch}
+    assert asked.values == {"reasoning_effort": effort, "thinking_switch": switch}
     assert asked.requests <= EFFORT.requests + SWITCH.requests
     assert Capabilities(thinking_switch=False).sentence("thinking_switch").startswith("ignores enable_thinking")
 
@@ -58,5 +58,5 @@ def test_an_engine_that_does_not_repeat_itself_proves_nothing(project: Project) 
         adapter = registry.make(project.attached("a", engine, kind="openai"), engine.base_url, environ={})
         asked = probe(adapter, {"effort": EFFORT}, declares=Capabilities())
 
-    assert not asked.found
+    assert not asked.values
     assert "does not repeat its answers" in asked.notes["effort"]

@@ -341,7 +341,7 @@ async def test_what_delivering_raises_comes_out_as_it_is() -> None:
 def test_a_phase_that_does_not_fit_says_how_much_it_needs() -> None:
     allowance = Allowance(requests=40, seconds=None)
 
-    assert not allowance.take(256, what="the timed phase")
+    assert not allowance.take(256, purpose="the timed phase")
     assert allowance.reason == "the timed phase needs 256 requests and 40 are left (--parity-max-requests)"
 
 

@@ -223,10 +223,10 @@ def unrecorded(baseline: EngineEvidence, own: float | None) -> tuple[str, ...]:
     """Return what to say of a baseline whose answers were recorded without a noise floor; ``own`` is the floor."""
     if own is not None or not (baseline.golden or baseline.recording):
         return ()
-    what = "golden answers have" if baseline.golden else "recording has"
+    subject = "golden answers have" if baseline.golden else "recording has"
     return (
-        f"{baseline.name}: its {what} no noise floor, so nobody knows how far it differs from itself; drift beyond the "
-        "margin would be INCONCLUSIVE, never FAIL",
+        f"{baseline.name}: its {subject} no noise floor, so nobody knows how far it differs from itself; drift beyond "
+        "the margin would be INCONCLUSIVE, never FAIL",
     )
 
 

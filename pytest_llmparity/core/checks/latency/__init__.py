@@ -365,8 +365,8 @@ def _never_late(
     if max(values) > limit or count == len(groups):
         return ()
     most = explain.percent(1.0 - alpha ** (1.0 / count))
-    what = "group" if by_group else "prompt"
-    return (f"no request of {explain.count(count, what)} was over: up to {most} of {what}s like these may always be",)
+    noun = "group" if by_group else "prompt"
+    return (f"no request of {explain.count(count, noun)} was over: up to {most} of {noun}s like these may always be",)
 
 
 def _never_failed(answered: Sequence[bool], blocks: Sequence[int], *, alpha: float) -> tuple[str, ...]:

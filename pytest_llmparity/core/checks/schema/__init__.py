@@ -360,7 +360,7 @@ class SchemaCheck(LimitedCheck):
             sum(ours.problem is None or theirs.problem is None for _, ours, theirs in spoken),
             len(spoken),
             margin=margin,
-            what="answers fit on either engine",
+            predicate="answers fit on either engine",
             nothing="no answer of either engine fits, so how many more fit on one of them is not shown",
         )
 

@@ -262,7 +262,9 @@ class Arms:
         )
         able = sum(constrained[case.id].right or unconstrained[case.id].right for case in used)
         nothing = "no answer of either arm is right, so what the constraint does to right ones is not shown"
-        return gap_shown(done, able, len(used), margin=margin, what="answers are right in either arm", nothing=nothing)
+        return gap_shown(
+            done, able, len(used), margin=margin, predicate="answers are right in either arm", nothing=nothing
+        )
 
     def _breaks_free(self, engine: EngineEvidence, cases: Sequence[Case], contracts: Contracts) -> bool:
         """Whether a whole answer of the free arm breaks the schema: else keeping it says nothing of the constraint."""

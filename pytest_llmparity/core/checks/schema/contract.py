@@ -263,10 +263,10 @@ _SHALLOW: Final = 100
 def forgiven(engine: str, readings: Mapping[str, Reading]) -> tuple[Lenience, ...]:
     """Count what stood round the JSON of an engine's answers, and whether they were read all the same."""
     answered = [reading for reading in readings.values() if reading.answered]
-    wrapping = Counter((what, reading.parsed) for reading in answered for what in reading.wrapping)
+    wrapping = Counter((remark, reading.parsed) for reading in answered for remark in reading.wrapping)
     return tuple(
-        Lenience(engine=engine, what=what, count=count, of=len(answered), accepted=accepted)
-        for (what, accepted), count in wrapping.items()
+        Lenience(engine=engine, what=remark, count=count, of=len(answered), accepted=accepted)
+        for (remark, accepted), count in wrapping.items()
     )
 
 

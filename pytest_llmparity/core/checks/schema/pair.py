@@ -93,15 +93,15 @@ class PairReadings:
                 counts[path] += 1
         return counts, len(values)
 
-    def difference(self, case: Case, what: str) -> Difference:
+    def difference(self, case: Case, words: str) -> Difference:
         """Return a case as reports list it."""
         pair = self._pairs.get(case.id)
         if pair is None:
-            return Difference(case=case.id, what=what)
+            return Difference(case=case.id, what=words)
         texts = (pair.baseline.text, pair.candidate.text)
         if pair.baseline.tool_calls or pair.candidate.tool_calls:
             texts = written_out(pair.baseline, pair.candidate)
-        return Difference(case=case.id, what=what, baseline_sha256=digest(texts[0]), candidate_sha256=digest(texts[1]))
+        return Difference(case=case.id, what=words, baseline_sha256=digest(texts[0]), candidate_sha256=digest(texts[1]))
 
     def _both_call(self, case: Case) -> bool:
         pair = self._pairs.get(case.id)

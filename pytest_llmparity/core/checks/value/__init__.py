@@ -216,7 +216,7 @@ class ValueCheck(LimitedCheck):
             sum(ours.returned or theirs.returned for _, ours, theirs in values.compared),
             len(values.compared),
             margin=self.gap,
-            what="inputs return on either engine",
+            predicate="inputs return on either engine",
             nothing="no input returns on either engine, so how many more return on one of them is not shown",
         )
 
@@ -320,13 +320,13 @@ def _of_something(verdict: Verdict, nothing: str) -> Verdict:
 
 def _differing(values: Values) -> tuple[Difference, ...]:
     return tuple(
-        values.difference(case, ours, theirs, _what(values.differing[case.id], call_fork(ours, theirs)))
+        values.difference(case, ours, theirs, _difference_in_words(values.differing[case.id], call_fork(ours, theirs)))
         for case, ours, theirs in values.compared
         if values.differing[case.id]
     )
 
 
-def _what(paths: Sequence[str], fork: CallFork | None) -> str:
+def _difference_in_words(paths: Sequence[str], fork: CallFork | None) -> str:
     """Say in what two runs differ, and where that began."""
     return ", ".join(paths) + (f"; {fork.words}" if fork is not None else "")
 

@@ -182,10 +182,10 @@ class Values:
             [f"empty on both engines: the values of {n} of {explain.count(len(self.compared), 'input')}"] if n else []
         )
 
-    def difference(self, case: Case, ours: Held, theirs: Held, what: str) -> Difference:
+    def difference(self, case: Case, ours: Held, theirs: Held, words: str) -> Difference:
         """Return a case as reports list it."""
         texts = [None if run.outcome is None else digest(run.outcome.text) for run in (ours, theirs)]
-        return Difference(case=case.id, what=what, baseline_sha256=texts[0], candidate_sha256=texts[1])
+        return Difference(case=case.id, what=words, baseline_sha256=texts[0], candidate_sha256=texts[1])
 
     def example(self, names: tuple[str, str]) -> list[str]:
         """Show the first case on which the engines differ: where, and what the application came to on either."""

@@ -129,7 +129,7 @@ def user(text: str) -> list[PromptRow]:
 
 def told(imported: Imported, *, shown: int = 10) -> list[str]:
     """Return lines about what has no place in a prompt file; empty where everything has."""
-    lines = [f"not expressed: {what} ({times} times)" for what, times in imported.lost.most_common()]
+    lines = [f"not expressed: {lost} ({times} times)" for lost, times in imported.lost.most_common()]
     by_reason: dict[str, list[str]] = {}
     for name, why in imported.left_out:
         by_reason.setdefault(why, []).append(name)

@@ -201,14 +201,14 @@ def data_set(text: str, source: str, fields: Fields) -> Imported:
     imported = Imported()
     rows = list(objects(text, source))
     columns = dict.fromkeys(key for _, row in rows for key in row)
-    for what, column in fields.items():
+    for field, column in fields.items():
         if rows and column not in columns:
             known = ", ".join(explain.plain(name, 40) for name in list(columns)[:12])
             raise PromptSetError(
-                f"{source}: no column {column} for {what}{nearest(column, columns)}; there are {known}"
+                f"{source}: no column {column} for {field}{nearest(column, columns)}; there are {known}"
             )
     for number, row in rows:
-        at = {what: _at(row, fields.get(what), known) for what, known in _KNOWN.items()}
+        at = {field: _at(row, fields.get(field), known) for field, known in _KNOWN.items()}
         name = row.get(at["id"] or "") or number
         value = row.get(at["prompt"] or "")
         turns = user(value) if isinstance(value, str) and value.strip() else messages(value, imported)
@@ -229,9 +229,9 @@ def data_set(text: str, source: str, fields: Fields) -> Imported:
         elif at["answer"] is not None and answer is not None and not isinstance(answer, str):
             kind = "true or false" if isinstance(answer, bool) else "a list" if isinstance(answer, list) else "a table"
             imported.lost[f"answer in column {at['answer']} that is {kind}"] += 1
-        for what, key in (("tag", "tags"), ("group", "group")):
-            if row.get(at[what] or "") is not None:
-                case[key] = [str(row[at[what] or ""])] if what == "tag" else str(row[at[what] or ""])
+        for field, key in (("tag", "tags"), ("group", "group")):
+            if row.get(at[field] or "") is not None:
+                case[key] = [str(row[at[field] or ""])] if field == "tag" else str(row[at[field] or ""])
         imported.lose(row, [column for column in at.values() if column is not None], "column {}")
         imported.add(case)
     return imported

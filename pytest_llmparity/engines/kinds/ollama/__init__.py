@@ -359,8 +359,8 @@ class OllamaAdapter(Adapter):
         if wanted is None or (self.spec.route == "responses" and wanted != "json"):
             return
         path = responses.PATH if self.spec.route == "responses" else build.RAW_PATH
-        what = "response_format of type json_object" if wanted == "json" else "response_format"
-        raise build.refuse(what, f"Ollama's {path} drops it", engine=self.name, case=request.case)
+        parameter = "response_format of type json_object" if wanted == "json" else "response_format"
+        raise build.refuse(parameter, f"Ollama's {path} drops it", engine=self.name, case=request.case)
 
     def _responses_sampling(self, request: Request) -> tuple[JsonObject, tuple[str, ...]]:
         defaults = about.sampling_defaults(self._shown(), self._release(), self.spec.route)

@@ -95,16 +95,16 @@ def missing(engine: str, model: str) -> ModelMissing:
     )
 
 
-def _succeeded(control: Control, reply: Reply, what: str) -> None:
+def _succeeded(control: Control, reply: Reply, failure: str) -> None:
     """Raise unless the last line of an answer (one object, or a line per step) says success."""
     last = reply.body.strip().rpartition(b"\n")[2]
     if reply.status != 200 or mapping(decoded(last)).get("status") != "success":
-        raise _failed(control, what, Reply(status=reply.status, headers=reply.headers, body=last))
+        raise _failed(control, failure, Reply(status=reply.status, headers=reply.headers, body=last))
 
 
-def _failed(control: Control, what: str, reply: Reply) -> LaunchError:
+def _failed(control: Control, failure: str, reply: Reply) -> LaunchError:
     words = shown(read_refusal(reply.body).message) or "nothing more"
-    return LaunchError(f"{control.engine}: Ollama {what} ({reply.status}): {words}", engine=control.engine)
+    return LaunchError(f"{control.engine}: Ollama {failure} ({reply.status}): {words}", engine=control.engine)
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------

@@ -84,14 +84,14 @@ class Node:
         *args: object,
         stop: Callable[[], str | None] = lambda: None,
         limit_s: float | None = None,
-        what: str = "was not waited for",
+        failure: str = "was not waited for",
     ) -> object:
         """Call a method and wait for what it returns.
 
         Raises :class:`NodeLost`, and ``LaunchError`` when ``stop`` says why nobody waits or after ``limit_s`` seconds.
         """
         try:
-            return waited(self._method(method).remote(*args), stop, limit_s=limit_s, what=f"{self.name} {what}")
+            return waited(self._method(method).remote(*args), stop, limit_s=limit_s, failure=f"{self.name} {failure}")
         except RayError as error:
             raise self._told(error) from error
 
@@ -151,7 +151,7 @@ def became_of(node: Node, stop: Callable[[], str | None]) -> bool:
     return not is_alive(node.place)
 
 
-def waited(reference: Any, stop: Callable[[], str | None], *, what: str, limit_s: float | None = None) -> object:
+def waited(reference: Any, stop: Callable[[], str | None], *, failure: str, limit_s: float | None = None) -> object:
     """Return what a reference brings, looking in between whether anybody still waits; ``LaunchError`` if not."""
     began = time.monotonic()
     while True:
@@ -162,7 +162,7 @@ def waited(reference: Any, stop: Callable[[], str | None], *, what: str, limit_s
             if why is None and limit_s is not None and time.monotonic() - began >= limit_s:
                 why = f"waited for {limit_s:g} s"
             if why is not None:
-                raise LaunchError(f"{what}: {why}") from None
+                raise LaunchError(f"{failure}: {why}") from None
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ class Owner:
         if known is None or known._actor_id.hex() == instead_of:
             if known is not None:
                 ray.kill(known)
-            further = {what: much for what, much in bundle.items() if what not in ("CPU", "GPU")}
+            further = {resource: amount for resource, amount in bundle.items() if resource not in ("CPU", "GPU")}
             self._actors[name] = (
                 ray.remote(EngineNode)
                 .options(
@@ -226,17 +226,21 @@ class RayCluster:
             return known
         index = [each.name for each in engine.each].index(spec.name)
         mine = self._owner.group.remote(engine.name, [bundle_of(engine)] * engine.replicas)
-        group = cast("PlacementGroup", waited(mine, stop, limit_s=LOOKED_S, what=f"{spec.name} was not placed"))
-        waited(group.ready(), stop, limit_s=PLACED_S, what=f"{spec.name} was not started: its resources are not free")
+        group = cast("PlacementGroup", waited(mine, stop, limit_s=LOOKED_S, failure=f"{spec.name} was not placed"))
+        waited(
+            group.ready(), stop, limit_s=PLACED_S, failure=f"{spec.name} was not started: its resources are not free"
+        )
         if known is not None and became_of(known, stop):
             _moved(group, index, known.place, stop)
         instead_of = "" if known is None else known.id
         made = self._owner.actor.remote(spec.name, engine.name, index, bundle_of(engine), instead_of=instead_of)
-        actor = cast("EngineActor", waited(made, stop, limit_s=LOOKED_S, what=f"{spec.name} was not placed"))
+        actor = cast("EngineActor", waited(made, stop, limit_s=LOOKED_S, failure=f"{spec.name} was not placed"))
         node = Node(spec.name, actor, placement_group_table(group)["bundles_to_node_id"].get(index, ""))
         with self._guard:
             self._nodes[spec.name] = node
-        node.ask("here", stop=stop, limit_s=LOOKED_S, what="was not started: its process on the cluster did not begin")
+        node.ask(
+            "here", stop=stop, limit_s=LOOKED_S, failure="was not started: its process on the cluster did not begin"
+        )
         node.place = placement_group_table(group)["bundles_to_node_id"].get(index, "")
         return node
 
@@ -254,7 +258,7 @@ class RayCluster:
         if node.lost:
             return node.became
         try:
-            return cast("str | None", node.ask("gone", limit_s=ANSWERED_S, what="does not answer"))
+            return cast("str | None", node.ask("gone", limit_s=ANSWERED_S, failure="does not answer"))
         except (NodeLost, LaunchError, KeeperError) as error:
             return str(error)
 

@@ -22,18 +22,20 @@ def refuse_unplaceable(specs: Sequence[EngineSpec], nodes: Sequence[Mapping[str,
     wanted: Counter[str] = Counter()
     for spec in specs:
         bundle = bundle_of(spec)
-        if not any(all(node.get(what, 0.0) >= much for what, much in bundle.items()) for node in there):
+        if not any(all(node.get(resource, 0.0) >= amount for resource, amount in bundle.items()) for node in there):
             raise UsageError(
                 f"--parity-executor ray: {spec.name} needs {amounts(bundle)} on one node, and no node has that; "
                 f"{_has(there)}. Change num_cpus, num_gpus or resources of [engines.{spec.name}]"
             )
-        for what, much in bundle.items():
-            wanted[what] += much * spec.replicas  # type: ignore[assignment]  # a counter of fractions
-    total = {what: sum(node.get(what, 0.0) for node in there) for what in wanted}
-    short = [what for what in wanted if wanted[what] > total[what] + 1e-9]
+        for resource, amount in bundle.items():
+            wanted[resource] += amount * spec.replicas  # type: ignore[assignment]  # a counter of fractions
+    total = {resource: sum(node.get(resource, 0.0) for node in there) for resource in wanted}
+    short = [resource for resource in wanted if wanted[resource] > total[resource] + 1e-9]
     if short:
         who = ", ".join(f"{spec.name}{f' {spec.replicas} times' if spec.replicas > 1 else ''}" for spec in specs)
-        missing = " and ".join(f"{wanted[what]:g} {what} where the cluster has {total[what]:g}" for what in short)
+        missing = " and ".join(
+            f"{wanted[resource]:g} {resource} where the cluster has {total[resource]:g}" for resource in short
+        )
         raise UsageError(
             f"--parity-executor ray: all engines together ({who}) need {missing}; take fewer replicas or engines, or "
             "let each have less"
@@ -59,11 +61,11 @@ Order = Callable[[Mapping[str, float]], float]
 
 def _orders(wanted: Mapping[str, float]) -> list[Order]:
     """Return in which orders bundles are laid out: as they come, and those first that need most of something."""
-    return [lambda bundle: 0.0, *(functools.partial(_need, what) for what in sorted(wanted))]
+    return [lambda bundle: 0.0, *(functools.partial(_need, resource) for resource in sorted(wanted))]
 
 
-def _need(what: str, bundle: Mapping[str, float]) -> float:
-    return -bundle.get(what, 0.0)
+def _need(resource: str, bundle: Mapping[str, float]) -> float:
+    return -bundle.get(resource, 0.0)
 
 
 def _left_over(specs: Sequence[EngineSpec], nodes: Sequence[Mapping[str, float]], order: Order) -> list[str]:
@@ -72,13 +74,17 @@ def _left_over(specs: Sequence[EngineSpec], nodes: Sequence[Mapping[str, float]]
     bundles = [(spec.name, bundle_of(spec)) for spec in specs for _ in range(spec.replicas)]
     left = []
     for name, bundle in sorted(bundles, key=lambda of: order(of[1])):
-        fits = [node for node in free if all(node.get(what, 0.0) + 1e-9 >= much for what, much in bundle.items())]
+        fits = [
+            node
+            for node in free
+            if all(node.get(resource, 0.0) + 1e-9 >= amount for resource, amount in bundle.items())
+        ]
         if not fits:
             left.append(name)
             continue
-        node = min(fits, key=lambda node: sum(node.get(what, 0.0) - much for what, much in bundle.items()))
-        for what, much in bundle.items():
-            node[what] -= much
+        node = min(fits, key=lambda node: sum(node.get(resource, 0.0) - amount for resource, amount in bundle.items()))
+        for resource, amount in bundle.items():
+            node[resource] -= amount
     return left
 
 
@@ -88,13 +94,15 @@ def amounts(bundle: Mapping[str, float]) -> str:
     >>> amounts({"CPU": 1.0, "GPU": 0.5})
     '1 CPU and 0.5 GPU'
     """
-    return " and ".join(f"{much:g} {what}" for what, much in bundle.items())
+    return " and ".join(f"{amount:g} {resource}" for resource, amount in bundle.items())
 
 
 def _has(there: Sequence[Mapping[str, float]]) -> str:
     shown = []
     for node in there:
-        of_node = {what: much for what, much in node.items() if what in ("CPU", "GPU") or not _own(what)}
+        of_node = {
+            resource: amount for resource, amount in node.items() if resource in ("CPU", "GPU") or not _own(resource)
+        }
         shown.append(amounts(dict(sorted(of_node.items()))) or "nothing")
     return f"{count(len(there), 'node')}: {'; '.join(shown)}"
 
