@@ -155,8 +155,8 @@ def _of_suite(asked: argparse.Namespace, spec: EngineSpec, root: Path, folder: P
     from pytest_llmparity.run.sending.overhearing import overheard
     from pytest_llmparity.store.runs import Store
 
-    notes, named = folder / "notes", folder / "run"
-    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, RUN_OPTION, str(named), RECORDER_OPTION, str(notes)]
+    heard, named = folder / "notes", folder / "run"
+    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, RUN_OPTION, str(named), RECORDER_OPTION, str(heard)]
     command += ["--engines", asked.engine, "--parity-mode", "live", "--parity-fresh", "--parity-inconclusive", "show"]
     for option, value in (
         ("--parity-profile", asked.profile),
@@ -173,7 +173,7 @@ def _of_suite(asked: argparse.Namespace, spec: EngineSpec, root: Path, folder: P
         return None
     with Store.open(root / ".llmparity") as store:
         run, plugin = named.read_text("utf-8"), metadata.version("pytest-llmparity")
-        return streams.recorded(store, run, spec, overheard(notes), plugin=plugin, today=_today())
+        return streams.recorded(store, run, spec, overheard(heard), plugin=plugin, today=_today())
 
 
 def _of_prompts(asked: argparse.Namespace, folder: Path) -> Recorded:
@@ -183,10 +183,10 @@ def _of_prompts(asked: argparse.Namespace, folder: Path) -> Recorded:
     from pytest_llmparity.run.recording import streams
     from pytest_llmparity.run.sending.overhearing import overheard
 
-    notes, prompts = folder / "notes", Path(asked.prompts).absolute()
+    heard, prompts = folder / "notes", Path(asked.prompts).absolute()
     selection = selected(argparse.Namespace(**{**vars(asked), "engines": [asked.engine], "more": None}))
     (spec,) = selection.settings.engines
-    engines = (dataclasses.replace(spec, recorder=notes),)
+    engines = (dataclasses.replace(spec, recorder=heard),)
     settings = dataclasses.replace(selection.settings, engines=engines, sequential=False, resume="fresh")
     checks: list[Check] = [check.text(margin=0.5)]
     if asked.timed:
@@ -197,7 +197,7 @@ def _of_prompts(asked: argparse.Namespace, folder: Path) -> Recorded:
         session.gather()
         assert session.run is not None
         return streams.recorded(
-            session.store(), session.run, spec, overheard(notes), plugin=session.version, today=_today()
+            session.store(), session.run, spec, overheard(heard), plugin=session.version, today=_today()
         )
 
 

@@ -36,7 +36,7 @@ class Answer(Protocol):
         """The body, transfer encoding removed."""
 
 
-class Engine(Protocol):
+class AdapterProtocol(Protocol):
     """One configured engine: builds its requests, reads its answers, knows how to identify itself.
 
     Made by an adapter in ``engines/``; has no open connection of its own except inside a call.

@@ -223,7 +223,7 @@ class EngineProcesses:
                 engine.clear_since = now
             elif now - engine.clear_since >= _SWEEP_S:
                 killed = engine.returncode is not None and engine.returncode < 0
-                if engine.removal is not None and killed and engine.removal.look_again():
+                if engine.removal is not None and killed and engine.removal.check_again():
                     continue  # a client that was killed may have asked for a container a moment before
                 engine.ending = False
                 if engine.removal is not None and engine.leaves:

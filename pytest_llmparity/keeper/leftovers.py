@@ -38,7 +38,7 @@ _KILLED_S: Final = 1.0
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
-class RemovalNote(msgspec.Struct, frozen=True, kw_only=True):
+class RemovalEntry(msgspec.Struct, frozen=True, kw_only=True):
     """How a container is removed: ``commands`` do it, ``left`` prints something as long as it is there.
 
     ``env`` has those of :data:`STEERING` with which its runtime was asked for it.
@@ -86,7 +86,7 @@ def sweep(folders: Sequence[Path] | None = None) -> list[str]:
 
 
 def clear(folder: Path) -> bool:
-    """Remove containers and processes of a keeper that is no more, then its folder.
+    """Remove containers and processes of a keeper that is no more, then its folder; return whether all of it is gone.
 
     ``False`` where a container stays, or may stay as its note cannot be read; the folder does too then.
     """
@@ -170,16 +170,16 @@ def _cleared(folders: Sequence[Path], until: float) -> list[Path]:
 
     Every container gets an equal share of the time, so that one whose daemon hangs keeps no other.
     """
-    notes = [(folder, note) for folder in folders for note in _notes(folder)]
-    stay = {folder for folder, note in notes if note is None}
-    boxes = [(folder, note) for folder, note in notes if note is not None]
-    for number, (_, note) in enumerate(boxes):
+    removals = [(folder, removal) for folder in folders for removal in _removals(folder)]
+    stay = {folder for folder, removal in removals if removal is None}
+    boxes = [(folder, removal) for folder, removal in removals if removal is not None]
+    for number, (_, removal) in enumerate(boxes):
         ends = _share(until - _LAST_S, len(boxes) - number)
-        for command in note.commands:
-            _run(command, note.env, ends)
+        for command in removal.commands:
+            _run(command, removal.env, ends)
     _kill({folder.name for folder in folders}, until - _LAST_S + _KILLED_S)
-    for number, (folder, note) in enumerate(boxes):  # now that no client is there that asks for one
-        listed = _run(note.left, note.env, _share(until, len(boxes) - number))
+    for number, (folder, removal) in enumerate(boxes):  # now that no client is there that asks for one
+        listed = _run(removal.left, removal.env, _share(until, len(boxes) - number))
         if listed is None or listed.strip():
             stay.add(folder)
     cleared = [folder for folder in folders if folder not in stay]
@@ -188,8 +188,8 @@ def _cleared(folders: Sequence[Path], until: float) -> list[Path]:
     return cleared
 
 
-def _notes(folder: Path) -> list[RemovalNote | None]:
-    """Return what is noted of a keeper's containers; ``None`` stands for a note that cannot be read."""
+def _removals(folder: Path) -> list[RemovalEntry | None]:
+    """Return how a keeper's containers are removed; ``None`` stands for an entry that cannot be read."""
     from pytest_llmparity.keeper.server import REMOVALS
 
     try:
@@ -198,12 +198,12 @@ def _notes(folder: Path) -> list[RemovalNote | None]:
         return []
     except OSError:
         return [None]
-    return [_note(line) for line in lines if line]
+    return [_removal(line) for line in lines if line]
 
 
-def _note(line: bytes) -> RemovalNote | None:
+def _removal(line: bytes) -> RemovalEntry | None:
     try:
-        return msgspec.json.decode(line, type=RemovalNote)
+        return msgspec.json.decode(line, type=RemovalEntry)
     except (ValueError, msgspec.MsgspecError):
         return None
 

@@ -80,7 +80,7 @@ class Removal:
             self._pending = [*self._commands, self._left]
         self._run(self._pending.pop(0), now)
 
-    def look_again(self) -> bool:
+    def check_again(self) -> bool:
         """Once all processes have gone, see whether the container is back; ``False`` where that was done."""
         if self._looked or not self.done:
             return False

@@ -300,9 +300,9 @@ class Server:
         if removal is None:
             return
         env = {name: request["env"][name] for name in STEERING if name in request["env"]}
-        note = {"commands": removal["commands"], "left": removal["left"], "env": env}
-        with open(os.path.join(self._directory, REMOVALS), "a", encoding="utf-8") as notes:
-            notes.write(f"\n{json.dumps(note)}\n")  # on a line of its own, also after one that did not fit on the disk
+        entry = {"commands": removal["commands"], "left": removal["left"], "env": env}
+        with open(os.path.join(self._directory, REMOVALS), "a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps(entry)}\n")  # on a line of its own, also after one that did not fit on the disk
 
     def _state(self, connection: Connection, request: Request) -> None:
         self._answer(connection, request["name"])

@@ -31,8 +31,8 @@ from pytest_llmparity.run.loop import in_thread, result_of
 from pytest_llmparity.run.probe.slots import probe_slots
 from pytest_llmparity.run.records import Engaged, record_of, together
 from pytest_llmparity.run.sending.lines import Elsewhere, Line
-from pytest_llmparity.run.started.launching import Launcher
 from pytest_llmparity.run.started.residency import Residency, is_here
+from pytest_llmparity.run.started.starter import Starter
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec
 
 STARTED_AGAIN = 2
@@ -88,7 +88,7 @@ class Fleet:
         self._lost: Counter[str] = Counter()
         self._not_again: dict[str, str] = {}
         self._interrupted = threading.Event()
-        self._launcher = Launcher(
+        self._starter = Starter(
             keeper=keeper,
             workdir=workdir,
             environ=self._environ,
@@ -165,7 +165,7 @@ class Fleet:
                 wait_ready(adapter, alive=self._stop_waiting, deadline_s=adapter.start_deadline_s(), longer=THEIRS)
                 self._glance_at(spec, adapter)
             elif not spec.requires:
-                self._launcher.check(spec)
+                self._starter.check(spec)
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             self._engaged[name] = self._failed(spec, error)
 
@@ -220,7 +220,7 @@ class Fleet:
         if not spec.launched:
             return None
         there = self._there(spec)
-        return self._launcher.gone(spec) if there is None else there.gone(name)
+        return self._starter.gone(spec) if there is None else there.gone(name)
 
     def line(self, adapter: Adapter) -> Line | None:
         """Return what sends a replica its requests from another machine, ``None`` where it is asked from here."""
@@ -359,12 +359,12 @@ class Fleet:
     def _engage_one(self, spec: EngineSpec) -> Engaged:
         try:
             with self._servers[spec.base_url or spec.name]:
-                adapter = self._attach(spec) if not spec.launched else self._launch(spec)
+                adapter = self._attach(spec) if not spec.launched else self._start(spec)
                 identity, installed = self._identify(spec, adapter)
             contradicted, notes = _held(spec, identity, installed, self._locked(spec, identity, adapter.kind))
         except Exception as error:  # noqa: BLE001 - one engine's trouble is not the run's, whatever it is
             return self._failed(spec, error)
-        notes += [made] if (made := self._launcher.made.pop(spec.name, None)) is not None else []
+        notes += [made] if (made := self._starter.made.pop(spec.name, None)) is not None else []
         notes += [adapter.about] if isinstance(adapter, Played) else []
         there = self._there(spec)
         notes += [] if there is None else [f"{spec.name} runs on {there.where(spec.name)}"]
@@ -375,10 +375,10 @@ class Fleet:
         record = dataclasses.replace(_begun(spec, adapter, identity), incomparable=contradicted, notes=tuple(notes))
         return Engaged(record=record, adapter=adapter)
 
-    def _launch(self, spec: EngineSpec) -> Adapter:
+    def _start(self, spec: EngineSpec) -> Adapter:
         if (there := self._there(spec)) is None:
-            return self._launcher.launch(spec)
-        return there.launch(
+            return self._starter.start(spec)
+        return there.start(
             spec,
             self._replicas[spec.name],
             make=self._make,
@@ -437,7 +437,7 @@ class Fleet:
     def _failed(self, spec: EngineSpec, error: Exception) -> Engaged:
         """Return an engine that is of no use; one whose process was never started has no log to look into."""
         record = _begun(spec)
-        return _failed(record if spec.name in self._launcher.logged else dataclasses.replace(record, log=None), error)
+        return _failed(record if spec.name in self._starter.logged else dataclasses.replace(record, log=None), error)
 
 
 def _held(

@@ -15,7 +15,7 @@ from pytest_llmparity.core.checks.drift.floor import MOST, fewest, reached
 from pytest_llmparity.core.errors import ParameterNotHonoured, UnsupportedParameter, reason_of
 from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, Needs, floor_stages, union
 from pytest_llmparity.core.identity.record import EngineRecord
-from pytest_llmparity.core.ports import Engine
+from pytest_llmparity.core.ports import AdapterProtocol
 from pytest_llmparity.core.prompts import Case, PromptSet, unseen
 from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.recorded.playing import Purpose
@@ -402,9 +402,9 @@ def wire_of(adapter: Adapter, request: Request, *, stream: bool = True) -> WireR
     return dataclasses.replace(wire, sha256=hashlib.sha256(scripted.encode()).hexdigest(), begins=begins)
 
 
-def next_wire(engine: Engine, request: Request) -> WireRequest:
+def next_wire(adapter: AdapterProtocol, request: Request) -> WireRequest:
     """Return a later request of a conversation in the engine's words, streamed as its first one was."""
-    return _limited(engine.build(request, stream=request.streamed is not False), request)
+    return _limited(adapter.build(request, stream=request.streamed is not False), request)
 
 
 def _limited(wire: WireRequest, request: Request) -> WireRequest:

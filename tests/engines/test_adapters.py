@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from pytest_llmparity.core import errors
-from pytest_llmparity.core.ports import Engine
+from pytest_llmparity.core.ports import AdapterProtocol
 from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.kinds.vllm import VllmAdapter
@@ -53,7 +53,7 @@ def answering() -> Iterator[Callable[[Callable[[Call], None]], str]]:
 
 
 def test_adapter_is_what_the_core_calls_an_engine(attach: Attach) -> None:
-    engine: Engine = attach("http://127.0.0.1:1")
+    engine: AdapterProtocol = attach("http://127.0.0.1:1")
 
     assert (engine.name, engine.kind) == ("cand", "openai")
 

@@ -281,11 +281,11 @@ def test_a_keeper_notes_the_variables_that_steer_a_runtime_and_no_other(
         grace_s=5.0,
         removal=Removal(state=["true"], commands=[["true"]], left=["true"]),
     )
-    read = leftovers._notes(folder)
+    read = leftovers._removals(folder)
     text = (folder / "removals").read_text()
     keeper.close()
 
-    assert read == [leftovers.RemovalNote(commands=[["true"]], left=["true"], env=steering)]
+    assert read == [leftovers.RemovalEntry(commands=[["true"]], left=["true"], env=steering)]
     assert "sk-live" not in text
     assert set(steering) < set(STEERING)
 

@@ -23,7 +23,7 @@ from pytest_llmparity.core.identity.pins import SHORTEST_DIGEST
 from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.started import launching
+from pytest_llmparity.run.started import starter
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.real_runtimes import IMAGE, LIMITS, RUN, RealRuntime, real_runtime, registry
 from tests.unavailable import unavailable
@@ -250,7 +250,7 @@ def test_a_port_that_is_taken_is_given_up_for_another(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = iter([taken.getsockname()[1]])
-        monkeypatch.setattr(launching, "free_port", lambda: next(ports, None) or free_port())
+        monkeypatch.setattr(starter, "free_port", lambda: next(ports, None) or free_port())
 
         engaged = fleet_of(keeper, tmp_path, real_runtime.spec(models)).engage("boxed")
 

@@ -141,10 +141,10 @@ def test_what_became_of_a_node_is_told_at_once_where_it_is_known(
 
     actor = SimpleNamespace(_actor_id=b"a", gone=Called())
     monkeypatch.setattr(actors, "ANSWERED_S", 0.01)
-    node = actors.Node("a", cast("actors.EngineActor", actor), "")
-    owner = cast("actors.OwnerActor", None)
+    node = actors.ReplicaActor("a", cast("actors.ReplicaHandle", actor), "")
+    owner = cast("actors.OwnerHandle", None)
     cluster = RayCluster(owner, owns=False, leave=lambda: None, logs=tmp_path, secrets=lambda spec: {})
-    cluster._nodes["a"] = node
+    cluster._replicas["a"] = node
     if hangs:
         with pytest.raises(NodeLost, match="did not answer"):
             asyncio.run(node.call("gone"))
@@ -219,7 +219,7 @@ def test_a_process_that_is_killed_is_no_node_that_is_gone(
     run = launch("--engines=a,b", option, *REPORT, "--parity-explain-requests=0", suite=suite, config=config)
     until(lambda: answered(run, "b") >= 20 or run.process.poll() is not None, LIMIT_S, run)
     engines = [psutil.Process(pid) for pid in pids(tmp_path)]
-    actors = cluster.processes("ray::EngineNode")
+    actors = cluster.processes("ray::ReplicaProcess")
     assert len(engines) == len(actors) == 2
     for actor in actors:
         actor.kill()

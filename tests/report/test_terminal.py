@@ -339,7 +339,7 @@ def test_rows_show_answers_calls_and_why_there_is_none() -> None:
         Sample(engine="c", case="c1", phase=Phase.MAIN, failure=Failure(kind="Timeout", message="no answer in 5 s")),
     ]
 
-    assert terminal.rows(samples) == [
+    assert terminal.answer_lines(samples) == [
         "c1",
         "  a: 30\\x1b days  (stop)",
         '  b: get_weather({"city": "Lisbon"})  (no finish reason)',

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import ProtocolError
 from pytest_llmparity.transport import Client
-from tests.transport.torture import Plan, TortureServer, plans
+from tests.transport.torture import Delivery, TortureServer, deliveries
 
 pytestmark = pytest.mark.slow
 
@@ -48,20 +48,20 @@ class Bench:
     exchanges: int = 0
     size: int = 0
 
-    def ask(self, asked: list[Plan], *, at_once: bool) -> None:
-        """Ask for every plan and compare what comes with what was sent and with what httpx reads."""
+    def ask(self, asked: list[Delivery], *, at_once: bool) -> None:
+        """Ask for every delivery and compare what comes with what was sent and with what httpx reads."""
         self.runner.run(self._ask(asked, at_once=at_once))
 
-    async def _ask(self, asked: list[Plan], *, at_once: bool) -> None:
-        self.server.plans[:] = asked
+    async def _ask(self, asked: list[Delivery], *, at_once: bool) -> None:
+        self.server.deliveries[:] = asked
         if at_once:
             answers = list(await asyncio.gather(*(self.client.send("GET", f"/{n}") for n in range(len(asked)))))
         else:
             answers = [await self.client.send("GET", f"/{n}") for n in range(len(asked))]
-        for number, (plan, exchange) in enumerate(zip(asked, answers, strict=True)):
+        for number, (delivery, exchange) in enumerate(zip(asked, answers, strict=True)):
             theirs = await self.other.get(f"{self.server.url}/{number}")
-            assert exchange.headers["x-seed"] == str(plan.seed)
-            assert exchange.body == plan.body
+            assert exchange.headers["x-seed"] == str(delivery.seed)
+            assert exchange.body == delivery.body
             assert exchange.body == theirs.content
             self.exchanges += 1
             self.size += len(exchange.body)
@@ -116,41 +116,43 @@ async def stopped(bench: Bench) -> None:
 
 
 @ENDLESS
-@given(asked=plans(), at_once=st.booleans())
-@example(asked=[Plan(seed=n, size=300, records=(-300,)) for n in range(4)], at_once=False)
+@given(asked=deliveries(), at_once=st.booleans())
+@example(asked=[Delivery(seed=n, size=300, records=(-300,)) for n in range(4)], at_once=False)
 @example(
-    asked=[*(Plan(seed=n, size=2_000_000) for n in range(3)), Plan(seed=9, size=260_000, framing="close")],
+    asked=[*(Delivery(seed=n, size=2_000_000) for n in range(3)), Delivery(seed=9, size=260_000, framing="close")],
     at_once=False,
 )
-def test_every_body_is_what_was_sent_wherever_it_is_cut(bench: Bench, asked: list[Plan], at_once: bool) -> None:
+def test_every_body_is_what_was_sent_wherever_it_is_cut(bench: Bench, asked: list[Delivery], at_once: bool) -> None:
     bench.ask(asked, at_once=at_once)
 
 
-SURPLUS = Plan(seed=77, size=12, framing="length").answer()
+SURPLUS = Delivery(seed=77, size=12, framing="length").answer()
 
 
 @settings(ENDLESS, max_examples=15 * TIMES)
 @given(
-    asked=plans(), surplus=st.sampled_from([SURPLUS, SURPLUS[:9], b"\r\n\r\n", b"x", SURPLUS * 3]), apart=st.booleans()
+    asked=deliveries(),
+    surplus=st.sampled_from([SURPLUS, SURPLUS[:9], b"\r\n\r\n", b"x", SURPLUS * 3]),
+    apart=st.booleans(),
 )
 def test_bytes_nobody_asked_for_are_never_an_answer(
-    bench: Bench, asked: list[Plan], surplus: bytes, apart: bool
+    bench: Bench, asked: list[Delivery], surplus: bytes, apart: bool
 ) -> None:
     """A surplus in the answer's own segment is an error of that answer or closes the connection, never the next one."""
-    bench.runner.run(_with_surplus(bench, [replace(plan, surplus=surplus, apart=apart) for plan in asked]))
+    bench.runner.run(_with_surplus(bench, [replace(delivery, surplus=surplus, apart=apart) for delivery in asked]))
 
 
-async def _with_surplus(bench: Bench, asked: list[Plan]) -> None:
-    bench.server.plans[:] = asked
+async def _with_surplus(bench: Bench, asked: list[Delivery]) -> None:
+    bench.server.deliveries[:] = asked
     await bench.client.aclose()
     bench.client = bench.make()
-    for number, plan in enumerate(asked):
+    for number, delivery in enumerate(asked):
         try:
             exchange = await bench.client.send("GET", f"/{number}")
         except ProtocolError:
             continue
-        assert exchange.headers["x-seed"] == str(plan.seed)
-        assert exchange.body == plan.body or plan.framing == "close"  # there a surplus is part of the body
+        assert exchange.headers["x-seed"] == str(delivery.seed)
+        assert exchange.body == delivery.body or delivery.framing == "close"  # there a surplus is part of the body
         bench.exchanges += 1
         bench.size += len(exchange.body)
 
@@ -162,7 +164,7 @@ def test_a_second_answer_is_seen_before_the_connection_is_used_again(bench: Benc
 
 
 async def _second_answer(bench: Bench, turns: int) -> None:
-    bench.server.plans[:] = [Plan(seed=1, size=100), Plan(seed=2, size=100)]
+    bench.server.deliveries[:] = [Delivery(seed=1, size=100), Delivery(seed=2, size=100)]
     async with bench.make() as client:
         first = await client.send("GET", "/0")
         bench.server.send_unasked(SURPLUS)
@@ -182,7 +184,7 @@ def test_a_request_that_a_kept_connection_ends_without_a_byte_is_asked_once_more
 
 async def _hung_up(bench: Bench) -> None:
     server = bench.server
-    server.plans[:] = [Plan(seed=n, size=100) for n in range(3)]
+    server.deliveries[:] = [Delivery(seed=n, size=100) for n in range(3)]
     server.asked.clear()
     server.hangs_up = {1, 3, 4}
     async with bench.make() as client:
@@ -202,7 +204,7 @@ def test_an_answer_that_was_another_request_s_is_known_afterwards(bench: Bench) 
 
 
 async def _ahead_of_us(bench: Bench) -> None:
-    bench.server.plans[:] = [Plan(seed=n, size=100) for n in range(3)]
+    bench.server.deliveries[:] = [Delivery(seed=n, size=100) for n in range(3)]
     async with bench.make() as client:
         for number in range(3):
             assert (await client.send("GET", f"/{number}")).headers["x-seed"] == str(number)

@@ -1,4 +1,4 @@
-"""A server that puts record, segment and chunk boundaries anywhere, and plans of answers for it to send."""
+"""A server that puts record, segment and chunk boundaries anywhere, and deliveries of answers for it to send."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Cuts = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Delivery:
     """One answer: its body, and where chunks, TLS records and TCP segments end; ``pauses`` lets the client read there.
 
     ``surplus`` is sent after it, with the last segment or, with ``apart``, in one of its own.
@@ -39,7 +39,7 @@ class Plan:
 
     @property
     def body(self) -> bytes:
-        """The body: no two plans with different seeds share a stretch of it."""
+        """The body: no two deliveries with different seeds share a stretch of it."""
         return random.Random(self.seed).randbytes(self.size)
 
     def answer(self) -> bytes:
@@ -67,10 +67,10 @@ _cuts = st.lists(_near | _far, max_size=10) | st.just(tuple(range(0, 400, 7))) |
 _sizes = st.integers(0, 60) | st.integers(0, 4_000) | st.sampled_from([16_384, 65_536, 150_000, 262_144, 300_000])
 
 
-def plans() -> st.SearchStrategy[list[Plan]]:
+def deliveries() -> st.SearchStrategy[list[Delivery]]:
     """Return runs of answers that are asked for one after another."""
     one = st.builds(
-        Plan,
+        Delivery,
         seed=st.integers(0, 2**32),
         size=_sizes,
         framing=st.sampled_from(["length", "chunked", "length", "chunked", "close"]),
@@ -84,10 +84,10 @@ def plans() -> st.SearchStrategy[list[Plan]]:
 
 @dataclass(slots=True)
 class TortureServer:
-    """Serves plans by number: ``GET /3`` is answered by ``plans[3]``. With ``tls`` it frames the records itself."""
+    """Serves answers by number: ``GET /3`` is answered by ``deliveries[3]``. With ``tls`` it frames the records itself."""
 
     tls: ssl.SSLContext | None
-    plans: list[Plan] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
     connections: int = 0
     asked: list[str] = field(default_factory=list)
     hangs_up: set[int] = field(default_factory=set)
@@ -134,21 +134,23 @@ class TortureServer:
                     self.asked.append(request.split()[1].decode())
                     if len(self.asked) - 1 in self.hangs_up:
                         break
-                    if not await self._answer(line, self.plans[int(request.split()[1][1:])]):
+                    if not await self._answer(line, self.deliveries[int(request.split()[1][1:])]):
                         break
             finally:
                 writer.close()
 
-    async def _answer(self, line: _Line, plan: Plan) -> bool:
+    async def _answer(self, line: _Line, delivery: Delivery) -> bool:
         """Send one answer; False when it ends with the connection."""
-        whole = plan.answer()
-        pieces = [part for run in cut(whole, plan.records) for part in cut(run, range(0, len(run), _RECORD_BYTES))]
+        whole = delivery.answer()
+        pieces = [part for run in cut(whole, delivery.records) for part in cut(run, range(0, len(run), _RECORD_BYTES))]
         sealed = b"".join(line.seal(piece) for piece in pieces)
-        extra = line.seal(plan.surplus) if plan.surplus else b""
-        segments = cut(sealed if plan.apart else sealed + extra, plan.segments) + ([extra] if plan.apart else [])
+        extra = line.seal(delivery.surplus) if delivery.surplus else b""
+        segments = cut(sealed if delivery.apart else sealed + extra, delivery.segments) + (
+            [extra] if delivery.apart else []
+        )
         for number, segment in enumerate(segments):
-            await line.send(segment, pause=plan.pauses[number % len(plan.pauses)])
-        if plan.framing == "close":
+            await line.send(segment, pause=delivery.pauses[number % len(delivery.pauses)])
+        if delivery.framing == "close":
             await line.farewell()
             return False
         return True

@@ -141,7 +141,7 @@ def searched(
     import dataclasses
 
     from pytest_llmparity.core.gate.bisecting import Search, stands
-    from pytest_llmparity.report.release.bisect import Version, gated, plan
+    from pytest_llmparity.report.release.bisect import Version, announcement, gated
 
     versions = [
         Version(label=variant.label, keys=variant.keys, stands=job.known.get(place), told=place in job.known)
@@ -149,7 +149,7 @@ def searched(
     ]
     search = Search(count=len(versions), known=dict(job.known))
     labels = [version.label for version in versions]
-    before = plan(job.engine, labels, search, baseline=job.against, stored=not asked.fresh, width=_width())
+    before = announcement(job.engine, labels, search, baseline=job.against, stored=not asked.fresh, width=_width())
     print(*map(uncommanded, before), sep="\n", flush=True)
     most, gates = search.most, 0
     while (place := search.next) is not None:

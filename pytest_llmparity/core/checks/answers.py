@@ -235,7 +235,7 @@ class AnswersCheck(LimitedCheck):
                 *_wrong(verdict.engine, cases, pair.theirs),
                 *pair.missing.reasons,
             ),
-            differing=pair.turned,
+            differing=pair.one_sided,
         )
         return pair.judged(verdict, differences, margin=self.gap, side=self.side, extract=self.extract)
 
@@ -255,7 +255,7 @@ class AnswersCheck(LimitedCheck):
                 *_wrong(verdict.engine, cases, pair.theirs),
                 *pair.missing.reasons,
             ),
-            differing=pair.turned,
+            differing=pair.one_sided,
         )
         return pair.judged(verdict, differences, margin=self.flips, side="worse", extract=self.extract)
 
@@ -335,7 +335,7 @@ class _Pair:
         self.missing = pairing.missing(evidence, used=len(self.cases), also=also)
 
     @property
-    def turned(self) -> tuple[Difference, ...]:
+    def one_sided(self) -> tuple[Difference, ...]:
         """The cases that are right on one engine only, as reports list them."""
         return tuple(
             Difference(

@@ -51,8 +51,8 @@ def changed_since(moment: float, paths: Iterable[Path]) -> bool:
     """
     try:
         files = [part for path in paths for part in (path.rglob("*") if path.is_dir() else _parts(path))]
-        looks = [about for file in files for about in (file.stat(), file.lstat())]
-        return any(max(about.st_mtime, about.st_ctime) > moment for about in looks)
+        stats = [status for file in files for status in (file.stat(), file.lstat())]
+        return any(max(status.st_mtime, status.st_ctime) > moment for status in stats)
     except OSError:
         return True
 

@@ -35,7 +35,7 @@ LIST: Final = "/v1/models"
 
 
 class Adapter(RequestBuilder, Experimental):
-    """Our code for one kind of engine, around one server. Satisfies ``core.ports.Engine``.
+    """Our code for one kind of engine, around one server. Satisfies ``core.ports.AdapterProtocol``.
 
     Subclasses set ``kind``, ``fields`` (the allow-list: our sampling name to the wire's) and ``health_path``, and say
     how to launch and identify. ``base_url`` is the server's root, ``headers`` go with every request (they may hold

@@ -207,7 +207,7 @@ class Ending:
         record = dataclasses.replace(record, strict=self._settings.inconclusive == "fail")
         self._config.hook.pytest_llmparity_report(config=self._config, record=record)
         if self._settings.cases:
-            self.summary += terminal.rows(self._session.samples())
+            self.summary += terminal.answer_lines(self._session.samples())
         self.summary += terminal.summary(record, verbose=verbosity(self._config) > 0)
         self.summary += self._write(record)
         self._tell_workflow(record)

@@ -43,7 +43,9 @@ class Version:
         return "" if self.decided is None else self.decided.whole.record.run
 
 
-def plan(engine: str, versions: Sequence[str], search: Search, *, baseline: str, stored: bool, width: int) -> list[str]:
+def announcement(
+    engine: str, versions: Sequence[str], search: Search, *, baseline: str, stored: bool, width: int
+) -> list[str]:
     """Return what is going to be done, before it is: how many versions, held against what, and how many gates."""
     first, last = versions[0], versions[-1]
     gates = explain.count(search.most, "gate")

@@ -228,7 +228,7 @@ def _behaviour(decision: DecisionRecord, whole: WholeRun, answers: Answers, widt
     lines = wrapped(f"What changed in the answers: {counts(decision)}.", width, indent="  ")
     for title, cases, total in ways(decision):
         lines += [f"{title}, the gravest first:"]
-        lines += [line for case in cases[:LISTED] for line in _turned(case, decision, answers, width, title=title)]
+        lines += [line for case in cases[:LISTED] for line in _case_lines(case, decision, answers, width, title=title)]
         if total > LISTED:
             run = f"llmparity report {whole.record.run} --html"
             lines += _with_command(f"  and {total - LISTED} more, all of them with both answers:", run, width)
@@ -264,7 +264,7 @@ def how(case: Turned, decision: DecisionRecord, *, title: str) -> str:
     return explain.plain(", ".join(filter(None, parts)), 160)
 
 
-def _turned(case: Turned, decision: DecisionRecord, answers: Answers, width: int, *, title: str) -> list[str]:
+def _case_lines(case: Turned, decision: DecisionRecord, answers: Answers, width: int, *, title: str) -> list[str]:
     words = printable(f"{explain.plain(case.case, 40)}  {how(case, decision, title=title)}")
     head = wrapped(words, width, head="  ", indent="    ")
     sides = (decision.baseline, decision.candidate)

@@ -50,9 +50,9 @@ def kept(decision: Decision) -> DecisionRecord:
             changed_right=flips.changed_right,
             wrong_on_both=flips.wrong_on_both,
         ),
-        regressions=_turned(flips.regressions),
-        improvements=_turned(flips.improvements),
-        changed_cases=_turned(flips.changed),
+        regressions=_worst(flips.regressions),
+        improvements=_worst(flips.improvements),
+        changed_cases=_worst(flips.changed),
     )
 
 
@@ -70,7 +70,7 @@ def _ground(ruling: Ruling) -> Ground:
     )
 
 
-def _turned(flips: Iterable[Flip]) -> tuple[Turned, ...]:
+def _worst(flips: Iterable[Flip]) -> tuple[Turned, ...]:
     """Return the worst of the cases that turned one way."""
     return tuple(
         Turned(

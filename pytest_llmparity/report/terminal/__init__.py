@@ -196,7 +196,7 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
     return lines
 
 
-def rows(samples: Iterable[Sample], *, width: int = WIDTH) -> list[str]:
+def answer_lines(samples: Iterable[Sample], *, width: int = WIDTH) -> list[str]:
     """Return every answer in full, or why there is none, under its case: what ``--parity-case`` is asked for."""
     by_case: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:

@@ -22,7 +22,7 @@ from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.gather.company import Company
 from pytest_llmparity.run.gather.lanes import Lane, lanes_of
 from pytest_llmparity.run.gather.replicas.differing import unlike
-from pytest_llmparity.run.gather.replicas.engine import EngineAsked, have_own, key_of_job, missing, own_name
+from pytest_llmparity.run.gather.replicas.engine import EngineAsking, have_own, key_of_job, missing, own_name
 from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.ledger import Ledger
 from pytest_llmparity.run.loop import LoopThread, all_of, outside
@@ -98,11 +98,11 @@ class Asking:
             if not self.begin(name, orders):
                 return
             await outside(lambda: self.warm_again(name))
-            async with self._line(name) as asked:
+            async with self._line(name) as asking:
                 for unit, order in orders:
                     if (of_engine := self._of(name, unit)) is not None:
-                        await self._floor(name, of_engine, order, asked)
-                        await asked.send(step_of(of_engine, Phase.MAIN, of_engine.prompts.cases))
+                        await self._floor(name, of_engine, order, asking)
+                        await asking.send(step_of(of_engine, Phase.MAIN, of_engine.prompts.cases))
 
         self.in_lanes([name for name in names if name in self.ready], ask)
 
@@ -179,7 +179,7 @@ class Asking:
             for each in names
         )
 
-    async def _floor(self, name: str, unit: Unit, order: Sequence[Case], asked: EngineAsked) -> bool:
+    async def _floor(self, name: str, unit: Unit, order: Sequence[Case], asking: EngineAsking) -> bool:
         """Ask the cases that measure an engine's noise floor, with their answers, until there are enough.
 
         False when a hard stop left something of it out. Further rounds of an engine that is gone for good would bring
@@ -195,22 +195,22 @@ class Asking:
                 self._progress.more(name, sum(n for phase, n in due.items() if own or phase is not Phase.MAIN))
             counted = counted or any(due.values())
             for step in steps:
-                await asked.send(step, floor=True)
-            while torn := await outside(lambda: asked.torn(steps)):
+                await asking.send(step, floor=True)
+            while torn := await outside(lambda: asking.torn(steps)):
                 self._progress.more(name, len(torn))
                 prompts = count(len({job.case for job in torn}), "prompt")
                 self._ledger.notes.append(
                     f"{name} was started again on another machine while its noise floor was measured: "
                     + (
                         f"what two machines answered to {prompts} of it is left out, and there is none to ask them anew"
-                        if asked.over
+                        if asking.over
                         else f"{prompts} of it asked anew there, warm from the first on"
                     )
                 )
                 for step in steps:
-                    await asked.send(step, floor=True)
+                    await asking.send(step, floor=True)
             begun += steps
-            if asked.over:
+            if asking.over:
                 break
         return not any(self.missing(name, step) for step in begun)
 
@@ -226,8 +226,8 @@ class Asking:
         async def ask(name: str) -> bool:
             if (of_engine := self._of(name, unit)) is None:
                 return True
-            async with self._line(name) as asked:
-                return await self._floor(name, of_engine, order, asked)
+            async with self._line(name) as asking:
+                return await self._floor(name, of_engine, order, asking)
 
         return all(self.in_lanes(names, ask).values())
 
@@ -249,8 +249,8 @@ class Asking:
         wanting = [name for name in engines if self.missing(name, step)]
 
         async def ask_one(name: str) -> None:
-            async with self._line(name) as asked:
-                await asked.send(step)
+            async with self._line(name) as asking:
+                await asking.send(step)
 
         self.in_lanes(wanting, ask_one)
         return self._ledger.allowance.reason is None or not wanting
@@ -293,11 +293,11 @@ class Asking:
         return len(samples)
 
     @contextlib.asynccontextmanager
-    async def _line(self, name: str) -> AsyncIterator[EngineAsked]:
+    async def _line(self, name: str) -> AsyncIterator[EngineAsking]:
         """Give what sends an engine what is missing of a step, over one client; a server that went away is known."""
         ready = self.ready[name]
         watch = self.absences.watch(ready.adapter)
-        asked = EngineAsked(
+        asking = EngineAsking(
             name,
             ready,
             run=self._run,
@@ -310,9 +310,9 @@ class Asking:
             another=self.absences.is_another,
         )
         try:
-            yield asked
+            yield asking
         finally:
-            await asked.aclose()
+            await asking.aclose()
             if watch is not None:
                 self.absences.came_back(name, watch)
 

@@ -56,7 +56,7 @@ class _Requests(msgspec.Struct, frozen=True, kw_only=True):
     partly: bool = False
 
 
-class _Engines(msgspec.Struct, frozen=True, kw_only=True):
+class _EnginesDocument(msgspec.Struct, frozen=True, kw_only=True):
     """The document of the engines; :func:`engines_document` writes it."""
 
     engines: Mapping[str, Locked] = {}
@@ -127,7 +127,7 @@ def engines_document(engines: Mapping[str, Locked], secrets: Iterable[str]) -> J
 
 def engines_in(store: Store, run: str) -> tuple[dict[str, Locked], list[str]]:
     """Return the engines of a run as the lock would keep them, and the names of the secrets it masked."""
-    written = store.document(run, LOCKED, _Engines) or _Engines()
+    written = store.document(run, LOCKED, _EnginesDocument) or _EnginesDocument()
     return dict(written.engines), list(written.secrets)
 
 

@@ -44,7 +44,7 @@ class Line(Protocol):
 class Elsewhere(Protocol):
     """Starts engines on other machines, and has them asked there."""
 
-    def launch(
+    def start(
         self,
         spec: EngineSpec,
         engine: EngineSpec,
@@ -56,7 +56,7 @@ class Elsewhere(Protocol):
     ) -> Adapter:
         """Start a replica of an engine, once; return what asks it from here. ``LaunchError`` as locally.
 
-        ``make`` makes that of an address, the rest is as in ``run.started.launching.Launcher``.
+        ``make`` makes that of an address, the rest is as in ``run.started.starter.Starter``.
         """
 
     def info(self, name: str) -> Mapping[str, Any]:

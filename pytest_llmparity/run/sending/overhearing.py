@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pytest_llmparity.core.ports import Engine
+from pytest_llmparity.core.ports import AdapterProtocol
 from pytest_llmparity.core.prompts.parts import without_bytes
 from pytest_llmparity.core.recording import Exchanged, chunk
 from pytest_llmparity.engines.wire.base import Adapter
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from pytest_llmparity.run.plan import Job
 
 
-def overhear(engine: Engine, job: Job, exchange: Exchange) -> None:
+def overhear(adapter: AdapterProtocol, job: Job, exchange: Exchange) -> None:
     """Note an answer where its engine is recorded; of a timed request what was asked without its number."""
-    recorder = engine.spec.recorder if isinstance(engine, Adapter) else None
+    recorder = adapter.spec.recorder if isinstance(adapter, Adapter) else None
     if recorder is not None:
-        write_down(recorder, exchanged(engine, job, exchange))
+        write_down(recorder, exchanged(adapter, job, exchange))
 
 
-def exchanged(engine: Engine, job: Job, exchange: Exchange) -> Exchanged:
+def exchanged(adapter: AdapterProtocol, job: Job, exchange: Exchange) -> Exchanged:
     """Return an answer as a recording keeps it, what the server repeats of its key hidden."""
-    body, start = bytes(engine.mask.raw(exchange.body)), 0
+    body, start = bytes(adapter.mask.raw(exchange.body)), 0
     moved = len(body) != len(exchange.body)  # a key was in it: what came when is not known to the byte any more
     chunks = []
     for read in exchange.reads[-1:] if moved else exchange.reads:
@@ -55,8 +55,8 @@ def exchanged(engine: Engine, job: Job, exchange: Exchange) -> Exchanged:
 
 def write_down(file: Path, line: Exchanged) -> None:
     """Add a line to a file in one write."""
-    with file.open("ab", buffering=0) as notes:
-        notes.write(msgspec.json.encode(line) + b"\n")
+    with file.open("ab", buffering=0) as lines:
+        lines.write(msgspec.json.encode(line) + b"\n")
 
 
 def overheard(file: Path) -> list[Exchanged]:

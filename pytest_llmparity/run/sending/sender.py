@@ -23,7 +23,7 @@ from pytest_llmparity.core.errors import (
     Unreachable,
     reason_of,
 )
-from pytest_llmparity.core.ports import Engine
+from pytest_llmparity.core.ports import AdapterProtocol
 from pytest_llmparity.core.prompts.script import Script, next_request
 from pytest_llmparity.core.sample import Completion, Failure, Sample, WireRequest
 from pytest_llmparity.engines.wire.base import Adapter
@@ -55,7 +55,7 @@ GONE_PAUSE_S = 0.2
 
 
 async def send(
-    engine: Engine,
+    adapter: AdapterProtocol,
     client: Client,
     jobs: Sequence[Job],
     *,
@@ -77,15 +77,15 @@ async def send(
     on a connection that had carried an answer before is then delivered once more: as a failure, and as what a fresh
     connection brings. Returns how many answers that were.
     """
-    sending = _Sending(engine, client, allowance=allowance, gone=gone, watch=watch, sleep=sleep)
+    sending = _Sending(adapter, client, allowance=allowance, gone=gone, watch=watch, sleep=sleep)
 
     async def worker(queue: Iterator[Job]) -> None:
         for job in queue:
             if watch is not None:
                 await watch.calm()
             if sending.dead is not None:
-                unsent = NotAsked(f"not asked: {sending.dead}", engine=engine.name, case=job.case)
-                deliver(failed(engine.name, job, unsent, attempts=0))
+                unsent = NotAsked(f"not asked: {sending.dead}", engine=adapter.name, case=job.case)
+                deliver(failed(adapter.name, job, unsent, attempts=0))
                 continue
             if not allowance.take():
                 return
@@ -102,7 +102,7 @@ async def send(
         return 0
     again = list(sending.doubtful)
     for job in again:
-        deliver(failed(engine.name, job, named(ProtocolError(MIXED), engine.name, job.case), attempts=1))
+        deliver(failed(adapter.name, job, named(ProtocolError(MIXED), adapter.name, job.case), attempts=1))
     await work(again)
     return len(again)
 
@@ -139,7 +139,7 @@ class _Sending:
 
     def __init__(
         self,
-        engine: Engine,
+        adapter: AdapterProtocol,
         client: Client,
         *,
         allowance: Allowance,
@@ -149,7 +149,7 @@ class _Sending:
     ) -> None:
         self.dead = watch.lost if watch is not None else None  # an earlier step may have found out
         self.doubtful: list[Job] = []
-        self._engine = engine
+        self._adapter = adapter
         self._client = client
         self._allowance = allowance
         self._gone = gone
@@ -187,31 +187,31 @@ class _Sending:
             turns.append(msgspec.structs.replace(sample.completion, results=results, logprobs=()))
             request = next_request(request, sample.completion, results)
             try:
-                wire = next_wire(self._engine, request)
+                wire = next_wire(self._adapter, request)
             except EngineError as error:  # what the model called has no place on this route
-                return _in_turn(failed(self._engine.name, job, error, attempts=attempts), len(turns) + 1)
+                return _in_turn(failed(self._adapter.name, job, error, attempts=attempts), len(turns) + 1)
             if not self._allowance.take():
                 return None
 
     async def _answer(self, asked: Job, job: Job) -> Sample | None:
         """Return what came of one request of a job, retrying what can help; a retried answer is no evidence of time."""
-        engine, watch, allowance, wire = self._engine, self._watch, self._allowance, asked.wire
+        adapter, watch, allowance, wire = self._adapter, self._watch, self._allowance, asked.wire
         attempt, outlived = 1, 0
-        path = engine.addressed(wire.path, asked.purpose) if isinstance(engine, Adapter) else wire.path
+        path = adapter.addressed(wire.path, asked.purpose) if isinstance(adapter, Adapter) else wire.path
         while True:
             since, before = self._spells, watch.restarts if watch is not None else 0
             budget = asyncio.timeout(allowance.left_s)
             try:
                 async with budget:
                     exchange = await self._client.send(wire.method, path, wire.body, most_bytes=wire.answer_bytes)
-                sample = answered(engine, asked, exchange, attempts=attempt + outlived)
+                sample = answered(adapter, asked, exchange, attempts=attempt + outlived)
             except TimeoutError:
                 if not budget.expired():
                     raise
                 allowance.out_of_time()
                 return None
             except EngineError as error:
-                named(error, engine.name, asked.case)
+                named(error, adapter.name, asked.case)
                 pause = 0.0
                 if watch is not None and outlived < RESTARTS and await watch.restarted(error, before):
                     outlived += 1
@@ -220,7 +220,7 @@ class _Sending:
                     await self._miss(error, since)
                     wait = _wait(error, attempt)
                     if wait is None or self.dead is not None:
-                        return failed(engine.name, asked, error, attempts=attempt + outlived)
+                        return failed(adapter.name, asked, error, attempts=attempt + outlived)
                     attempt, pause = attempt + 1, wait
                 left_s = allowance.left_s
                 if left_s is not None and left_s <= pause:
@@ -259,29 +259,31 @@ def _in_turn(sample: Sample, turn: int) -> Sample:
     return msgspec.structs.replace(sample, failure=failure, timing=None)
 
 
-def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, block: int = -1) -> Sample:
+def answered(adapter: AdapterProtocol, job: Job, exchange: Exchange, *, attempts: int, block: int = -1) -> Sample:
     """Turn a finished exchange into a sample; raises the adapter's typed error when it is no answer.
 
     ``AnswerError`` also where the adapter stumbles over an answer it does not expect. What the server repeats of its
     key is in no error.
     """
-    overhear(engine, job, exchange)
+    overhear(adapter, job, exchange)
     try:
-        completion = _read_calls(engine, job, exchange)
+        completion = _read_calls(adapter, job, exchange)
         ends = completion.token_ends if attempts == 1 else ()
         limit = job.wire.max_tokens
         choices = tuple(msgspec.structs.replace(choice, max_tokens=limit) for choice in completion.choices)
         completion = msgspec.structs.replace(completion, max_tokens=limit, token_ends=(), choices=choices)
         if job.wire.max_tokens is not None and (size := sizes.beyond(completion, job.wire.max_tokens)):
             raise ProtocolError(
-                f"{engine.name} sent {size}: it does not keep to the limit, or repeats what it sent.",
-                engine=engine.name,
+                f"{adapter.name} sent {size}: it does not keep to the limit, or repeats what it sent.",
+                engine=adapter.name,
                 case=job.case,
             )
     except LLMParityError:
         raise
     except Exception as error:
-        raise AnswerError(engine.mask.torn(reason_of(error, engine.name)), engine=engine.name, case=job.case) from error
+        raise AnswerError(
+            adapter.mask.torn(reason_of(error, adapter.name)), engine=adapter.name, case=job.case
+        ) from error
     when = None
     if attempts == 1:
         hidden = 0 if completion.reasoning else completion.reasoning_tokens or 0
@@ -289,7 +291,7 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
             timing(exchange, ends, completion.completion_tokens, hidden_tokens=hidden), block=block
         )
     return Sample(
-        engine=engine.name,
+        engine=adapter.name,
         case=job.case,
         phase=job.phase,
         repeat=job.repeat,
@@ -302,14 +304,14 @@ def answered(engine: Engine, job: Job, exchange: Exchange, *, attempts: int, blo
     )
 
 
-def _read_calls(engine: Engine, job: Job, exchange: Exchange) -> Completion:
+def _read_calls(adapter: AdapterProtocol, job: Job, exchange: Exchange) -> Completion:
     """Return the answer, an empty one where the engine generated what it then dropped: beside tools that is a call.
 
     It ended to call a tool, or says that it generated more than the token that ends an answer. In a later turn of a
     conversation every empty answer is one: what was called before is known, and models end some conversations so.
     """
     try:
-        return _read(engine, exchange, job.case)
+        return _read(adapter, exchange, job.case)
     except EmptyAnswer as error:
         dropped = error.finish == "tool_calls" or (error.finish != "length" and (error.tokens or 0) > 1)
         if job.turn == 1 and not (dropped and b'"tools":' in job.wire.body):
@@ -323,17 +325,17 @@ def _read_calls(engine: Engine, job: Job, exchange: Exchange) -> Completion:
         )
 
 
-def _read(engine: Engine, exchange: Exchange, case: str) -> Completion:
+def _read(adapter: AdapterProtocol, exchange: Exchange, case: str) -> Completion:
     """Return the answer; an error quotes its beginning, so it is worded anew from one in which the key is hidden."""
     try:
-        return engine.read(exchange, case=case)
+        return adapter.read(exchange, case=case)
     except LLMParityError as error:
         wrong = error
-    hidden = engine.mask.raw(exchange.body, torn=True)
+    hidden = adapter.mask.raw(exchange.body, torn=True)
     if hidden == exchange.body:
         raise wrong
-    engine.read(dataclasses.replace(exchange, body=hidden), case=case)
-    wrong.args = (engine.mask.torn(str(wrong)),)
+    adapter.read(dataclasses.replace(exchange, body=hidden), case=case)
+    wrong.args = (adapter.mask.torn(str(wrong)),)
     raise wrong
 
 

@@ -92,7 +92,7 @@ def test_no_answer_that_is_shown_is_executed(text: str, arguments: str, width: i
     completion = Completion(text=text, tool_calls=(ToolCall(name=text, arguments=arguments),), finish_reason=text)
     sample = Sample(engine="a", case=text or "c", phase=Phase.MAIN, completion=completion)
 
-    assert not executed_lines("\n".join(terminal.rows([sample], width=width)))
+    assert not executed_lines("\n".join(terminal.answer_lines([sample], width=width)))
 
 
 @given(hostile)

@@ -13,7 +13,7 @@ from pytest_llmparity.core.gate.deciding import decide
 from pytest_llmparity.core.gate.policy import Policy
 from pytest_llmparity.core.identity.lock import Difference
 from pytest_llmparity.core.verdict import Outcome, Verdict
-from pytest_llmparity.report.release.bisect import Version, drift, message, plan, record
+from pytest_llmparity.report.release.bisect import Version, announcement, drift, message, record
 
 GOOD, BAD, OPEN, UNUSABLE = Stands
 PUBLISHED = json.loads(resources.files("pytest_llmparity").joinpath("schemas/bisection.schema.json").read_text("utf-8"))
@@ -96,8 +96,8 @@ def test_the_plan_says_how_many_gates_it_takes_at_most() -> None:
     told = Search(count=8, known={0: GOOD, 7: BAD})
     labels = [version.label for version in versions]
 
-    words = " ".join(plan("dev", labels, search, baseline="prod", stored=True, width=1000))
-    fewer = " ".join(plan("dev", labels, told, baseline="prod", stored=False, width=1000))
+    words = " ".join(announcement("dev", labels, search, baseline="prod", stored=True, width=1000))
+    fewer = " ".join(announcement("dev", labels, told, baseline="prod", stored=False, width=1000))
 
     assert (
         "8 versions from v0 to v7, held against prod. At most 5 gates (both ends whatever they say, then halves)"

@@ -71,7 +71,7 @@ def test_it_is_engaged_with_the_digest_of_its_image_and_removed_at_the_end(
 
     record = fleet.engage("a").record
     before = docker.boxes
-    fleet._launcher._keeper().stop("a")
+    fleet._starter._keeper().stop("a")
 
     assert record.error is None
     assert record.launch == "container"
@@ -158,7 +158,7 @@ def test_a_gpu_that_is_not_there_is_told_with_what_to_look_at(project: Project, 
 @pytest.mark.slow
 def test_a_client_that_is_killed_takes_its_container_with_it(project: Project, docker: FakeRuntime) -> None:
     fleet = fleet_of(project, boxed(project, docker))
-    keeper = fleet._launcher._keeper()
+    keeper = fleet._starter._keeper()
     assert fleet.engage("a").record.error is None
 
     os.kill(keeper.state("a").pid or 0, signal.SIGKILL)

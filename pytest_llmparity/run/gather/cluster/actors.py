@@ -35,19 +35,19 @@ class Method(Protocol):
         """Call it."""
 
 
-class Actor(Protocol):
+class Handle(Protocol):
     """The handle of an actor; each of its methods is a :class:`Method`."""
 
     _actor_id: Any
 
 
-class EngineActor(Actor, Protocol):
-    """The handle of an ``EngineNode``, whose other methods are called by name."""
+class ReplicaHandle(Handle, Protocol):
+    """The handle of a ``ReplicaProcess``, whose other methods are called by name."""
 
     stop: Method
 
 
-class OwnerActor(Actor, Protocol):
+class OwnerHandle(Handle, Protocol):
     """The handle of an ``Owner``."""
 
     group: Method
@@ -55,14 +55,14 @@ class OwnerActor(Actor, Protocol):
     actors: Method
 
 
-class Node:
+class ReplicaActor:
     """The actor of one replica; errors of Ray that mean that it is gone are :class:`NodeLost`.
 
     ``place`` is the id of the node of Ray that it is on, ``info`` what its starter found out. ``became`` says what
     became of one that is lost.
     """
 
-    def __init__(self, name: str, actor: EngineActor, place: str) -> None:
+    def __init__(self, name: str, actor: ReplicaHandle, place: str) -> None:
         self.name = name
         self.id = str(actor._actor_id.hex())
         self.lost = False
@@ -115,7 +115,7 @@ class Node:
         return method
 
     def _told(self, error: RayError) -> Exception:
-        """Return an error of Ray as one of ours; an ``OSError`` of a method of the node is both, and stays."""
+        """Return an error of Ray as one of ours; an ``OSError`` of a method of the replica is both, and stays."""
         if isinstance(error, OSError):
             return error
         if not isinstance(error, (RayActorError, NodeDiedError)):
@@ -141,14 +141,14 @@ def is_alive(place: str) -> bool:
     return all(node["Alive"] for node in ray.nodes() if node["NodeID"] == place)
 
 
-def became_of(node: Node, stop: Callable[[], str | None]) -> bool:
+def became_of(replica: ReplicaActor, stop: Callable[[], str | None]) -> bool:
     """Tell whether the node of a lost actor is dead, once that is known; ``LaunchError`` if nobody waits for that."""
     deadline = time.monotonic() + FATE_S
-    while node.doubtful and is_alive(node.place) and time.monotonic() < deadline:
+    while replica.doubtful and is_alive(replica.place) and time.monotonic() < deadline:
         if (why := stop()) is not None:
-            raise LaunchError(f"{node.name} was not started again: {why}", engine=node.name)
+            raise LaunchError(f"{replica.name} was not started again: {why}", engine=replica.name)
         time.sleep(_SLICE_S)
-    return not is_alive(node.place)
+    return not is_alive(replica.place)
 
 
 def waited(reference: Any, stop: Callable[[], str | None], *, failure: str, limit_s: float | None = None) -> object:

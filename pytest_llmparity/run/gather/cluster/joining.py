@@ -151,17 +151,17 @@ def refuse_unfit(nodes: Sequence[Mapping[str, Any]]) -> None:
     """Raise ``UsageError`` where a node lacks this package, or has another version of it."""
     ours = importlib.metadata.version(PACKAGE)
     alive = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
-    look = ray.remote(importlib.metadata.version)
-    looking = {
-        node: look.options(
+    version_of = ray.remote(importlib.metadata.version)
+    versions = {
+        node: version_of.options(
             num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False), max_retries=0
         ).remote(PACKAGE)
         for node in alive
     }
-    for node, looked in looking.items():
+    for node, version in versions.items():
         where = f"node {node[:8]} ({alive[node]})"
         try:
-            theirs = ray.get(looked, timeout=LOOKED_S)
+            theirs = ray.get(version, timeout=LOOKED_S)
         except importlib.metadata.PackageNotFoundError:
             raise UsageError(
                 f"--parity-executor ray: {PACKAGE} is not installed on {where}; engines are asked by it there: "

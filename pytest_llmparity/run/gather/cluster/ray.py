@@ -25,9 +25,9 @@ from pytest_llmparity.core.errors import KeeperError, LaunchError, StoreError, U
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.gather.cluster.actors import (
     ANSWERED_S,
-    EngineActor,
-    Node,
-    OwnerActor,
+    OwnerHandle,
+    ReplicaActor,
+    ReplicaHandle,
     became_of,
     placing,
     waited,
@@ -41,7 +41,7 @@ from pytest_llmparity.run.gather.cluster.joining import (
     refuse_unfit,
     why_no_process,
 )
-from pytest_llmparity.run.gather.cluster.node import EngineNode, Order, Started
+from pytest_llmparity.run.gather.cluster.process import Order, ReplicaProcess, Started
 from pytest_llmparity.run.gather.cluster.relay import Call, Relay
 from pytest_llmparity.run.gather.cluster.remote import RemoteLine
 from pytest_llmparity.run.gather.cluster.resources import refuse_unplaceable
@@ -63,7 +63,7 @@ class Owner:
 
     def __init__(self) -> None:
         self._groups: dict[str, PlacementGroup] = {}
-        self._actors: dict[str, EngineActor] = {}
+        self._actors: dict[str, ReplicaHandle] = {}
 
     def group(self, engine: str, bundles: Sequence[Mapping[str, float]]) -> PlacementGroup:
         """Return what is reserved for the replicas of an engine, on as many nodes as can be."""
@@ -71,7 +71,9 @@ class Owner:
             self._groups[engine] = placement_group([dict(bundle) for bundle in bundles], strategy="SPREAD")
         return self._groups[engine]
 
-    def actor(self, name: str, engine: str, index: int, bundle: Mapping[str, float], *, instead_of: str) -> EngineActor:
+    def actor(
+        self, name: str, engine: str, index: int, bundle: Mapping[str, float], *, instead_of: str
+    ) -> ReplicaHandle:
         """Return the actor of a replica, made if there is none or the one there was is ``instead_of``.
 
         That one is ended: as long as it lives it holds what was reserved for its successor.
@@ -82,7 +84,7 @@ class Owner:
                 ray.kill(known)
             further = {resource: amount for resource, amount in bundle.items() if resource not in ("CPU", "GPU")}
             self._actors[name] = (
-                ray.remote(EngineNode)
+                ray.remote(ReplicaProcess)
                 .options(
                     num_cpus=bundle.get("CPU", 0),
                     num_gpus=bundle.get("GPU", 0),
@@ -96,7 +98,7 @@ class Owner:
             )
         return self._actors[name]
 
-    def actors(self) -> dict[str, EngineActor]:
+    def actors(self) -> dict[str, ReplicaHandle]:
         """Return every actor that was made, by the name of its replica."""
         return dict(self._actors)
 
@@ -109,7 +111,7 @@ class RayCluster:
 
     def __init__(
         self,
-        owner: OwnerActor,
+        owner: OwnerHandle,
         *,
         owns: bool,
         leave: Callable[[], None],
@@ -122,7 +124,7 @@ class RayCluster:
         self._logs = logs
         self._secrets = secrets
         self._loop = LoopThread()
-        self._nodes: dict[str, Node] = {}
+        self._replicas: dict[str, ReplicaActor] = {}
         self._relays: dict[str, Relay] = {}
         self._guard = threading.Lock()
 
@@ -181,7 +183,7 @@ class RayCluster:
 
     # engines ---------------------------------------------------------------------------------------------------------
 
-    def launch(
+    def start(
         self,
         spec: EngineSpec,
         engine: EngineSpec,
@@ -198,13 +200,13 @@ class RayCluster:
         order = Order(spec=spec, slots=slots, secrets=self._secrets(spec), left_s=left_s)
         try:
             with placing(spec.name):
-                node = self._placed(spec, engine, stop)
-            started = cast("Started", node.ask("start", order, stop=stop))
+                replica = self._placed(spec, engine, stop)
+            started = cast("Started", replica.ask("start", order, stop=stop))
         except NodeLost as error:
             raise LaunchError(f"{spec.name} was not started: {error}", engine=spec.name) from error
         if started.error is not None:
             raise LaunchError(started.error, engine=spec.name)
-        node.info = started.info
+        replica.info = started.info
         with self._guard:
             if spec.name not in self._relays:
                 self._relays[spec.name] = Relay(self._loop, functools.partial(self._caller, spec.name))
@@ -213,15 +215,15 @@ class RayCluster:
     def _caller(self, name: str) -> Call:
         """Return what calls the node where a replica is now. A connection may still come while all is closed."""
         with self._guard:
-            node = self._nodes.get(name)
-        if node is None:
+            replica = self._replicas.get(name)
+        if replica is None:
             raise NodeLost(f"{name}: the run has ended")
-        return node.call
+        return replica.call
 
-    def _placed(self, spec: EngineSpec, engine: EngineSpec, stop: Callable[[], str | None]) -> Node:
+    def _placed(self, spec: EngineSpec, engine: EngineSpec, stop: Callable[[], str | None]) -> ReplicaActor:
         """Return the node of a replica, its process there and ready to be called; a lost one has a successor."""
         with self._guard:
-            known = self._nodes.get(spec.name)
+            known = self._replicas.get(spec.name)
         if known is not None and not known.lost:
             return known
         index = [each.name for each in engine.each].index(spec.name)
@@ -234,41 +236,41 @@ class RayCluster:
             _moved(group, index, known.place, stop)
         instead_of = "" if known is None else known.id
         made = self._owner.actor.remote(spec.name, engine.name, index, bundle_of(engine), instead_of=instead_of)
-        actor = cast("EngineActor", waited(made, stop, limit_s=LOOKED_S, failure=f"{spec.name} was not placed"))
-        node = Node(spec.name, actor, placement_group_table(group)["bundles_to_node_id"].get(index, ""))
+        actor = cast("ReplicaHandle", waited(made, stop, limit_s=LOOKED_S, failure=f"{spec.name} was not placed"))
+        replica = ReplicaActor(spec.name, actor, placement_group_table(group)["bundles_to_node_id"].get(index, ""))
         with self._guard:
-            self._nodes[spec.name] = node
-        node.ask(
+            self._replicas[spec.name] = replica
+        replica.ask(
             "here", stop=stop, limit_s=LOOKED_S, failure="was not started: its process on the cluster did not begin"
         )
-        node.place = placement_group_table(group)["bundles_to_node_id"].get(index, "")
-        return node
+        replica.place = placement_group_table(group)["bundles_to_node_id"].get(index, "")
+        return replica
 
     def info(self, name: str) -> Mapping[str, Any]:
         """Return what the starter of a replica found out."""
-        return self._nodes[name].info
+        return self._replicas[name].info
 
     def where(self, name: str) -> str:
         """Return the node a replica runs on, in words."""
-        return self._nodes[name].where
+        return self._replicas[name].where
 
     def gone(self, name: str) -> str | None:
         """Say why a replica is no more, ``None`` while it runs; waits for a node of which nothing is known."""
-        node = self._nodes[name]
-        if node.lost:
-            return node.became
+        replica = self._replicas[name]
+        if replica.lost:
+            return replica.became
         try:
-            return cast("str | None", node.ask("gone", limit_s=ANSWERED_S, failure="does not answer"))
+            return cast("str | None", replica.ask("gone", limit_s=ANSWERED_S, failure="does not answer"))
         except (NodeLost, LaunchError, KeeperError) as error:
             return str(error)
 
     def lost(self, name: str) -> bool:
         """Tell whether the node of a replica is gone."""
-        return self._nodes[name].lost
+        return self._replicas[name].lost
 
     def line(self, adapter: Adapter) -> RemoteLine:
         """Return what sends a replica its requests, beside it."""
-        return RemoteLine(self._nodes[adapter.name], adapter)
+        return RemoteLine(self._replicas[adapter.name], adapter)
 
     def close(self) -> list[str]:
         """In the process that owns the run, end every engine and keep the ends of their logs; disconnect.
@@ -282,13 +284,13 @@ class RayCluster:
             return self._stop_all() if self._owns else []
         finally:
             self._loop.close()
-            self._nodes.clear()
+            self._replicas.clear()
             self._relays.clear()
             self._leave()
 
     def _stop_all(self) -> list[str]:
         try:
-            actors: dict[str, EngineActor] = ray.get(self._owner.actors.remote(), timeout=REACHED_S)
+            actors: dict[str, ReplicaHandle] = ray.get(self._owner.actors.remote(), timeout=REACHED_S)
             return self._stop(actors)
         except RayError as error:
             return [f"engines on the cluster were not told to end ({first_line(error)}); they end with this process"]
@@ -296,7 +298,7 @@ class RayCluster:
             with contextlib.suppress(RayError):
                 ray.kill(self._owner)
 
-    def _stop(self, actors: Mapping[str, EngineActor]) -> list[str]:
+    def _stop(self, actors: Mapping[str, ReplicaHandle]) -> list[str]:
         wrong = []
         stopping = {name: actor.stop.remote() for name, actor in actors.items()}
         deadline = time.monotonic() + ENDED_S

@@ -12,7 +12,7 @@ import msgspec
 from pytest_llmparity.core.errors import KeeperError
 from pytest_llmparity.core.sample import Sample, to_json
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.gather.cluster.node import Answered, Asked
+from pytest_llmparity.run.gather.cluster.process import Answered, Asked
 from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job
 from pytest_llmparity.run.sending.lines import Deliver, NodeLost
@@ -20,7 +20,7 @@ from pytest_llmparity.run.sending.sender import ATTEMPTS
 
 
 class Called(Protocol):
-    """A node whose methods are called by name, from here."""
+    """A replica, on its node, whose methods are called by name from here."""
 
     name: str
 
@@ -29,7 +29,7 @@ class Called(Protocol):
         """Where it is, in words."""
 
     async def call(self, method: str, *args: object) -> Any:
-        """Return what a method of the node returns; raises :class:`NodeLost`."""
+        """Return what a method of the replica returns; raises :class:`NodeLost`."""
 
     def leave(self, method: str, *args: object) -> None:
         """Call a method and wait for nothing."""
@@ -38,8 +38,8 @@ class Called(Protocol):
 class RemoteLine:
     """Has a replica asked on its node, and brings what it answers. Satisfies ``Line``."""
 
-    def __init__(self, node: Called, adapter: Adapter) -> None:
-        self._node = node
+    def __init__(self, replica: Called, adapter: Adapter) -> None:
+        self._replica = replica
         self._adapter = adapter
         self._sent = 0
 
@@ -99,9 +99,9 @@ class RemoteLine:
         whole: Answered | None = None
         sent = answered = 0
         try:
-            await self._node.call("ask", number, msgspec.msgpack.encode(asked))
+            await self._replica.call("ask", number, msgspec.msgpack.encode(asked))
             while whole is None:
-                news = msgspec.msgpack.decode(await self._node.call("more", number), type=Answered)
+                news = msgspec.msgpack.decode(await self._replica.call("more", number), type=Answered)
                 sent, answered = news.sent, answered + sum(map(_requests, news.samples))
                 if news.samples:
                     deliver(news.samples)
@@ -109,10 +109,10 @@ class RemoteLine:
         except NodeLost as error:
             raise NodeLost(str(error), sent=max(sent, answered), under_way=max(0, sent - answered)) from error
         except asyncio.CancelledError:
-            self._node.leave("halt", number)
+            self._replica.leave("halt", number)
             raise
         if whole.error:
-            raise KeeperError(f"{self._node.name}, asked on {self._node.where}: {whole.error}")
+            raise KeeperError(f"{self._replica.name}, asked on {self._replica.where}: {whole.error}")
         return whole
 
     async def aclose(self) -> None:

@@ -34,7 +34,7 @@ _ON_THEIR_WAY_S: Final = 0.1
 """So long after the first of them the first requests have left: even hundreds take no longer."""
 
 
-class EngineAsked:
+class EngineAsking:
     """Asks one engine what is missing of a step, of its noise floor every replica, else each what is its own.
 
     ``answered`` is told of every answer, ``meanwhile`` that requests are on their way. What one replica answers of the

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_llmparity.core.sample import Completion, Phase, Request, Sample, WireRequest
 from pytest_llmparity.engines import registry
-from pytest_llmparity.run.gather.cluster.node import Answered, Asked
+from pytest_llmparity.run.gather.cluster.process import Answered, Asked
 from pytest_llmparity.run.gather.cluster.remote import RemoteLine
 from pytest_llmparity.run.ledger import Allowance
 from pytest_llmparity.run.plan import Job

@@ -18,7 +18,7 @@ from pytest_llmparity.engines import registry
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.fleet import Fleet
-from pytest_llmparity.run.gather.replicas.engine import EngineAsked, homes_of, own_name
+from pytest_llmparity.run.gather.replicas.engine import EngineAsking, homes_of, own_name
 from pytest_llmparity.run.ledger import Allowance, Ledger
 from pytest_llmparity.run.parity import EngineHandle
 from pytest_llmparity.run.plan import PHASE_ORDER, Job, Unit, step_of, wire_of
@@ -121,7 +121,7 @@ class Run:
         self.again = asyncio.run(self._floor())
 
     async def _floor(self) -> list[Job]:
-        asked = EngineAsked(
+        asked = EngineAsking(
             "a",
             self.ready,
             run=self.run,
@@ -228,7 +228,7 @@ def test_an_application_is_called_again_where_the_machine_of_its_replica_is_gone
     wires = {case.id: called.request(case) for case in cases}
     adapters = [adapter_of(line.name) for line in lines]
     run, ledger = store.begin(plan_hash="p", session="s", version="1").id, Ledger(Settings())
-    asked = EngineAsked(
+    asked = EngineAsking(
         "a",
         Ready(adapters[0], {unit.key: wires}, further=tuple(adapters[1:])),
         run=run,

@@ -249,7 +249,7 @@ class Machines:
         self._lost: set[str] = set()
         self._info: dict[str, Any] = {}
 
-    def launch(self, spec: EngineSpec, engine: EngineSpec, **how: Any) -> Adapter:
+    def start(self, spec: EngineSpec, engine: EngineSpec, **how: Any) -> Adapter:
         self.started += 1
         digest = next(self._digests)
         if " " in digest:

@@ -26,14 +26,14 @@ from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.store.folder import refuse_link
 
 PORT_TRIES = 3
-"""A port can be taken between choosing and binding it; the launch is repeated with another one."""
+"""A port can be taken between choosing and binding it; the start is repeated with another one."""
 
 _SLICE_S = 0.5
 """Whoever waits for another process looks so often whether anybody still waits."""
 
 
-class Launcher:
-    """Launches engines through the keeper; one that another process of this run launches is waited for.
+class Starter:
+    """Starts engines through the keeper; one that another process of this run starts is waited for.
 
     ``make`` returns what asks a server at an address, ``slots`` how many requests one must be able to answer at once
     where its own configuration does not say. ``stop`` says why nobody waits any longer, ``starts`` is told whose
@@ -74,7 +74,7 @@ class Launcher:
         self.logged: set[str] = set()
         """Engines whose process was started here, so that there is a log to look into."""
 
-    def launch(self, spec: EngineSpec) -> Adapter:
+    def start(self, spec: EngineSpec) -> Adapter:
         """Start an engine's process, wait until it answers, publish what it is; return what asks it."""
         state = self._keeper().state(spec.name)
         if state.state == "ready":
@@ -90,7 +90,7 @@ class Launcher:
             if containers is not None:
                 launch = containers.launch(kind, launch, port=port, run=self._keeper().label)
             self._starts(spec.name)
-            state = self._start(spec, launch, environ)
+            state = self._spawn(spec, launch, environ)
             if not state.first:
                 return self._join(spec)
             adapter = self._make(spec, f"http://127.0.0.1:{port}")
@@ -153,7 +153,7 @@ class Launcher:
         )
 
     def _prepared(self, spec: EngineSpec, kind: type[Adapter], environment: Environment | None) -> EngineSpec:
-        """Return the spec to launch: with its environment's interpreter, and slots where there would be a queue.
+        """Return the spec to start: with its environment's interpreter, and slots where there would be a queue.
 
         An engine that queues what finds no slot gets one for every request in flight. Only the launch sees it: the
         spec's own hash stays what the configuration says.
@@ -179,7 +179,7 @@ class Launcher:
         tail = self._tail(spec.name)
         return f"{_ended(state)}{ending(spec, state, tail) if spec.image else ''}\n{tail}"
 
-    def _start(self, spec: EngineSpec, launch: Launch, environ: Mapping[str, str]) -> EngineState:
+    def _spawn(self, spec: EngineSpec, launch: Launch, environ: Mapping[str, str]) -> EngineState:
         private = self._key_variables - set(spec.secret_variables)
         env = {
             name: value
@@ -219,7 +219,7 @@ class Launcher:
                 words = f"{spec.name} was not waited for while another process of this run started it: {why}"
                 raise LaunchError(words, engine=spec.name)
         if state.state == "stopped" and not self._interrupted.is_set():
-            return self.launch(spec)  # the starter gave up a port that was taken and tries another
+            return self.start(spec)  # the starter gave up a port that was taken and tries another
         if state.state != "ready":
             raise LaunchError(state.reason or _ended(state), engine=spec.name)
         return self._make(spec, str(state.info["base_url"]))

@@ -106,7 +106,7 @@ class _Sending:
         return taken
 
 
-class EngineNode:
+class ReplicaProcess:
     """One replica on this machine. Its keeper ends it when this process ends, however that comes."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.sample import Phase, Request, Sample, Sampling, from_json, to_json
 from pytest_llmparity.engines import registry
-from pytest_llmparity.run.gather.cluster.node import Answered, Asked, EngineNode, Order, with_gpus
+from pytest_llmparity.run.gather.cluster.process import Answered, Asked, Order, ReplicaProcess, with_gpus
 from pytest_llmparity.run.gather.cluster.relay import Call, Relay
 from pytest_llmparity.run.loop import LoopThread, outside
 from pytest_llmparity.run.plan import Job, wire_of
@@ -26,7 +26,7 @@ from pytest_llmparity.run.sending.lines import NodeLost
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.run.conftest import Project
 
-Started = Callable[..., contextlib.AbstractAsyncContextManager[EngineNode]]
+Started = Callable[..., contextlib.AbstractAsyncContextManager[ReplicaProcess]]
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def node(project: Project) -> Started:
     """Start an engine on a node of its own, which is stopped behind the block."""
 
     @contextlib.asynccontextmanager
-    async def start(mode: str = "") -> AsyncIterator[EngineNode]:
-        node = EngineNode()
+    async def start(mode: str = "") -> AsyncIterator[ReplicaProcess]:
+        node = ReplicaProcess()
         try:
             started = await node.start(Order(spec=project.process("a", mode), slots=2, secrets={}))
             assert started.error is None
@@ -54,7 +54,7 @@ def jobs(spec: EngineSpec, count: int) -> list[Job]:
     return [Job(case=r.case, wire=wire_of(adapter, r), phase=Phase.MAIN, repeat=0, concurrency=2) for r in requests]
 
 
-async def answers(node: EngineNode, asked: Asked) -> tuple[list[Sample], Answered]:
+async def answers(node: ReplicaProcess, asked: Asked) -> tuple[list[Sample], Answered]:
     await node.ask("1", msgspec.msgpack.encode(asked))
     samples: list[Sample] = []
     while True:
@@ -90,7 +90,7 @@ async def test_no_more_is_sent_than_is_allowed(project: Project, node: Started) 
 
 @pytest.mark.slow
 async def test_an_engine_that_cannot_be_started_says_why(project: Project) -> None:
-    node = EngineNode()
+    node = ReplicaProcess()
     try:
         order = Order(spec=project.process("a", "exit"), slots=2, secrets={})
         started, again = await node.start(order), await node.start(order)
@@ -210,7 +210,7 @@ def test_a_container_sees_the_gpus_that_its_process_was_given_and_a_process_need
 
 
 async def test_a_connection_that_was_hung_up_has_ended_for_whoever_still_listens() -> None:
-    node = EngineNode()
+    node = ReplicaProcess()
     try:
         await node.hang_up(1)
         await node.tell(1, b"x")
