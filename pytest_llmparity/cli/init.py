@@ -254,7 +254,7 @@ def _next_steps(
 
 
 def _idle(servers: Sequence[Running]) -> Iterator[str]:
-    """Yield what answers here and has nothing to answer with."""
+    """Yield a sentence for each server that runs here and has no model to answer with."""
     for server in servers:
         yield f"{server.kind} answers at {server.base_url} and lists no model that makes text."
 

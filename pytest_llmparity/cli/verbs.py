@@ -190,7 +190,7 @@ def selected(asked: argparse.Namespace, *, baseline: str | None = None, variants
 
 
 def serving(selection: Selection, *, stored: Path | None = None) -> contextlib.AbstractContextManager[Session]:
-    """Give the session that starts or attaches these engines, and stops them at the end.
+    """Return a context that gives the session which starts or attaches these engines, and stops them at its end.
 
     What it gathers is kept in ``stored``, where that is given, instead of the project's own store.
     """
@@ -199,7 +199,7 @@ def serving(selection: Selection, *, stored: Path | None = None) -> contextlib.A
 
 @contextlib.contextmanager
 def serving_as(settings: Settings, *, root: Path, stored: Path | None = None) -> Iterator[Session]:
-    """Give the session of settings that no command line named. Who watches a terminal sees how far it is."""
+    """Yield the session of settings that no command line named. Who watches a terminal sees how far it is."""
     from pytest_llmparity.keeper.client import Keeper
     from pytest_llmparity.report.progress import Bars, Lines
     from pytest_llmparity.run.session import Session

@@ -202,7 +202,7 @@ class Evidence:
         return tuple(engine for name, engine in self.engines.items() if name != self.baseline)
 
     def about(self, prompts: PromptSet) -> Evidence:
-        """Return what there is of some of the prompts alone."""
+        """Return the evidence on some of the prompts alone."""
         if prompts is self.prompts:
             return self
         engines = {name: _about(engine, prompts.by_id) for name, engine in self.engines.items()}

@@ -109,7 +109,7 @@ class Played(Adapter):
     def __init__(self, spec: EngineSpec, base_url: str, headers: Mapping[str, str]) -> None:
         super().__init__(spec, base_url, headers)
         self._timed: dict[str, list[tuple[int, bool, Question]]] = {}
-        """What is timed, by the key of the unit that asks it."""
+        """The questions that are timed, by the key of the unit that asks them."""
         self._paths: dict[str, list[str]] = {}
 
     @classmethod

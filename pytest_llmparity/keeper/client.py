@@ -169,7 +169,7 @@ class Keeper:
 
     @classmethod
     def connect(cls, address: str) -> Keeper:
-        """Use the keeper another process spawned. ``address`` is that keeper's ``address``."""
+        """Return a client of the keeper that another process spawned, by that keeper's ``address``."""
         keeper = cls(address)
         keeper._ask({"op": "ping"})
         return keeper

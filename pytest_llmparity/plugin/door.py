@@ -184,7 +184,7 @@ class Door:
         return self._runs[gate]
 
     def conclude(self, item: pytest.Item, parity_run: ParityRun) -> list[Verdict]:
-        """Settle one test's verdicts and hand them to properties and observers."""
+        """Settle one test's verdicts, hand them to properties and observers, and return them."""
         __tracebackhide__ = True
         gate = repeats.gate_of(item)
         try:

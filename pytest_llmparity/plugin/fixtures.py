@@ -130,17 +130,17 @@ def handle(door: Door, name: str) -> EngineHandle:
         pytest.fail(str(error), pytrace=False)
 
 
-def live(door: Door, need: str, name: str | None = None) -> None:
+def live(door: Door, purpose: str, name: str | None = None) -> None:
     """End a test that cannot have live engines in this run, or not the one of this name."""
     golden = [spec.name for spec in door.settings.goldens if name in (None, spec.name)]
     if golden:
-        pytest.skip(f"{', '.join(golden)} has golden answers and is no live engine for {need}")
+        pytest.skip(f"{', '.join(golden)} has golden answers and is no live engine for {purpose}")
     played = [spec.name for spec in door.settings.asked if spec.recording is not None and name in (None, spec.name)]
-    if played and need != "parity.ask":
-        pytest.skip(f"{', '.join(played)} is a recording, which holds no requests of applications, for {need}")
+    if played and purpose != "parity.ask":
+        pytest.skip(f"{', '.join(played)} is a recording, which holds no requests of applications, for {purpose}")
     if door.settings.mode == "replay":
-        pytest.skip(f"a replay has stored answers but no live engines for {need}")
+        pytest.skip(f"a replay has stored answers but no live engines for {purpose}")
     from pytest_llmparity.plugin.xdist import is_worker
 
     if is_worker(door.config) and door.settings.residency == "one-at-a-time":
-        pytest.fail(f"{need} with one engine at a time cannot run under -n; run without it", pytrace=False)
+        pytest.fail(f"{purpose} with one engine at a time cannot run under -n; run without it", pytrace=False)

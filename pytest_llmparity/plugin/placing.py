@@ -74,7 +74,10 @@ class Placing:
         return {CLUSTER: self.cluster().address}
 
     def close(self) -> list[str]:
-        """Leave; who began ends every engine. May be called again."""
+        """Leave the cluster, and where this process began it end every engine; return what went wrong.
+
+        It may be called again.
+        """
         cluster, self._cluster = self._cluster, None
         return [] if cluster is None else cluster.close()
 

@@ -244,7 +244,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 def without_folder(value: Any) -> Any:
-    """Reduce an absolute path of this machine to the file's name; anything else stays."""
+    """Return the file's name of an absolute path of this machine, and anything else as it is."""
     path = absolute(value) if isinstance(value, str) else None
     return value if path is None else path.name
 

@@ -128,9 +128,10 @@ class Fleet:
 
     @contextlib.contextmanager
     def beside(self, spec: EngineSpec) -> Iterator[Engaged]:
-        """Start one more engine for a block, as those of the run are, and stop it; the run's records are without it.
+        """Yield one more engine, started as those of the run are and stopped behind the block.
 
-        ``LaunchError`` where engines are placed on a cluster: nothing is reserved there for one more.
+        The run's records are without it. ``LaunchError`` where engines are placed on a cluster: nothing is reserved
+        there for one more.
         """
         if self._there(spec) is not None:
             raise LaunchError("engines run on a cluster, and resources are reserved for those of the run alone")
@@ -147,7 +148,7 @@ class Fleet:
         return self._engaged.get(name)
 
     def records(self) -> list[EngineRecord]:
-        """Return what is known of the engines that were engaged by now."""
+        """Return the records of the engines that were engaged by now."""
         return [engaged.record for engaged in self._engaged.values()]
 
     def glance(self, name: str) -> None:
@@ -223,7 +224,7 @@ class Fleet:
         return self._starter.gone(spec) if there is None else there.gone(name)
 
     def line(self, adapter: Adapter) -> Line | None:
-        """Return what sends a replica its requests from another machine, ``None`` where it is asked from here."""
+        """Return the line to a replica that is asked from another machine, ``None`` where it is asked from here."""
         there = self._there(adapter.spec)
         return None if there is None else there.line(adapter)
 
@@ -233,7 +234,7 @@ class Fleet:
         return there is not None and there.lost(adapter.name)
 
     def anew(self, name: str) -> Adapter:
-        """Start an engine again, all of whose machines are gone, on another one; return what asks it.
+        """Start an engine again, all of whose machines are gone, on another one; return its adapter.
 
         ``LaunchError`` says why that cannot be, and says so again without another try. Where it is another engine
         there :meth:`known` has it as incomparable.
@@ -273,7 +274,7 @@ class Fleet:
         return None
 
     def _there(self, spec: EngineSpec) -> Elsewhere | None:
-        """Return what starts this engine on another machine, ``None`` where that is no other."""
+        """Return the cluster that starts this engine on another machine, ``None`` where it is started on this one."""
         placed = spec.launched and spec.recording is None
         return None if self._elsewhere is None or not placed else self._elsewhere()
 
@@ -403,7 +404,7 @@ class Fleet:
             return self.may_probe and self.allowance.take(count)
 
     def _adapter(self, spec: EngineSpec) -> Adapter:
-        """Return what asks a server that runs elsewhere, the same each time: it knows how the server was found."""
+        """Return the adapter of a server that runs elsewhere, the same each time: it knows how that was found."""
         if spec.name not in self._attached:
             made = self._make(spec, spec.base_url or "")
             return self._attached.setdefault(spec.name, made)  # engines start in threads

@@ -215,7 +215,7 @@ class Ledger:
         return self.engines[name]
 
     def state(self, *, open: bool = False) -> RunState:
-        """Return what there is to say of the gathering so far; ``open``: more prompts could settle something."""
+        """Return the state of the gathering so far; ``open``: more prompts could settle something."""
         return RunState(
             engines=dict(self.engines),
             baseline=self._settings.baseline,

@@ -247,7 +247,7 @@ def canaries_of(
 
 
 def entry(spec: EngineSpec, identity: Identity, *, kind: str, plugin: str, root: str) -> Locked:
-    """Return what the lock keeps of an engine; ``root`` is the absolute folder of the project.
+    """Return the entry that the lock keeps of an engine; ``root`` is the absolute folder of the project.
 
     ``slots`` of an engine that we start without the configuration saying how many follows from the run, and is left
     out. A model named by an absolute path of the server's machine keeps its last part.

@@ -203,7 +203,7 @@ class ParityRun(Named[EngineRows]):
         """The checks of the test's body, as they were written."""
 
     def check(self, check: Check) -> list[Verdict]:
-        """Judge what was gathered and remember the verdicts.
+        """Judge what was gathered by a check; return its verdicts, which count for the test.
 
         Raises ``DesignError`` when the check needs samples that no marker declared; the text names the marker line.
         """
@@ -315,7 +315,7 @@ class Asker(Protocol):
         """Return one sample per engine, from a running event loop."""
 
     def judge(self, case: Case, sampling: Sampling, samples: Mapping[str, Sample], check: Check) -> list[Verdict]:
-        """Judge one case's samples."""
+        """Return the verdicts of a check on one case's samples, which are by engine."""
 
 
 class Asked(Named[Row]):
@@ -336,7 +336,7 @@ class Asked(Named[Row]):
         }
 
     def check(self, check: Check) -> list[Verdict]:
-        """Assert one check on this one answer per engine: PASS or FAIL without a bound, marked ``single``.
+        """Assert a check on this one answer per engine and return its verdicts, without a bound and marked ``single``.
 
         Raises :class:`ParityFailure` unless every engine passes.
         """
@@ -358,7 +358,7 @@ class Parity:
         self._asker = asker
 
     def ask(self, question: str | Sequence[Mapping[str, Any]], **sampling: Any) -> Asked:
-        """Ask every engine: a user message, or a list of messages as a prompt file has them.
+        """Ask every engine a user message, or messages as a prompt file has them; return what can be checked.
 
         Keywords are fields of ``Sampling``. Raises ``UsageError`` for an unknown keyword, for a value that makes no
         sense, and for a message that a prompt file could not hold.
@@ -367,7 +367,7 @@ class Parity:
         return Asked(self._asker, case, wanted, self._asker.send(case, wanted))
 
     async def aask(self, question: str | Sequence[Mapping[str, Any]], **sampling: Any) -> Asked:
-        """Ask like :meth:`ask`, from a coroutine: the test's loop goes on meanwhile."""
+        """Return what :meth:`ask` does, from a coroutine: the test's loop goes on meanwhile."""
         case, wanted = _question(question, sampling)
         return Asked(self._asker, case, wanted, await self._asker.asend(case, wanted))
 

@@ -173,7 +173,7 @@ class Plan:
         return tuple(unit for unit in self.units if unit.needs.timed and (unit.part is None or unit.part.timed))
 
     def digest(self, engines: Sequence[str], *, sequential: bool = False) -> str:
-        """Hash of everything that makes two runs the same gathering; ``engines`` are spec hashes in order.
+        """Return a hash of all that makes two runs the same gathering; ``engines`` are spec hashes in order.
 
         Which cases there are is no part of it when the run is ``sequential``: it may be extended, but not beyond the
         ``portion`` of the prompts that it asks.
@@ -202,7 +202,7 @@ class Plan:
 
 
 def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = (), engines: int = 2) -> Plan:
-    """Merge what the tests declare. ``only`` keeps those case ids and gathers the main phase alone (rows, no verdict).
+    """Return what the tests declare, merged. With ``only`` these case ids and the main phase alone (rows, no verdict).
 
     With one of ``engines`` selected nothing is asked for the sake of comparisons but answers, which a test may read.
 
@@ -226,7 +226,7 @@ def make_plan(declarations: Sequence[Declaration], *, only: Sequence[str] = (), 
 
 
 def unit_of(declaration: Declaration, *, only: Sequence[str] = (), engines: int = 2) -> Unit:
-    """Return what one test asks; with ``only`` perhaps no case at all, where they are another test's."""
+    """Return the unit that one test asks; with ``only`` perhaps no case at all, where they are another test's."""
     needs, prompts = declaration.needs(), declaration.prompts
     if engines == 1 and declaration.checks:
         alone = union([check.needs() for check in declaration.checks if not check.pairwise])

@@ -1,4 +1,4 @@
-"""The record of one engine, begun with its configuration, filled with what the server says; with it what asks it."""
+"""The record of one engine, begun with its configuration, filled with what the server says; with it the adapter."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Engaged:
 def record_of(
     spec: EngineSpec, *, adapter: Adapter | None = None, identity: Identity | None = None, baseline: str | None = None
 ) -> EngineRecord:
-    """Return what is known of an engine by its configuration and, once it is there, by what its server says.
+    """Return the record of an engine, known by its configuration and, once it is there, by what its server says.
 
     The quantisation is what server or file said, else the pinned one, normalised. ``baseline`` names the run's.
     """

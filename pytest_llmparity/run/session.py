@@ -240,7 +240,7 @@ class Session:
         )
 
     def settle(self, test: str, gathered: ParityRun) -> list[Verdict]:
-        """Judge the marker's checks, settle them with those of the body as one family, and remember the look."""
+        """Judge the marker's checks, settle them with the body's as one family, remember the look; return them all."""
         declaration = self.gates[test]
         if self.settings.cases or self.settings.shard or self._judging is None:
             return []
@@ -271,7 +271,7 @@ class Session:
         return self._state.portion.in_words(as_declared(self.gates[test].prompts))
 
     def evidence(self, test: str, check: Check) -> Evidence | None:
-        """Return what a check of this test judges, ``None`` where nothing was gathered."""
+        """Return the evidence that a check of this test judges, ``None`` where nothing was gathered."""
         return None if self._judging is None else self._judging.evidence(self.gates[test], check)
 
     def _judge_in_body(self, declaration: Declaration, check: Check) -> list[Verdict]:
@@ -398,7 +398,7 @@ class Session:
         return [s for samples in gathered.values() for s in samples if not only or s.case in only]
 
     def origin(self, verdicts: Sequence[Verdict]) -> Callable[[Sample], SampleOrigin]:
-        """Return what says of a sample of the run which tests asked it and whether their verdicts rest on it."""
+        """Return a function that says of a sample which tests asked it, and whether their verdicts rest on it."""
         engines = {} if self._judging is None else self._judging.records
         return origins(self.store(), self.run or "", engines, verdicts)
 

@@ -481,5 +481,5 @@ def _reaches(sample: Sample, tokens: int) -> bool:
 
 
 def _values(identity: Identity) -> dict[str, object]:
-    """Return what makes an engine the same one: not what a probe saw, which may see less on a busy day."""
+    """Return the facts by which an engine is the same one: not a probe's, which may see less on a busy day."""
     return {name: fact.value for name, fact in identity.facts.items() if fact.source != "probed"}

@@ -33,7 +33,7 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
 
 
 def tls_failure(where: str, error: BaseException) -> EngineError:
-    """Put a failed handshake with ``where`` (host:port) into words: whose fault it is, and the next step."""
+    """Return the error of a failed handshake with ``where`` (host:port): whose fault it is, and the next step."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsFailure(
             f"the certificate of {where} is not trusted ({error.verify_message}). {_next_step(error.verify_code)}"

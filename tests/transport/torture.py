@@ -84,7 +84,7 @@ def deliveries() -> st.SearchStrategy[list[Delivery]]:
 
 @dataclass(slots=True)
 class TortureServer:
-    """Serves answers by number: ``GET /3`` is answered by ``deliveries[3]``. With ``tls`` it frames the records itself."""
+    """Serves answers by number, ``deliveries[3]`` at ``/3``. With ``tls`` it frames the records itself."""
 
     tls: ssl.SSLContext | None
     deliveries: list[Delivery] = field(default_factory=list)

@@ -220,9 +220,9 @@ def run_suite(
 
 
 def run_pytest(command: Sequence[str], out: IO[bytes] | None = None, *, env: Mapping[str, str] | None = None) -> int:
-    """Run pytest, all its output to ``out``, else where ours goes; one that is interrupted stops its engines first.
+    """Return the exit code of pytest, run with all its output to ``out``, else to where ours goes.
 
-    ``env`` is its environment (default: ours).
+    ``env`` is its environment (default: ours). One that is interrupted stops its engines first.
     """
     sys.stdout.flush()
     child = subprocess.Popen(command, stdout=out, stderr=None if out is None else subprocess.STDOUT, env=env)
@@ -242,7 +242,7 @@ def run_pytest(command: Sequence[str], out: IO[bytes] | None = None, *, env: Map
 
 
 def decision_on(root: Path, run: str, policy: Policy, baseline: str | None, candidate: str | None) -> Decided:
-    """Return what a policy makes of a stored run; raises as ``run.judge.decided.decided`` does."""
+    """Return the decision that a policy comes to on a stored run; raises as ``run.judge.decided.decided`` does."""
     from pytest_llmparity.core.errors import ConfigError
     from pytest_llmparity.run.judge.decided import OtherLimits, decided
     from pytest_llmparity.run.judge.recorded import newest_judged

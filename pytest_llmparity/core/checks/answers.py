@@ -119,7 +119,10 @@ class AnswersCheck(LimitedCheck):
         return Needs(repeats=1 if self.flips is None else REPEATS)
 
     def prompt_problem(self, prompts: PromptSet) -> str | None:
-        """Refuse cases that say of no answer that it is right, or expect what ``extract`` finds no value in."""
+        """Return which cases say of no answer that it is right, or expect what ``extract`` finds no value in.
+
+        ``None`` where there are none.
+        """
         silent_cases = [case for case in prompts.cases if case.expect is None or not _says(case)]
         if silent_cases:
             first = silent_cases[0]

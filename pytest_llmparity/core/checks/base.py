@@ -75,7 +75,7 @@ class BaseCheck:
         return [worded(with_conversations(verdict, evidence) if self.reads_last else verdict) for verdict in verdicts]
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """Judge, without a headline."""
+        """Yield the verdicts on what was gathered, as yet without headlines, which :meth:`judge` adds."""
         raise NotImplementedError
 
     def each_engine(
@@ -89,7 +89,7 @@ class BaseCheck:
     def each_pair(
         self, evidence: Evidence, kind: str, judge: Callable[[Verdict, EngineEvidence], Iterable[Verdict]]
     ) -> Iterable[Verdict]:
-        """Judge every candidate against the baseline, unless one cannot be used; with one engine all is SKIPPED."""
+        """Yield what ``judge`` says of every candidate, or why one cannot be used; of one engine alone SKIPPED."""
         baseline = evidence.engines[evidence.baseline]
         if not evidence.candidates:
             opened = self._opened(evidence, baseline, kind, baseline=None)
@@ -154,7 +154,7 @@ class Misused(BaseCheck):
         return self.misuse
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
-        """Raise what is wrong with it."""
+        """Raise the error of a check that was made wrongly; it judges nothing."""
         raise self.error
 
 
@@ -245,7 +245,7 @@ class Pairing:
 
 
 def pair_answers(evidence: Evidence, candidate: EngineEvidence) -> Pairing:
-    """Pair the main-phase answers of the baseline and one candidate, in the order of the prompt set."""
+    """Return the main-phase answers of the baseline and one candidate in pairs, in the order of the prompt set."""
     baseline = evidence.engines[evidence.baseline]
     ours, theirs = baseline.answers(), candidate.answers()
     bad_ours, bad_theirs = baseline.failures(), candidate.failures()

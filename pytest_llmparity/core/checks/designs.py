@@ -55,19 +55,19 @@ class Design(Protocol):
         """Return the items that are evidence, in their order: of a group all of them, or one."""
 
     def share(self, kept: Sequence[bool | None], *, at_least: float, cases: Sequence[Case] = ()) -> Judgement:
-        """Judge the share of cases that are kept; ``None`` is a case that says nothing and counts neither way.
+        """Return the judgement on the share of cases that are kept; one that is ``None`` counts neither way.
 
         ``cases`` says whose they are, for their groups; without it each counts by itself.
         """
 
     def gap(self, differences: Sequence[int], *, margin: float, side: Side, cases: Sequence[Case] = ()) -> Judgement:
-        """Judge a difference of shares: 1 where only the baseline keeps, -1 where only the candidate, else 0."""
+        """Return the judgement on a difference of shares: 1 where only the baseline keeps, -1 the candidate, else 0."""
 
     def hazard(self, forks: Forks, *, margin: float, horizon: int) -> Judgement:
-        """Judge forks per token at risk, of at most ``horizon`` tokens a case."""
+        """Return the judgement on forks per token at risk, of at most ``horizon`` tokens a case."""
 
     def shift(self, shifts: Shifts, *, margin: float) -> Judgement:
-        """Judge the median shift over groups, in nats; of no case at all nothing is said."""
+        """Return the judgement on the median shift over groups, in nats; of no case at all it says nothing."""
 
 
 def design_of(evidence: Evidence, *, asked: int, groups_asked: int = 0) -> Design:

@@ -49,7 +49,7 @@ class DistributionCheck(BaseCheck):
         return None
 
     def prompt_problem(self, prompts: PromptSet) -> str | None:
-        """Refuse one answer to a prompt that does not ask for several choices: one draw is compared with none."""
+        """Return why single answers compare nothing, ``None`` where each prompt, or the check, asks for several."""
         alone = [case.id for case in prompts.cases if case.n < 2]
         if self.repeats > 1 or not alone:
             return None

@@ -41,7 +41,7 @@ class LimitedCheck(BaseCheck):
         return "rate" not in self.limits()
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse limits that not even perfect answers could be shown to keep, all of them at once."""
+        """Return which limits not even perfect answers could be shown to keep, ``None`` where there are none."""
         problems = []
         grouped = sequential and groups < cases
         counted, noun = (groups, "groups of prompts") if grouped else (cases, "prompts")
@@ -82,7 +82,7 @@ class LimitedCheck(BaseCheck):
         )
 
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
-        """Refuse ``by="tag"`` where no tag has the prompts that any limit takes."""
+        """Return why ``by="tag"`` judges nothing: no tag has the prompts that a limit takes; ``None`` where one has."""
         if self.by is None:
             return None
         limits = self.least(sequential=sequential)

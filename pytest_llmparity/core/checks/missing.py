@@ -230,7 +230,7 @@ class BothShort:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[Completion, Completion]], *names: str) -> BothShort:
-        """Count them among pairs that do not part; ``names`` are the engines' of whom it is said, in their order."""
+        """Return how many pairs that do not part both end short; ``names`` are the engines' to say it of, in order."""
         both = [pair for pair in pairs if short_of_limit(*pair) and short_of_limit(*reversed(pair))]
         short = {name: [pair[place] for pair in both] for place, name in enumerate(names) if both}
         return cls(number=len(both), words=tuple(ended_early(short)))

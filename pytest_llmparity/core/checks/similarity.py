@@ -95,7 +95,7 @@ class SimilarityCheck(BaseCheck):
         return Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}), floor_cases=CALIBRATED_BY)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse a set so small that not even equal answers would pass."""
+        """Return why not even equal answers would pass, as prompts are so few, ``None`` where they would."""
         needed = least_kept(ALIKE, sequential_run=sequential)
         assert needed is not None
         grouped = sequential and groups < cases
@@ -141,7 +141,7 @@ class SimilarityCheck(BaseCheck):
         return [*with_tags_left, *beside(whole, evidence, tags.judged, judged)]
 
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
-        """Refuse ``by="tag"`` where no tag has prompts enough."""
+        """Return why ``by="tag"`` judges nothing: no tag has prompts enough; ``None`` where one has."""
         if self.by is None:
             return None
         return no_tag(prompts, self._tags(prompts, sequential), self._wanted(sequential))

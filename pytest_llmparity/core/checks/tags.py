@@ -72,7 +72,7 @@ def within(evidence: Evidence, tag: str) -> Evidence:
 def beside(
     whole: Iterable[Verdict], evidence: Evidence, tags: Iterable[str], judge: Callable[[Evidence], Iterable[Verdict]]
 ) -> Iterable[Verdict]:
-    """Judge the prompts of each tag by themselves, of engines whose answers to all prompts were judged.
+    """Yield the verdicts on the prompts of each tag by themselves, of engines whose answers to all prompts were judged.
 
     What holds for all prompts alike stands with the verdict on them, and not here.
     """
@@ -143,7 +143,7 @@ def _listed(tags: Mapping[str, Sequence[int]]) -> str:
 
 
 def shares_below(kept: Iterable[tuple[Case, bool | None]], *, at_least: float, alpha: float) -> str:
-    """Name the tags whose own prompts are shown to keep less than this share, each at its part of the error rate.
+    """Return in words which tags' own prompts are shown to keep less than this share, each at its part of the error.
 
     Prompts of a group are one piece of evidence here as everywhere: a tag of one group shows nothing.
     """
@@ -159,7 +159,7 @@ def shares_below(kept: Iterable[tuple[Case, bool | None]], *, at_least: float, a
 
 
 def gaps_above(differences: Iterable[tuple[Case, int]], *, margin: float, alpha: float, side: Side) -> str:
-    """Name the tags whose own gap is shown to lie above the margin, as :func:`shares_below` does."""
+    """Return in words which tags' own gap is shown to lie above the margin, as :func:`shares_below` does."""
     by_tag = of_tags(differences)
     above = {}
     for tag, values in by_tag.items():

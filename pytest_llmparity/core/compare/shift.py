@@ -255,7 +255,7 @@ class Logprobs:
 
     @classmethod
     def of(cls, answers: Iterable[Completion]) -> Logprobs:
-        """Return what the answers with logprobs say."""
+        """Return what the logprobs of these answers are, counted over those that have any."""
         seen = cls()
         for answer in answers:
             of_answer = _logprobs(answer)

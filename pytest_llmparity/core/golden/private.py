@@ -51,7 +51,7 @@ def refuse_private(
 
 
 def naming(folders: Sequence[str]) -> re.Pattern[str] | None:
-    """Return what finds the name of one of these folders, and of none that only begins or ends with it.
+    """Return a pattern that finds the name of one of these folders, and of none that only begins or ends with it.
 
     >>> naming(["/srv/proj"]).findall("/srv/proj/a, /srv/proj. But /srv/proj2, /srv/proj.old or /mnt/srv/proj")
     ['/srv/proj', '/srv/proj']
@@ -76,7 +76,7 @@ class Refusal(Protocol):
     """Makes the error that names a place and why what stands there is refused."""
 
     def __call__(self, place: str, why: str) -> LLMParityError:
-        """Return it."""
+        """Return that error."""
 
 
 class FirstLine(Protocol):

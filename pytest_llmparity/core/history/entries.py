@@ -117,7 +117,7 @@ class Entry:
 
 
 def entry_of(record: RunRecord) -> Entry:
-    """Return what is kept of a run."""
+    """Return the entry by which the history keeps a run."""
     outcomes = [*(verdict.outcome for verdict in record.verdicts), *(Outcome.ERROR for _ in record.errors)]
     return Entry(
         run=record.run,

@@ -84,7 +84,7 @@ class Canary:
         return cls(text=text, prompt_tokens=answer.prompt_tokens, tokens=tokens, seconds=seconds, leads=leads)
 
     def completion(self) -> Completion:
-        """Return it as an answer that another one can be held against."""
+        """Return the canary as an answer that another one can be held against."""
         logprobs = [
             TokenLogprob(token=_bytes(token), logprob=0.0, top=((_bytes(token), 0.0), (_bytes(second), -lead)))
             for token, second, lead in zip(self.tokens, self.seconds, self.leads, strict=True)
@@ -205,7 +205,7 @@ def recorded(passes: Sequence[Mapping[str, Completion]], *, date: str, plugin: s
 
 
 def compare(canaries: Canaries, live: Mapping[str, Completion]) -> Seen:
-    """Hold what an engine answers now against its canaries."""
+    """Return what an engine's answers of now, held against its canaries, show to have changed."""
     both = {case: canary for case, canary in canaries.answers.items() if case in live}
     if len(both) * 2 <= len(canaries.answers):
         return Seen(change=Change.UNKNOWN, counts=f"{len(both)} of {len(canaries.answers)} were answered")

@@ -161,7 +161,7 @@ def _no_pattern() -> tuple[type[Exception], ...]:
 
 
 def _reader(word: str) -> Callable[[str], Extracted]:
-    """Return what reads a number, a choice, or yes or no, imported now: their expressions take long to compile."""
+    """Return the reader of a number, a choice, or yes or no, imported now: their expressions take long to compile."""
     if word == "number":
         from pytest_llmparity.core.right.number import number
 

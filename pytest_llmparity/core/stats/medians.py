@@ -22,11 +22,11 @@ HALF = 0.5
 
 
 def median(most: Sequence[float], least: Sequence[float], *, margin: float, alpha: float = 0.05) -> Bounds:
-    """Hold the median of values, each between ``least`` and ``most``, against ``margin``; one value of each group.
+    """Return bounds of the median of values, each between ``least`` and ``most``, and p-values at ``margin``.
 
-    With fewer values than can settle anything (five at 5 %) the bounds are 0 and infinite. The estimate is the median
-    of ``most``, of ``least`` where that is infinite. Raises ``ValueError`` for no value at all, a margin that is not
-    positive or an alpha outside 0..0.5.
+    There is one value of each group. With fewer than can settle anything (five at 5 %) the bounds are 0 and infinite.
+    The estimate is the median of ``most``, of ``least`` where that is infinite. Raises ``ValueError`` for no value at
+    all, a margin that is not positive or an alpha outside 0..0.5.
     """
     n = len(most)
     _check(n, len(least), margin, alpha)

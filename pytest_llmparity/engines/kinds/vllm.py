@@ -200,12 +200,12 @@ class VllmAdapter(Adapter):
             return "without --enable-sleep-mode /sleep frees nothing"
         return ""
 
-    def _dev(self, path: str, wish: str) -> None:
+    def _dev(self, path: str, action: str) -> None:
         reply = self.control.post(path, b"", timeout_s=self.patience_s(self.spec, SLEEP_S))
         if reply.status != 200:
             reason = shown(read_refusal(reply.body).message, 200) or "no reason"
             raise LaunchError(
-                f"{self.name} cannot {wish}: POST {path} says {reply.status} ({reason}). Its log has the rest.",
+                f"{self.name} cannot {action}: POST {path} says {reply.status} ({reason}). Its log has the rest.",
                 engine=self.name,
                 status=reply.status,
             )

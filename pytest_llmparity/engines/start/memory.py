@@ -66,7 +66,7 @@ class Nvml:
 
 
 def nvidia(load: Any = __import__, device: Path = _DEVICE) -> tuple[Gpus | None, str | None]:
-    """Return what reads the memory of NVIDIA GPUs, ``None`` without GPU or package; then perhaps a note on that.
+    """Return a reader of the memory of NVIDIA GPUs, ``None`` without GPU or package; then perhaps a note on that.
 
     ``load`` imports a module by name.
     """

@@ -314,7 +314,7 @@ class RequestBuilder:
         return refuse_ignored(dict(request.thinking), self.ignores, engine=self.name, case=request.case)
 
     def _choice_fields(self, request: Request) -> JsonObject:
-        """Return what asks for several choices; ``ParameterNotHonoured`` of a kind that gives one whatever is asked."""
+        """Return the field for several choices; ``ParameterNotHonoured`` of a kind that gives one whatever is asked."""
         if request.n > 1 and "n" in self.ignores:
             raise self._one_choice(request, self.ignores["n"])
         return {"n": request.n} if request.n > 1 else {}

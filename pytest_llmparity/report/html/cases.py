@@ -346,7 +346,7 @@ def _anchor(case: str, taken: dict[str, int]) -> str:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Return what sorts ``case-2`` before ``case-10``."""
+    """Return a key that sorts ``case-2`` before ``case-10``."""
     return [
         (int(part), "") if part.isascii() and part.isdigit() and len(part) < 10 else (-1, part)
         for part in re.split(r"(\d+)", text)

@@ -20,7 +20,7 @@ PROGRAM: Final = "llama-quantize"
 
 
 def quantizer(named: str | None) -> str | None:
-    """Return what makes copies, ``None`` for the ``gguf`` package; ``NotMeasured`` where a named program is missing."""
+    """Return the program that makes copies, ``None`` for the package ``gguf``; ``NotMeasured``: none is so named."""
     program = shutil.which(named or PROGRAM)
     if named and program is None:
         raise NotMeasured(f"there is no program {named}; --quantize names {PROGRAM} of llama.cpp")

@@ -66,9 +66,10 @@ class Gates:
     def declare(
         self, test: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, folder: Path, **called: Any
     ) -> Declaration:
-        """Take note of one test's marker; raises ``UsageError`` when it cannot be used. ``called`` is the function.
+        """Keep and return what a test's marker declares; ``UsageError`` if it cannot be used.
 
-        ``Untagged`` where the portion of the prompts that this run asks holds none of its.
+        ``called`` is the function. Raises ``Untagged`` where the portion of the prompts that this run asks holds none
+        of its.
         """
         settings = self._settings
         try:
@@ -143,7 +144,7 @@ class Gates:
         return list(self._declared.values())
 
     def plan(self) -> Plan:
-        """Return what is asked of every engine, the same in every process."""
+        """Return the plan of what is asked of every engine, the same in every process."""
         settings = self._settings
         plan = make_plan(self.declarations(), only=settings.cases, engines=settings.company)
         if self._untagged or any(declared.prompts.rest for declared in self._declared.values()):
@@ -208,7 +209,7 @@ def declare(
     arguments: Mapping[str, object] = MappingProxyType({}),
     portion: Portion = ALL,
 ) -> Declaration:
-    """Return what one marker declares.
+    """Return the declaration that one marker makes.
 
     ``folders`` are searched in order for relative paths (the test file's folder, then the root). ``concurrency`` is
     what holds when the marker names none, ``engines`` how many are selected, ``sequential`` how the answers will be

@@ -113,7 +113,7 @@ def find(value: str | Path, folders: Sequence[Path], *, noun: str, beside: str =
 
 
 def reading(folders: Sequence[Path]) -> Read:
-    """Return what reads a file that a prompt names, relative to the first of these folders that has it."""
+    """Return a function that reads a file which a prompt names, relative to the first of these folders that has it."""
 
     def read(name: str) -> bytes:
         tried = [folder / name for folder in folders]

@@ -93,7 +93,7 @@ class Naming:
         return none_acts(self._evidence.engines[adapter.name].identity)
 
     def of_cache(self, who: str) -> Cause:
-        """Name the prompt cache of an engine."""
+        """Return the cause that is the prompt cache of an engine."""
         flags = self._adapter(who).cache_off
         return Cause(
             layer="prompt cache",
@@ -126,7 +126,7 @@ class Naming:
         return dataclasses.replace(cause, layer=layer, text=layer + cause.text[len(cause.layer) :])
 
     def of_weights(self, same: SameFile, *, gone: bool) -> Cause:
-        """Name the weights: served by the baseline's engine they answer as the candidate does, if all drift is gone."""
+        """Return the cause that is the weights: the baseline's engine, serving them, answers as the candidate does."""
         ours, theirs = self._pair.adapters
         classes = ""
         if self._classes():
@@ -144,7 +144,7 @@ class Naming:
         )
 
     def of_engine(self, same: SameFile, *, gone: bool) -> Cause:
-        """Name the engine: the candidate's file served by the baseline's answers as that does, if all drift is gone."""
+        """Return the cause that is the engine: the candidate's file, served by the baseline's, answers as that does."""
         ours, theirs = self._pair.adapters
         file = _of_file(same)
         served = f"{file}, served as {ours.name} is,"

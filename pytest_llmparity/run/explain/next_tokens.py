@@ -63,7 +63,10 @@ def untold(pair: Pair) -> str:
 
 
 def read(pair: Pair) -> Read | None:
-    """Ask both for next tokens; ``None`` where nothing can be compared. ``Spent`` when no request is left."""
+    """Return what both engines say of next tokens, ``None`` where nothing can be compared.
+
+    Raises ``Spent`` when no request is left.
+    """
     requests: dict[str, Asked] = {}
     half: dict[str, bool] = {}
     groups: set[str] = set()

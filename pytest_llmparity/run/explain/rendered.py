@@ -118,7 +118,7 @@ class RenderedPrompt:
         )
 
     def turns(self, offsets: Mapping[str, int]) -> Cause | None:
-        """Name turns that are dropped where the baseline, asked with the newest alone, answers like the candidate."""
+        """Return dropped turns as the cause where the baseline, asked the newest alone, answers as the candidate."""
         pair = self._pair
         control = pair.answers(())
         fewer = [case for case, offset in offsets.items() if offset < 0]

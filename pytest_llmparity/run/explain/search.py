@@ -73,7 +73,7 @@ class Search:
     _suspected: frozenset[str] = field(default=frozenset(), init=False)
 
     def explain(self) -> Explanation:
-        """Make the experiments; never more requests than are allowed."""
+        """Return what experiments show of the cause; they make never more requests than are allowed."""
         self._began = began = self.pair.spent
         causes: tuple[Cause, ...] = ()
         try:
@@ -226,7 +226,7 @@ class Search:
         return result
 
     def _beside(self, free: Unconstrained) -> list[str]:
-        """Return what makes drift beside a constraint: what brings it back where no schema forces anything."""
+        """Return by name what drifts beside a constraint: what brings drift back where no schema forces anything."""
         alone, everything = self._of(free.answers(())), self._of(free.answers(free.others))
         if alone is None or everything is None:
             return []

@@ -113,7 +113,7 @@ class Asking:
                 self.ready[name].adapter.warm_up()
 
     def begin(self, name: str, orders: Sequence[tuple[Unit, Sequence[Case]]]) -> bool:
-        """Show how many requests an engine is going to get, as far as that is known; False when nothing is missing.
+        """Show how many requests an engine is going to get, as far as that is known; return whether any is missing.
 
         ``orders`` has with each unit the order in which its cases measure the noise floor.
         """
@@ -221,7 +221,7 @@ class Asking:
         return sum(len(missing(self.ready[name], step, have)) for have in own)
 
     def floor(self, names: Sequence[str], unit: Unit, order: Sequence[Case]) -> bool:
-        """Measure the noise floor of these engines on the first of these cases; False when a hard stop cut it short."""
+        """Measure the noise floor of these engines on the first of these cases; return False if a stop cut it short."""
 
         async def ask(name: str) -> bool:
             if (of_engine := self._of(name, unit)) is None:
@@ -241,11 +241,11 @@ class Asking:
         return max(map(len, floors), default=0)
 
     def missing(self, engine: str, step: Step) -> int:
-        """How many requests of a step have no sample yet."""
+        """Return how many requests of a step have no sample yet."""
         return len(missing(self.ready[engine], step, self._store.have(self._run, engine)))
 
     def ask(self, engines: Sequence[str], step: Step) -> bool:
-        """Send these engines what is missing of a step; False when a hard stop left something out."""
+        """Send these engines what is missing of a step; return False when a hard stop left something out."""
         wanting = [name for name in engines if self.missing(name, step)]
 
         async def ask_one(name: str) -> None:
@@ -294,7 +294,7 @@ class Asking:
 
     @contextlib.asynccontextmanager
     async def _line(self, name: str) -> AsyncIterator[EngineAsking]:
-        """Give what sends an engine what is missing of a step, over one client; a server that went away is known."""
+        """Yield who asks an engine what is missing of a step, over one client; a server that went away is known."""
         ready = self.ready[name]
         watch = self.absences.watch(ready.adapter)
         asking = EngineAsking(
@@ -341,7 +341,7 @@ class Absences:
         self._ledger = ledger
 
     def watch(self, adapter: Adapter) -> Watch | None:
-        """Return what waits for a server that somebody else runs; a process of ours that ends has ended for good."""
+        """Return a watch on a server that somebody else runs; a process of ours that ends has ended for good."""
         if adapter.spec.launch != "attach":
             return None
         return Watch(

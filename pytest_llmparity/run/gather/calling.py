@@ -173,7 +173,7 @@ class _Calls:
         self._loop.close()
 
     async def sample(self, job: Job, case: Case) -> Sample:
-        """Return what becomes of one call."""
+        """Return the sample of one call: its value or its failure."""
         came = await outside(lambda: self._came_to(case, f"{job.phase}-{job.repeat}-{next(self._numbers)}"))
         if isinstance(came, EngineError):
             return failed(self._adapter.name, job, came, attempts=1)

@@ -208,7 +208,7 @@ class Campaign:
         return any(self._company.needs(spec.name, unit) is not None for unit in self._plan.units)
 
     def _enter(self, spec: EngineSpec) -> Adapter | None:
-        """Take an engine into the ledger, started if anything may be asked of it; return what asks it, if anything."""
+        """Take an engine into the ledger, started if it may be asked anything; return its adapter if it can be."""
         spared = self._one_at_a_time and not self._is_needed(spec)  # its model is not loaded for nothing
         engaged = self._fleet.known(spec.name) if spared else self._fleet.engage(spec.name)
         if engaged is None:
@@ -336,7 +336,7 @@ class Campaign:
                 self._timing.time(unit, [self._asking.ready[spec.name].adapter for spec in specs], fetch=self._loaded)
 
     def _loaded(self, name: str) -> Adapter:
-        """Load an engine for its turn, every other one gone, and return what asks it; it must be what it was."""
+        """Load an engine for its turn, every other one gone, and return its adapter; it must be what it was."""
         engaged = self._fleet.engage(name)
         if engaged.adapter is None or engaged.record.unusable:
             raise LaunchError(f"{name} could not be loaded for its turn: {engaged.record.unusable}", engine=name)

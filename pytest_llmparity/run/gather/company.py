@@ -50,7 +50,7 @@ class Company:
         return list(reasons)
 
     def needs(self, name: str, unit: Unit) -> Needs | None:
-        """Return what a unit needs of an engine; ``None``: nothing, because whom it is compared with is not there."""
+        """Return the samples that a unit needs of an engine; ``None``: none, as whom it is compared with is away."""
         needs = unit.needs if self._alone(name, unit) is None else needs_alone(unit)
         if needs is not None and name in self._hurried:
             return dataclasses.replace(needs, timed=0, timed_relative=False)

@@ -82,7 +82,7 @@ def units_of(store: Store, run: str) -> Mapping[str, AskedUnit]:
 def origins(
     store: Store, run: str, engines: Iterable[str], verdicts: Iterable[Verdict]
 ) -> Callable[[Sample], SampleOrigin]:
-    """Return what says of a sample of this run whose it is; ``verdicts`` are those the run came to."""
+    """Return a function that says of a sample of this run whose it is; ``verdicts`` are those the run came to."""
     units = units_of(store, run)
     sent: dict[tuple[str, str, str], list[str]] = {}
     timed: dict[str, list[tuple[range, str]]] = {}

@@ -41,7 +41,7 @@ class OtherLimits(ConfigError):
 def decided(
     store: Store, run: str, policy: Policy, *, root: Path, baseline: str | None, candidate: str | None
 ) -> Decided:
-    """Return what a policy makes of a stored run.
+    """Return the decision that a policy comes to on a stored run.
 
     Without a name the ``baseline`` is the run's, the ``candidate`` its only other engine. Raises ``UsageError`` for
     engines that it does not have, ``ConfigError`` for a policy with a rule that names nothing of it, ``OtherLimits``
@@ -60,7 +60,7 @@ def decided(
 def decided_of(
     store: Store, whole: WholeRun, policy: Policy, *, root: Path, baseline: str | None, candidate: str | None
 ) -> Decided:
-    """Return what a policy makes of a run as it was just judged; raises as :func:`decided`."""
+    """Return the decision that a policy comes to on a run as it was just judged; raises as :func:`decided`."""
     run = whole.record.run
     before, after = _two(whole.record, baseline, candidate)
     locks = [_locked(store, run, engine, root) for engine in (before, after)]

@@ -43,7 +43,7 @@ def of_store(store: Store) -> tuple[list[Entry], list[str]]:
 
 
 def _entry(store: Store, info: RunInfo) -> Entry | None:
-    """Return what one run came to, ``None`` where it was not judged to its end."""
+    """Return the entry of one run, ``None`` where it was not judged to its end."""
     if (entry := store.document(info.id, HISTORY, Entry)) is not None:
         return entry
     state, reported = read_state(store, info.id), store.document(info.id, REPORTED, Reported)

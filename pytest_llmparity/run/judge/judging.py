@@ -99,7 +99,7 @@ class Judging:
         root: Path,
         embedder: Callable[[], Embedder | None],
     ) -> Judging:
-        """Read what a run holds; ``state`` is what its gathering wrote down so far.
+        """Return the judging of what a run holds; ``state`` is what its gathering wrote down so far.
 
         With engines selected only they count, in their order; without, all the run has.
         """
@@ -210,7 +210,7 @@ class Judging:
         return unit_of(declaration, only=self.only)
 
     def evidence(self, declaration: Declaration, check: Check, *, alpha: float = ALPHA) -> Evidence:
-        """Return what one check of a test judges; with a course the cases stand in its order."""
+        """Return the evidence that one check of a test judges; with a course the cases stand in its order."""
         unit, prompts = self._unit(declaration), asked_for(check, declaration.prompts)
         course = self.courses.get(unit.key)
         names = [self.baseline, *(name for name in self.records if name != self.baseline)]
@@ -233,7 +233,7 @@ class Judging:
             return in_order(prompts, course)
 
     def _of_engine(self, name: str, unit: Unit, prompts: PromptSet, check: Check) -> EngineEvidence:
-        """Return what one check judges of one engine: its answers to exactly the requests of the unit.
+        """Return the evidence that one check judges of one engine: its answers to exactly the requests of the unit.
 
         A capability the check needs and the engine lacks keeps a case from being judged there, also where the engine's
         route has no word for it; where that is every case and something must be judged, it is an error.
@@ -449,7 +449,7 @@ def in_order(prompts: PromptSet, course: Course) -> PromptSet:
 def select(
     samples: Iterable[Sample], wires: Mapping[str, str], *, concurrency: int
 ) -> dict[Phase, dict[str, list[Sample]]]:
-    """Sort samples by phase and case, keeping those that answer exactly these requests at this concurrency.
+    """Return by phase and case the samples that answer exactly these requests at this concurrency.
 
     ``wires`` maps case ids to the sha256 of the request's body.
     """

@@ -64,7 +64,7 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeRun:
-    """Everything a report is made of: the run, its answers, and what says whose question an answer is.
+    """Everything a report is made of: the run, its answers, and a function that says whose question an answer is.
 
     ``tests`` has every test by its node id, and why it failed where no verdict says so, else nothing. It is empty where
     nobody noted it (runs stored by an older version).

@@ -39,7 +39,7 @@ class Enforced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def enforced(adapter: Adapter, asked: Sequence[Canary] = ()) -> list[Enforced]:
-    """Ask an engine the canaries; what fails is said of the canary it failed on, and nothing is raised for it."""
+    """Return what an engine did with each canary of a schema; a failure is said of its canary, never raised."""
     prober = Prober(adapter=adapter, declares=adapter.can)
     return [_outcome_of(prober, canary) for canary in asked or canaries()]
 

@@ -162,7 +162,7 @@ class Prober:
         change: Mapping[str, object] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Callable[[], Completion]:
-        """Return what sends a request, which counts as sent, and returns its answer; ``Spent`` where it may not be."""
+        """Return a function that sends a request, counted now, and returns the answer; ``Spent`` if it may not be."""
         request = self.adapter.own(request)
         wire = self.adapter.build(request, stream=stream)
         if change:

@@ -1,4 +1,4 @@
-"""What the requests of one engine are sent by: a line to each of its replicas, here or beside it on a cluster."""
+"""Lines by which the replicas of one engine are sent their requests, from here or beside them on a cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Line(Protocol):
     """Sends one replica its requests."""
 
     async def send(self, jobs: Sequence[Job], *, concurrency: int, allowance: Allowance, deliver: Deliver) -> int:
-        """Send the jobs as ``run.sending.sender.send`` does; samples bear the replica's name.
+        """Send the jobs, and return the same, as ``run.sending.sender.send`` does; samples bear the replica's name.
 
         Raises :class:`NodeLost` when nobody is there any more: what was not delivered by then may be sent elsewhere.
         """
@@ -54,9 +54,9 @@ class Elsewhere(Protocol):
         left_s: float | None,
         stop: Callable[[], str | None],
     ) -> Adapter:
-        """Start a replica of an engine, once; return what asks it from here. ``LaunchError`` as locally.
+        """Start a replica of an engine, once; return an adapter that asks it from here. ``LaunchError`` as locally.
 
-        ``make`` makes that of an address, the rest is as in ``run.started.starter.Starter``.
+        ``make`` makes the adapter of an address, the rest is as in ``run.started.starter.Starter``.
         """
 
     def info(self, name: str) -> Mapping[str, Any]:
@@ -69,7 +69,7 @@ class Elsewhere(Protocol):
         """Say why a replica is no more, ``None`` while it runs."""
 
     def line(self, adapter: Adapter) -> Line:
-        """Return what sends a replica its requests, beside it."""
+        """Return the line by which a replica is sent its requests, beside it."""
 
     def lost(self, name: str) -> bool:
         """Tell whether the machine of a replica is gone."""

@@ -340,7 +340,7 @@ def _read(adapter: AdapterProtocol, exchange: Exchange, case: str) -> Completion
 
 
 def named(error: EngineError, engine: str, case: str | None) -> EngineError:
-    """Fill in engine and case where the transport, which knows neither, raised the error."""
+    """Return an error with engine and case filled in where the transport, which knows neither, raised it."""
     error.engine = error.engine or engine
     error.case = error.case if error.case is not None else case
     return error

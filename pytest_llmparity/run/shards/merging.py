@@ -307,7 +307,7 @@ def _units(part: ShardRun) -> Mapping[str, AskedUnit]:
 
 
 def _samples(name: str, parts: Sequence[ShardRun]) -> list[list[Sample]]:
-    """Return what an engine answered, shard by shard; golden answers are the same in each."""
+    """Return the samples of an engine, shard by shard; golden answers are the same in each."""
     golden = parts[0].state.engines[name].golden is not None
     return [part.store.get(part.run, name) for part in (parts[:1] if golden else parts)]
 
@@ -393,7 +393,7 @@ def floor_cases(
 
 
 def _state(parts: Sequence[ShardRun]) -> RunState:
-    """Return what there is to say of the whole."""
+    """Return the state of the gathering as a whole."""
     first = parts[0].state
     stopped = [f"{part.claim.shard}: {part.state.incomplete}" for part in parts if part.state.incomplete]
     merged = f"put together of {explain.count(len(parts), 'shard')}: {', '.join(part.run for part in parts)}"

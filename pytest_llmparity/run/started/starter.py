@@ -35,8 +35,8 @@ _SLICE_S = 0.5
 class Starter:
     """Starts engines through the keeper; one that another process of this run starts is waited for.
 
-    ``make`` returns what asks a server at an address, ``slots`` how many requests one must be able to answer at once
-    where its own configuration does not say. ``stop`` says why nobody waits any longer, ``starts`` is told whose
+    ``make`` returns the adapter of a server at an address, ``slots`` how many requests one must be able to answer at
+    once where its own configuration does not say. ``stop`` says why nobody waits any longer, ``starts`` is told whose
     process is about to start. For the rest see :class:`~pytest_llmparity.run.fleet.Fleet`.
     """
 
@@ -75,7 +75,7 @@ class Starter:
         """Engines whose process was started here, so that there is a log to look into."""
 
     def start(self, spec: EngineSpec) -> Adapter:
-        """Start an engine's process, wait until it answers, publish what it is; return what asks it."""
+        """Start an engine's process, wait until it answers, publish what it is; return its adapter."""
         state = self._keeper().state(spec.name)
         if state.state == "ready":
             return self._make(spec, str(state.info["base_url"]))
@@ -138,7 +138,7 @@ class Starter:
         return KeptRunner(spec.name, self._keeper, self._stop, self._secrets)
 
     def _containers(self, spec: EngineSpec) -> Containers:
-        """Return what runs an engine's image; raises where there is no runtime or no image."""
+        """Return the containers of an engine's image; raises where there is no runtime or no image."""
         private = self._key_variables - set(spec.secret_variables)
         environ = {name: value for name, value in self._environ.items() if name not in private}
         log = self._workdir / "logs" / f"{spec.name}.pull.log"

@@ -116,7 +116,7 @@ async def ask_around(client: Client, target: Target) -> Exchange | None:
 
 @contextlib.asynccontextmanager
 async def mock(concurrency: int) -> AsyncIterator[str]:
-    """Run the paced server and lend its base URL."""
+    """Run the paced server for a block, and yield its base URL."""
     gap_ms = max(_MOCK_GAP_MS, concurrency * _MOCK_GAP_MS_PER_STREAM)
     argv = [sys.executable, "-P", "-c", BOOT, sys.argv[1], "pytest_llmparity.run.timed.mock"]
     argv += [str(_MOCK_FIRST_MS), str(gap_ms), str(_MOCK_EVENTS)]
@@ -132,7 +132,7 @@ async def mock(concurrency: int) -> AsyncIterator[str]:
 
 
 async def calibrate(concurrency: int, *, tls: bool) -> Calibration:
-    """Measure the paced server as the engines will be measured; ``tls`` picks the reader that TLS engines get."""
+    """Return how late the paced server's first events are seen; ``tls`` picks the reader that TLS engines get."""
     request = ("", WireRequest(path="/", body=b"", sha256="", method="GET"))
     count = max(2 * concurrency, _MOCK_LEAST_REQUESTS)
     async with mock(concurrency) as base_url, Client(base_url, reader="transport" if tls else "auto") as client:
@@ -145,7 +145,7 @@ async def calibrate(concurrency: int, *, tls: bool) -> Calibration:
 
 
 def judge(exchanges: Sequence[Exchange], concurrency: int) -> Calibration:
-    """Compare the arrival stamps of first events with the sending stamps that the paced server put inside them."""
+    """Return how late first events arrived after the stamps of sending that the paced server put inside them."""
     late: list[int] = []
     for exchange in exchanges:
         first = next(iter(sse(exchange.body)))
@@ -165,7 +165,7 @@ def _quantile(values_ns: Sequence[int], share: float) -> float:
 
 
 async def run(schedule: Schedule) -> TimedResult:
-    """Calibrate, warm up, put the engines under load."""
+    """Calibrate, warm up, put the engines under load; return all records with the calibration."""
     tls = any(target.base_url.startswith("https:") for target in schedule.targets)
     async with contextlib.AsyncExitStack() as stack:
         clients = [

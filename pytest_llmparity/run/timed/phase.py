@@ -97,8 +97,8 @@ class TimedPhase:
     def time(self, unit: Unit, adapters: Sequence[Adapter], *, fetch: Callable[[str], Adapter] | None = None) -> None:
         """Time one unit on these engines, unless it was; what goes wrong concerns this unit alone.
 
-        Engines that cannot be in memory together take turns: ``fetch`` loads the one it names and returns what asks
-        it. They begin with the first, which is best the one in memory.
+        Engines that cannot be in memory together take turns: ``fetch`` loads the one it names and returns its
+        adapter. They begin with the first, which is best the one in memory.
         """
         ready = {adapter.name: adapter for adapter in adapters}
         done = (self.store.has_document(self.run, timed_name(name, unit.key)) for name in ready)

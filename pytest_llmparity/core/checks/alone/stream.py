@@ -266,7 +266,7 @@ class _Ways:
         return _answers(self._samples.get(case, ())), _answers(self._samples.get(unstreamed(case), ()))
 
     def failure(self, case: str) -> str:
-        """Describe the first failure of a case, empty where there is none."""
+        """Return the first failure of a case in words, empty where there is none."""
         for id in (case, unstreamed(case)):
             for sample in self._samples.get(id, ()):
                 if sample.failure is not None:

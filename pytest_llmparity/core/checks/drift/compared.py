@@ -89,7 +89,7 @@ class Comparison:
         self.forks: Forks = [(pair.case, compared.fork) for pair, compared in self.pairs]
 
     def judge(self, forks: Forks, margin: float) -> Judgement:
-        """Hold forks, in the order of the prompts, against a margin."""
+        """Return the judgement on forks, given in the order of the prompts, against a margin."""
         return self._design.hazard(forks, margin=margin, horizon=self._horizon)
 
     def beyond(self) -> str:
@@ -253,7 +253,7 @@ def _by_part(pairs: ComparedPairs) -> str:
 
 
 def tags_above(pairs: ComparedPairs, *, margin: float, alpha: float) -> str:
-    """Name the tags whose own prompts are shown to drift beyond the margin, each at its part of the error rate.
+    """Return in words which tags' own prompts are shown to drift beyond the margin, each at its part of the error rate.
 
     Prompts of a group are one piece of evidence here as everywhere: a tag of one group shows nothing.
     """
@@ -273,7 +273,7 @@ def tags_above(pairs: ComparedPairs, *, margin: float, alpha: float) -> str:
 
 
 def first_fork(verdict: Verdict, pairs: ComparedPairs) -> list[str]:
-    """Show where the first pair of answers parts, and how either goes on; nothing where none does."""
+    """Return lines that show where the first pair of answers parts and how either goes on; none where none does."""
     for pair, compared in pairs:
         fork = compared.fork
         if fork.forked:

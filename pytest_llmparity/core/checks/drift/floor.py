@@ -231,7 +231,10 @@ def unrecorded(baseline: EngineEvidence, own: float | None) -> tuple[str, ...]:
 
 
 def beside_floor(judgement: Judgement, evidence: Evidence, floor: Floor | None, above: float) -> Judgement:
-    """Fail only what drifts more than the baseline from itself; ``above`` is the p-value of *no more than that*."""
+    """Return the judgement, a FAIL only where the drift is more than the baseline's from itself.
+
+    ``above`` is the p-value of *no more than that*.
+    """
     p_fail = max(judgement.p_fail or 0.0, above)
     # The floor has as many prompts as it will ever have.
     still_open = judgement.open and (judgement.outcome is not Outcome.FAIL or above < (judgement.p_fail or 0.0))

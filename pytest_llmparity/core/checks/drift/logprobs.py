@@ -84,7 +84,7 @@ class LogprobsCheck(BaseCheck):
         )
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse a set of so few groups that nothing can be settled."""
+        """Return why so few groups can settle nothing, ``None`` where they can."""
         needed = least_groups(0.05, sequential_run=sequential)
         if groups >= needed:
             return None

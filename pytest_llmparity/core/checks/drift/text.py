@@ -138,7 +138,7 @@ class TextCheck(BaseCheck):
         )
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse a set so small that not even answers without a single fork would pass."""
+        """Return why not even answers without a single fork would pass of so few prompts, ``None`` where they would."""
         margin = UNKNOWN_MARGIN if self.margin is None else self.margin
         shown = explain.percent(margin) + (" (counted with where none is given)" if self.margin is None else "")
         if sequential:
@@ -207,7 +207,7 @@ class TextCheck(BaseCheck):
         )
 
     def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
-        """Refuse ``by="tag"`` where no tag can be judged without crying wolf."""
+        """Return why ``by="tag"`` can judge no tag without crying wolf, ``None`` where it can."""
         if self.by is None:
             return None
         margin = UNKNOWN_MARGIN if self.margin is None else self.margin

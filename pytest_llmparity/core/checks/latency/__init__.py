@@ -138,7 +138,7 @@ class LatencyCheck(BaseCheck):
         return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached, timed_blocks=blocks)
 
     def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
-        """Refuse budgets on quantiles that ``n`` requests cannot bound, or those of one prompt, all of them at once."""
+        """Return which budgets ``n`` requests, or those of one prompt, cannot settle; ``None`` where all can be."""
         problems = [
             f"{budget.name} takes at least {budget.least} timed requests per engine to settle and there are {self.n}; "
             f"give n={budget.least} or more"

@@ -147,7 +147,7 @@ class SchemaCheck(LimitedCheck):
         return Needs(capabilities=frozenset({"json_schema"}), arms=self.arms is not None)
 
     def prompt_problem(self, prompts: PromptSet) -> str | None:
-        """Refuse prompts without a schema where each has its own, and expected answers that no schema's can equal."""
+        """Return which prompts lack a schema of their own or expect what no schema allows, ``None`` where none does."""
         problem = None if self.name else schemaless(prompts)
         if problem is None and self.arms is not None:
             problem = unequal(prompts, self.contracts(), self.fields)
@@ -167,7 +167,7 @@ class SchemaCheck(LimitedCheck):
         return in_both(prompts, lambda case: contracts.of(case).schema)
 
     def contracts(self, *, lenient: bool = False, sent: bool = False) -> Contracts:
-        """Return what answers are held against; ``sent``: the schema alone, as engines are told it, without a model."""
+        """Return the contracts of the answers; ``sent``: of the schema as engines are told it, without a model."""
         lenient = lenient or self.lenient
         if not self.name:
             return Contracts(files=self.files, lenient=lenient)

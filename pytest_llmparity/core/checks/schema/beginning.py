@@ -176,7 +176,7 @@ def _no_constant(word: str) -> NoReturn:
 
 
 def _faults(value: _Value, schema: object, root: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield what no ending mends."""
+    """Yield the faults of a beginning of JSON that no ending mends."""
     if value is None or schema is True:
         return
     if schema is False:

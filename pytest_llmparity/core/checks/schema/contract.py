@@ -137,7 +137,7 @@ class Contract:
         return cls(parsed.value, name, model=model, lenient=lenient)
 
     def hold(self, completion: Completion) -> Reading:
-        """Read one answer and hold it against the schema or the model."""
+        """Return an answer as it was read and held against the schema or the model."""
         text = completion.text
         strict = parse_json(text)
         moved = bool(completion.normalised) and any(remark.endswith(MOVED) for remark in completion.normalised)
@@ -368,7 +368,7 @@ def wrong(cases: Sequence[Case], readings: Mapping[str, Reading]) -> tuple[Diffe
 
 
 def invalid(engine: str, cases: Sequence[Case], readings: Mapping[str, Reading]) -> list[str]:
-    """Count the answers of an engine that do not fit, and show the first."""
+    """Return lines that count the answers of an engine that do not fit and show the first; none where all fit."""
     bad = [(case.id, readings[case.id]) for case in cases if case.id in readings and readings[case.id].problem]
     faults = Counter(reading.fault or "other" for _, reading in bad if reading.answered)
     lines: list[str] = []

@@ -37,7 +37,7 @@ class Contracts:
         return None if self.whole is None else self.whole.schema
 
     def of(self, case: Case) -> Contract:
-        """Return what a case's answers are held against; ``DesignError`` where it cannot be used."""
+        """Return the contract that a case's answers are held against; ``DesignError`` where it cannot be used."""
         if self.whole is not None:
             return self.whole
         expected = None if case.expect is None else case.expect.schema
@@ -59,7 +59,7 @@ class Contracts:
         return tuple(dict.fromkeys(contract.dialect for contract in contracts))
 
     def read(self, engine: EngineEvidence, prompts: PromptSet) -> dict[str, Reading]:
-        """Read every case of the main phase that was asked: answers are parsed and validated, failures do not fit."""
+        """Return what was read of every case of the main phase that was asked, by its id; a failure fits no schema."""
         by_id = prompts.by_id
         readings = {case: self.of(by_id[case]).hold(answer) for case, answer in engine.answers().items()}
         for case, failure in engine.failures().items():

@@ -112,7 +112,7 @@ class PairReadings:
         return None if self._answered else self._pairing.unanswered(verdict, self._evidence)
 
     def example(self) -> list[str]:
-        """Show the first case whose values differ: path and both values."""
+        """Return lines with the first case whose values differ: path and both values; none where none differ."""
         for case, ours, theirs in self.compared:
             for difference in () if self._both_call(case) else ours.differences(theirs, self._fields)[:1]:
                 return [

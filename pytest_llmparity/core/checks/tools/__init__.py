@@ -127,7 +127,10 @@ class ToolsCheck(LimitedCheck):
         return Needs()
 
     def prompt_problem(self, prompts: PromptSet) -> str | None:
-        """Refuse prompts of which too few offer tools or say what is to be called, and tools with no usable schema."""
+        """Return that too few prompts offer tools or say what is to be called, or which tools have no usable schema.
+
+        ``None`` where neither is so.
+        """
         for limit, value in self.limits().items():
             cases = _about(limit, prompts.cases)
             needed = least_kept(value, sequential_run=False)

@@ -79,7 +79,7 @@ def compared(
     order: Order,
     last: LastAnswer,
 ) -> Compared:
-    """Compare the calls of each pair of answers to a case that offers tools."""
+    """Return the calls of each pair of answers to a case that offers tools, compared."""
     pairs = Compared()
     for pair in pairing.pairs:
         case = pair.case.id

@@ -188,7 +188,7 @@ class Values:
         return Difference(case=case.id, what=words, baseline_sha256=texts[0], candidate_sha256=texts[1])
 
     def example(self, names: tuple[str, str]) -> list[str]:
-        """Show the first case on which the engines differ: where, and what the application came to on either."""
+        """Return lines with the first case on which engines differ: where, and what the application came to on each."""
         for case, ours, theirs in self.compared:
             if not self.differing[case.id]:
                 continue

@@ -96,7 +96,7 @@ class ReplicaActor:
             raise self._told(error) from error
 
     async def call(self, method: str, *args: object) -> Any:
-        """Do the same in an event loop; who does not answer in time is lost."""
+        """Return what a method returns, awaited in an event loop; a replica that does not answer in time is lost."""
         try:
             async with asyncio.timeout(None if method in _WAITS else ANSWERED_S):
                 return await self._method(method).remote(*args)

@@ -29,7 +29,7 @@ LOOKED_S: Final = 120.0
 
 
 def connect(address: str, token: str) -> Callable[[], None]:
-    """Join a cluster, or start one on this machine; return what leaves it, which does nothing to one that was joined.
+    """Join a cluster, or start one on this machine; return a function that leaves it, which joined ones do not notice.
 
     ``UsageError`` for an address where none answers, and for one of another version.
     """

@@ -66,7 +66,7 @@ class Owner:
         self._actors: dict[str, ReplicaHandle] = {}
 
     def group(self, engine: str, bundles: Sequence[Mapping[str, float]]) -> PlacementGroup:
-        """Return what is reserved for the replicas of an engine, on as many nodes as can be."""
+        """Return the resources that are reserved for the replicas of an engine, on as many nodes as can be."""
         if engine not in self._groups:
             self._groups[engine] = placement_group([dict(bundle) for bundle in bundles], strategy="SPREAD")
         return self._groups[engine]
@@ -193,7 +193,7 @@ class RayCluster:
         left_s: float | None,
         stop: Callable[[], str | None],
     ) -> Adapter:
-        """Start a replica where it is placed unless it was; return what asks it from here by way of the cluster.
+        """Start a replica where it is placed unless it was; return an adapter that asks it by way of the cluster.
 
         Raises ``LaunchError`` with the reason of the node.
         """
@@ -213,7 +213,7 @@ class RayCluster:
         return make(spec, self._relays[spec.name].url)
 
     def _caller(self, name: str) -> Call:
-        """Return what calls the node where a replica is now. A connection may still come while all is closed."""
+        """Return a function that calls a replica where it is now. A connection may still come while all is closed."""
         with self._guard:
             replica = self._replicas.get(name)
         if replica is None:
@@ -221,7 +221,7 @@ class RayCluster:
         return replica.call
 
     def _placed(self, spec: EngineSpec, engine: EngineSpec, stop: Callable[[], str | None]) -> ReplicaActor:
-        """Return the node of a replica, its process there and ready to be called; a lost one has a successor."""
+        """Return the actor of a replica, its process there and ready to be called; a lost one has a successor."""
         with self._guard:
             known = self._replicas.get(spec.name)
         if known is not None and not known.lost:
@@ -269,7 +269,7 @@ class RayCluster:
         return self._replicas[name].lost
 
     def line(self, adapter: Adapter) -> RemoteLine:
-        """Return what sends a replica its requests, beside it."""
+        """Return the line by which a replica is sent its requests, beside it."""
         return RemoteLine(self._replicas[adapter.name], adapter)
 
     def close(self) -> list[str]:

@@ -23,8 +23,8 @@ Call = Callable[..., Awaitable[Any]]
 class Relay:
     """Listens as long as it is open; ``url`` is its address.
 
-    ``node`` returns what calls the node where the engine is now: each connection is one to the node it began with, and
-    ends where it raises ``LLMParityError``.
+    ``node`` returns a function that calls the node where the engine is now: each connection is one to the node it began
+    with, and ends where that raises ``LLMParityError``.
     """
 
     def __init__(self, loop: LoopThread, node: Callable[[], Call]) -> None:

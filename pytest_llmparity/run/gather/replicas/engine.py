@@ -202,11 +202,11 @@ class EngineAsking:
             self._ledger.notes.append(sentence)
 
     def _line_to(self, adapter: Adapter) -> Line:
-        """Return what sends one replica its requests, from here or beside it."""
+        """Return the line by which one replica is sent its requests, from here or beside it."""
         return self._fleet.line(adapter) or OwnLine(adapter, lambda: self._fleet.gone(adapter.name), self._watch)
 
     def _anew(self, name: str) -> Line:
-        """Start an engine again whose machines are gone; return what asks it. ``LaunchError`` says why not."""
+        """Start an engine again whose machines are gone; return a line to it. ``LaunchError`` says why not."""
         try:
             self._adapters[name] = adapter = self._fleet.anew(name)
         finally:
@@ -215,7 +215,7 @@ class EngineAsking:
         return self._line_to(adapter)
 
     def _line_for(self, application: Application, step: Step, name: str) -> Line:
-        """Return what calls an application with one of the replicas."""
+        """Return a line that calls an application with one of the replicas."""
         adapter = self._adapters[name]
         return CalledLine(
             application,
@@ -254,7 +254,7 @@ def missing(ready: Ready, step: Step, have: Collection[Key]) -> list[Job]:
 
 
 def key_of_job(job: Job) -> Key:
-    """Return what the store calls this job's sample."""
+    """Return the key by which the store has this job's sample."""
     return Key(job.request_sha256, job.case, job.phase, job.repeat, job.concurrency)
 
 
@@ -321,7 +321,7 @@ class Replicas:
         allowance: Allowance,
         through: Callable[[str], Line] | None = None,
     ) -> int:
-        """Have each job answered once, by the replica that its case is at home at as long as that one is there.
+        """Have each job answered once, by its case's home replica while that is there; return how many came mixed up.
 
         ``through`` makes the line to a replica that is there where it is not the one for prompts. What was under way
         on one that is lost counts as sent again.
