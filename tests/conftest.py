@@ -26,6 +26,9 @@ if (root := str(Path(__file__).parents[1])) not in sys.path:
 LIVE = "mark.live"
 """How a file with a live test spells the marker: others are not even imported by ``pytest -m live``."""
 
+MEMORY, ROOM = Path("/dev/shm"), 2 * 2**30
+"""Where files are in memory, and the bytes that must be free there; the folders of three runs take a tenth of it."""
+
 # A busy machine must not fail a property because one example took long; a build that failed must fail again. What is
 # drawn there is the same every time, so more of it finds no more; between two edits it is new examples each time.
 settings.register_profile("daily", deadline=None, max_examples=25)
@@ -52,6 +55,17 @@ for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(user_cache_path("pytest-llmparity") / "bytecode")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let tests without real engines write to memory: for each store they would wait ten times for a disk.
+
+    Real engines need the memory, and what is made for them is large. Where programs may not lie there, none do.
+    """
+    if "not live" in config.option.markexpr and sys.platform == "linux" and MEMORY.is_dir():
+        memory = os.statvfs(MEMORY)
+        if not memory.f_flag & os.ST_NOEXEC and memory.f_bavail * memory.f_frsize >= ROOM and os.access(MEMORY, os.W_OK):
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.hookimpl(wrapper=True)
