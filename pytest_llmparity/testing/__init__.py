@@ -10,9 +10,22 @@ replace, for a server that says some things otherwise. :class:`Replay` serves re
 :class:`FaultProxy` makes any engine another one by a change that is known: ``proxy.hidden_system("Be brief.")``.
 """
 
+from typing import TYPE_CHECKING
+
 from pytest_llmparity.testing.loopback import LoopbackEngine, Received
 from pytest_llmparity.testing.proxy import FaultProxy
-from pytest_llmparity.testing.replay import Replay
 from pytest_llmparity.testing.script import Fault, Reply
 
 __all__ = ["Fault", "FaultProxy", "LoopbackEngine", "Received", "Replay", "Reply"]
+
+if TYPE_CHECKING:
+    from pytest_llmparity.testing.replay import Replay
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import what reads recordings when it is asked for: that takes three times as long as all the rest."""
+        if name != "Replay":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from pytest_llmparity.testing.replay import Replay
+
+        return Replay

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,11 @@ import pytest
 from pytest_llmparity.testing import FaultProxy
 from pytest_llmparity.testing.proxy import Change
 from tests.doubles.posing import PosingEngine
+from tests.doubles.rendering import rendered
 from tests.run.conftest import Project
 
 WORDS = 8
 """Words of every answer."""
-
-
-def rendered(messages: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(f"<{message['role']}> {message['content']} </s>\n" for message in messages) + "<assistant>"
 
 
 def answer(request: Mapping[str, Any]) -> str:

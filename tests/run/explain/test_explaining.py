@@ -24,7 +24,8 @@ from pytest_llmparity.testing import FaultProxy, Reply, proxy
 from tests.core.identity.test_ladder import LADDER
 from tests.doubles.abilities import Abilities
 from tests.doubles.posing import PosingEngine
-from tests.run.explain.conftest import answer, rendered
+from tests.doubles.rendering import rendered
+from tests.run.explain.conftest import answer
 
 if TYPE_CHECKING:
     from pytest_llmparity.core.evidence import Check

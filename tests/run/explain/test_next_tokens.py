@@ -16,7 +16,8 @@ from pytest_llmparity.run.explain.next_tokens import Read, begun
 from pytest_llmparity.settings.specification import EngineSpec
 from tests.doubles.abilities import Abilities
 from tests.doubles.posing import PosingEngine
-from tests.run.explain.conftest import WORDS, answer, rendered
+from tests.doubles.rendering import rendered
+from tests.run.explain.conftest import WORDS, answer
 
 if TYPE_CHECKING:
     from tests.run.explain.conftest import Planted

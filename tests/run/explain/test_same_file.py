@@ -30,7 +30,7 @@ SERVER = (
 import argparse, hashlib, os, signal
 from pathlib import Path
 from tests.doubles.posing import PosingEngine
-from tests.run.explain.conftest import rendered
+from tests.doubles.rendering import rendered
 parser = argparse.ArgumentParser()
 for name in ("--alias", "--port", "--model"):
     parser.add_argument(name)
