@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Generator
@@ -16,7 +17,7 @@ from hypothesis.internal import charmap
 from hypothesis.internal.intervalsets import IntervalSet
 from platformdirs import user_cache_path
 
-pytest_plugins = ["pytester", "tests.real_ollama", "tests.engines.live"]
+pytest_plugins = ["pytester", "tests.real_ollama", "tests.engines.live", "tests.plugin.nursery"]
 
 # Packages that stand beside the tests, benchmarks and fixtures, are looked for last: what is tested is the wheel that
 # was installed, and never the package's source.
@@ -24,7 +25,10 @@ if (root := str(Path(__file__).parents[1])) not in sys.path:
     sys.path.append(root)
 
 LIVE = "mark.live"
-"""How a file with a live test spells the marker: others are not even imported by ``pytest -m live``."""
+"""How a file with a live test spells the marker: others are not even imported by ``pytest -m live``.
+
+And files whose every test has it (``pytestmark``) not by ``pytest -m "not live"``.
+"""
 
 MEMORY, ROOM = Path("/dev/shm"), 2 * 2**30
 """Where files are in memory, and the bytes that must be free there; the folders of three runs take a tenth of it."""
@@ -64,7 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if "not live" in config.option.markexpr and sys.platform == "linux" and MEMORY.is_dir():
         memory = os.statvfs(MEMORY)
-        if not memory.f_flag & os.ST_NOEXEC and memory.f_bavail * memory.f_frsize >= ROOM and os.access(MEMORY, os.W_OK):
+        room = memory.f_bavail * memory.f_frsize
+        if room >= ROOM and not memory.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK):
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
@@ -83,11 +88,16 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out files without a test of a real engine where nothing else is asked for: importing them takes longer."""
-    if not config.option.markexpr.startswith("live") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    """Leave out files without a test of what is asked for, real engines or all else: importing them takes longer."""
+    asked = config.option.markexpr
+    if "live" not in asked or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return None
-    named = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return True if named and LIVE not in collection_path.read_text("utf-8") else None
+    if not collection_path.name.startswith("test_") or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text("utf-8")
+    if "not live" in asked:
+        return True if re.search(rf"^pytestmark = \[?pytest\.{LIVE}\b", text, re.MULTILINE) else None
+    return True if asked.startswith("live") and LIVE not in text else None
 
 
 @pytest.hookimpl(optionalhook=True)
