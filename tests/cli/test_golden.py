@@ -24,6 +24,11 @@ from pytest_llmparity import check
 @pytest.mark.parity("tickets.jsonl", check.prompts(), check.text(margin=0.05), max_tokens=12)
 def test_gate(parity_run): ...
 """
+ALONE = "-p no:cacheprovider -p no:asyncio -p no:hypothesispytest"
+"""What a pytest that a command starts does without: the last imports itself when a run ends."""
+CASES = 12
+"""So many answers of ten words that agree pass a margin of 5 %: that takes 59 words in a row without a fork."""
+WORDS = " and nine words of which each counts as well"
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:asyncio", *leave_out(), "-q")
 
 

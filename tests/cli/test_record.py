@@ -11,7 +11,7 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.settings.given.contradictions import check_recordable
 from pytest_llmparity.settings.specification import EngineSpec
 from pytest_llmparity.testing.script import Fault
-from tests.cli.test_golden import GATE, prompts
+from tests.cli.test_golden import ALONE, CASES, GATE, prompts
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
@@ -79,8 +79,9 @@ def test_one_that_is_placed_on_a_cluster_is_refused_and_one_that_runs_elsewhere_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_commands")
 def test_a_suite_that_asks_nothing_is_no_recording(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:asyncio")
+    monkeypatch.setenv("PYTEST_ADDOPTS", ALONE)
     (shell.path / "test_other.py").write_text("def test_other(): ...\n")
     engine = shell.engine()
 
@@ -92,6 +93,7 @@ def test_a_suite_that_asks_nothing_is_no_recording(shell: Shell, monkeypatch: py
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.parametrize(
     ("more", "why"),
     [
@@ -103,7 +105,7 @@ def test_a_suite_that_asks_nothing_is_no_recording(shell: Shell, monkeypatch: py
 def test_another_engine_or_a_part_of_the_cases_replaces_no_recording(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], why: str
 ) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:asyncio")
+    monkeypatch.setenv("PYTEST_ADDOPTS", ALONE)
     prompts(shell.path, 8)
     (shell.path / "test_gate.py").write_text(GATE)
     (shell.path / "recordings").mkdir()
@@ -134,11 +136,12 @@ def test_cases_that_were_not_answered_are_named_and_what_was_there_stays(shell: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_commands")
 def test_a_suite_is_recorded_as_its_tests_ask_and_a_second_one_says_that_it_replaced_it(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:asyncio")
-    prompts(shell.path, 64)
+    monkeypatch.setenv("PYTEST_ADDOPTS", ALONE)
+    prompts(shell.path, CASES)
     (shell.path / "test_gate.py").write_text(GATE)
     engine = shell.engine(answer="alike", poses_as="llamacpp")
 
@@ -151,4 +154,4 @@ def test_a_suite_is_recorded_as_its_tests_ask_and_a_second_one_says_that_it_repl
     assert "replaced recordings/p.jsonl: " in again.out
     head, *others = map(json.loads, (shell.path / "recordings/p.jsonl").read_text("utf-8").splitlines())
     assert (head["engine"], head["kind"]) == ("prod", "llamacpp")
-    assert len({each["case"] for each in others}) == 64
+    assert len({each["case"] for each in others}) == CASES

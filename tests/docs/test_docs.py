@@ -273,6 +273,7 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
 RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_the_decision_in_the_page_about_gates_is_what_the_command_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -200,21 +200,6 @@ def apart(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     return pytester
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Callable[[], Nursery]]:
-    """Return what forks pytest for every test; it begins to import when it is first asked for."""
-    started: list[Nursery] = []
-
-    def once() -> Nursery:
-        if not started:
-            started.append(Nursery())
-        return started[0]
-
-    yield once
-    for each in started:
-        each.close()
-
-
 @pytest.fixture
 def bench(apart: pytest.Pytester, nursery: Callable[[], Nursery], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A project of its own.

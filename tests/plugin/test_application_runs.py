@@ -40,6 +40,7 @@ def test_workers_call_each_application_once_and_judge_it_as_one_process_does(ben
     assert {len(bench.asked(engine)) for engine in engines} == {2 * asked} == {4 * INPUTS}
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_shards_share_out_the_inputs_and_merged_they_are_judged_as_one_run(
     bench: Bench, monkeypatch: pytest.MonkeyPatch

@@ -396,6 +396,7 @@ def test_a_recording_of_a_conversation_that_broke_off_is_none(bench: Bench, caps
     assert "1 case of prod had no answer (case-5)" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_shards_hold_whole_conversations(bench: Bench) -> None:
     rows(bench)

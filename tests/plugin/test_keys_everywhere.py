@@ -109,6 +109,7 @@ def test_a_key_is_in_nothing_that_is_written_or_said(
     assert leaked(said) == []
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_a_key_is_in_nothing_that_merged_shards_say(
     bench: Bench, echoing: None, capfd: pytest.CaptureFixture[str]

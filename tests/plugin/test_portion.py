@@ -253,6 +253,7 @@ def test_a_sample_under_xdist_is_the_one_of_a_single_process(bench: Bench, pair:
     assert "4 of 16 prompts, sample" in result.stdout.str()
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_shards_of_a_portion_are_merged_as_one(
     bench: Bench, pair: list[PosingEngine], monkeypatch: pytest.MonkeyPatch

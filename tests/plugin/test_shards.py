@@ -38,6 +38,7 @@ def kept(report: Any) -> list[dict[str, Any]]:
     return sorted(verdicts, key=lambda v: (v["test"], v["check"], v["kind"], v["engine"]))
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_merged_shards_give_the_verdicts_of_one_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
@@ -114,6 +115,7 @@ def test_shards_that_are_named_are_reported_as_the_run_they_are(
     assert [(v["kind"], v["n"], v["outcome"]) for v in bench.report()["verdicts"]] == [("prompts", 8, "PASS")]
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_golden_answers_are_the_baseline_of_every_shard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is asked for them, so each shard has all of them, and the merged run has them once."""

@@ -103,6 +103,7 @@ def test_a_sequential_run_asks_both_ways_until_it_is_settled(bench: Bench) -> No
         assert streams.count(True) == streams.count(False)
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_shards_keep_both_ways_of_a_prompt_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.prompts(PROMPTS)

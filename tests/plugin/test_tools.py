@@ -221,6 +221,7 @@ WANTED = {
 }
 
 
+@pytest.mark.usefixtures("warm_commands")
 @pytest.mark.slow
 def test_a_sequential_run_and_shards_come_to_the_same(bench: Bench) -> None:
     rows(bench)

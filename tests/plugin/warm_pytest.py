@@ -3,8 +3,8 @@
 A run of two gates spends most of its time on imports. Run as a script with ``fork`` and the number of a socket, this
 imports what a run does and then, for each connection, forks: the fork gets its own session, folder, environment and
 files, is pytest, or a worker of xdist, from its first line to the interpreter's last, and dies of signals as any.
-Run in place of the Python of a worker, it asks for such a fork. Only where forks after imports are
-safe, which they are not on macOS.
+Run in place of the Python of a worker, or of that of ``python -m pytest``, it asks for such a fork. Only where forks
+after imports are safe, which they are not on macOS.
 """
 
 from __future__ import annotations
@@ -181,6 +181,12 @@ class Nursery:
         wanted = {"args": list(args), "folder": str(folder), "env": {**os.environ, "WARM_PYTHON": self.python}}
         return fork(self._address, wanted, [stdin, stdout, stdout])
 
+    def program(self, path: Path) -> Path:
+        """Write a program that takes the place of Python: ``-m pytest`` is a fork, all else Python itself."""
+        path.write_text(f'#!/bin/sh\nexec {self.python} "$@"\n')
+        path.chmod(0o700)
+        return path
+
     def pytest_xdist_setupnodes(self, specs: Sequence[Any]) -> None:
         """Let workers be forks too, of a run that has this as a plugin."""
         for spec in specs:
@@ -309,9 +315,18 @@ def nurse(listening: socket.socket) -> int:
     return 0
 
 
-def worker(address: str, code: str) -> int:
-    """Have a worker of xdist forked in place of this process, and return its exit code."""
-    warm = fork(address, {"code": code, "folder": os.getcwd(), "env": dict(os.environ)}, [0, 1, 2])
+def instead(address: str, words: Sequence[str]) -> int:
+    """Have what Python would be with these words forked in place of this process, and return its exit code.
+
+    That is ``-m pytest``, or a worker of xdist; anything else becomes Python itself.
+    """
+    if list(words[:2]) == ["-m", "pytest"]:
+        wanted: dict[str, Any] = {"args": words[2:]}
+    elif words[0] == "-u":
+        wanted = {"code": words[-1]}
+    else:
+        os.execv(sys.executable, [sys.executable, *words])
+    warm = fork(address, {**wanted, "folder": os.getcwd(), "env": dict(os.environ)}, [0, 1, 2])
     for file in (0, 1):
         os.close(file)
     code_of_exit = warm.wait()
@@ -321,4 +336,4 @@ def worker(address: str, code: str) -> int:
 if __name__ == "__main__":
     if sys.argv[1] == "fork":
         sys.exit(nurse(socket.socket(fileno=int(sys.argv[2]))))
-    os._exit(worker(sys.argv[1], sys.argv[-1]))
+    os._exit(instead(sys.argv[1], sys.argv[2:]))

@@ -15,7 +15,7 @@ from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.gate.deciding import BrokenTest
 from pytest_llmparity.core.gate.policy import Ruled
 from pytest_llmparity.store.decisions import FILE_NAME
-from tests.cli.test_golden import GATE, prompts
+from tests.cli.test_golden import ALONE, CASES, GATE, WORDS, prompts
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Ended, Shell
@@ -93,14 +93,16 @@ def test_what_cannot_be_searched_is_refused_before_anything_runs(
 
 
 @pytest.fixture
-def history(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], tuple[PosingEngine, ...]]:
+def history(
+    shell: Shell, warm_commands: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Sequence[str]], tuple[PosingEngine, ...]]:
     """A project whose engine answered otherwise in some of its versions, named a, b, c, …"""
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:asyncio")
-    prompts(shell.path, 64)
+    monkeypatch.setenv("PYTEST_ADDOPTS", ALONE)
+    prompts(shell.path, CASES)
     (shell.path / "test_gate.py").write_text(GATE)
 
     def project(answers: Sequence[str]) -> tuple[PosingEngine, ...]:
-        engines = {text: shell.engine(answer=text, poses_as="llamacpp") for text in ["alike", *answers]}
+        engines = {text: shell.engine(answer=text + WORDS, poses_as="llamacpp") for text in ["alike", *answers]}
         shell.configure(f'[engines.dev]\nkind = "llamacpp"\nbase_url = "{engines["alike"].base_url}"\n')
         lines = [
             f'{name} = {{ base_url = "{engines[text].base_url}" }}\n'
@@ -163,12 +165,14 @@ def test_halves_are_gated_and_what_was_gated_is_not_asked_again(
 
 
 @pytest.mark.slow
-def test_a_version_that_is_not_there_is_searched_around(
+def test_a_version_that_cannot_be_used_is_searched_around(
     shell: Shell, history: Callable[[Sequence[str]], tuple[PosingEngine, ...]]
 ) -> None:
+    """It refuses our key, which is final; for one that does not answer each gate waits ten seconds."""
     history(["alike", "alike", "another answer"])
+    closed = shell.engine(answer="alike", poses_as="llamacpp", api_key="another key")
     text = (shell.path / "v.toml").read_text().splitlines()
-    text[1] = 'b = { base_url = "http://127.0.0.1:9", connect_timeout_s = 0.2 }'
+    text[1] = f'b = {{ base_url = "{closed.base_url}" }}'
     (shell.path / "v.toml").write_text("\n".join(text))
 
     told = bisect(shell, "--good", "a", "--bad", "c")
@@ -199,11 +203,11 @@ def test_a_gate_that_a_limit_left_open_is_asked_once_more(
 ) -> None:
     engines = history(["alike", "another answer"])
 
-    told = bisect(shell, "--good", "a", "--", "--parity-max-requests", "200")
+    told = bisect(shell, "--good", "a", "--", "--parity-max-requests", "40")
 
     assert told.code == 1, told.out + told.err
     assert "b  HOLD       text " in told.out
-    assert sum(len(engine.requests) for engine in engines) > 200
+    assert sum(len(engine.requests) for engine in engines) > 40
 
 
 def test_a_test_that_fails_on_the_baseline_alone_ends_the_search() -> None:

@@ -24,7 +24,7 @@ from pytest_llmparity.run.golden.requests import LOCKED, engines_document
 from pytest_llmparity.run.ledger import RunState, read_state, write_state
 from pytest_llmparity.store.decisions import FILE_NAME
 from pytest_llmparity.store.runs import Store
-from tests.cli.test_golden import GATE, prompts
+from tests.cli.test_golden import ALONE, CASES, GATE, WORDS, prompts
 from tests.cli.test_report import store_run
 from tests.report.html.made import varied
 
@@ -225,16 +225,16 @@ def test_what_does_not_fit_a_stored_run_is_said(failed: Shell, words: tuple[str,
 
 
 @pytest.fixture
-def suite(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, ...]]:
+def suite(shell: Shell, warm_commands: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, ...]]:
     """A project with a gate and a test of its own; gives the command for two engines, the second saying something."""
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:asyncio")
-    prompts(shell.path, 64)
+    monkeypatch.setenv("PYTEST_ADDOPTS", ALONE)
+    prompts(shell.path, CASES)
     (shell.path / "test_gate.py").write_text(GATE)
     (shell.path / "release.toml").write_text(ALIKE)
     (shell.path / "typo.toml").write_text(ALIKE.replace("test_gate", "test_gaet"))
 
     def command(says: str) -> tuple[str, ...]:
-        old, new = shell.engine(answer="alike", poses_as="llamacpp"), shell.engine(answer=says, poses_as="llamacpp")
+        old, new = (shell.engine(answer=text + WORDS, poses_as="llamacpp") for text in ("alike", says))
         both = ("--baseline", f"old={old.base_url}", "--candidate", f"new={new.base_url}")
         return ("gate", *both, "--suite", "test_gate.py")
 
