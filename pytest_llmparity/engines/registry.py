@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 import inspect
@@ -142,9 +141,11 @@ def adapter_for(kind: str) -> type[Adapter]:
         adapter: type[Adapter] = next(value for value in home.values() if getattr(value, "kind", None) == kind)
         return adapter
     names = sorted({*KINDS, *_added})
-    near = difflib.get_close_matches(kind, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else " Any server with OpenAI's API can be used as kind 'openai'."
-    raise EngineSelectionError(f"There is no engine kind {kind!r}; known are {', '.join(names)}.{hint}")
+    from pytest_llmparity.core.words.problems import nearest
+
+    close = nearest(kind, names)
+    other = "" if close else " Any server with OpenAI's API can be used as kind 'openai'."
+    raise EngineSelectionError(f"There is no engine kind {kind!r}{close}; known are {', '.join(names)}.{other}")
 
 
 def adapter_of(spec: EngineSpec) -> type[Adapter]:

@@ -278,9 +278,10 @@ def _unknown(entry: Entry, config: Config | None, kinds: Mapping[str, Kind], loo
             f"write http://{address} (or https://); {where}"
         )
     noun = "engine" if entry.configured else "kind"
+    close = nearest(word, configured) if entry.configured else ""  # by itself a kind is no engine: it comes second
     written = "" if entry.text == word else f"{entry.text!r}: "
     return EngineSelectionError(
-        f"--engines: {written}unknown {noun} {word!r}{nearest(word, [*configured, *kinds])}; {where}; "
+        f"--engines: {written}unknown {noun} {word!r}{close or nearest(word, kinds)}; {where}; "
         f"kinds (KIND:MODEL): {', '.join(sorted(kinds))}; any OpenAI-compatible server: http://HOST:PORT[#MODEL]"
     )
 

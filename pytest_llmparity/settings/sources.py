@@ -320,14 +320,14 @@ _VARIABLES: Final = (
 """Every variable that is read."""
 _PREFIX: Final = "LLMPARITY_"
 _NEAR: Final = 0.85
-"""How alike the names are behind the prefix: ``ENGINE`` and ``ENGINES`` are, and a key of one's own is not."""
+"""How alike the names are behind the prefix: more than where a name must be wrong, for it may be a project's own."""
 
 
 def unread_variables(environ: Mapping[str, str]) -> list[str]:
     """Return a sentence for each variable that looks like one of ours and is not read, with the nearest that is.
 
     >>> unread_variables({"LLMPARITY_ENGINE": "prod,dev", "LLMPARITY_PROD_KEY": "…"})
-    ['the environment variable LLMPARITY_ENGINE is not read; did you mean LLMPARITY_ENGINES?']
+    ["the environment variable LLMPARITY_ENGINE is not read (did you mean 'LLMPARITY_ENGINES'?)"]
     >>> unread_variables({"LLMPARITY_SHARD": "1/2"})
     ['the environment variable LLMPARITY_SHARD is not read: it is about one run, so give --parity-shard 1/2']
     """
@@ -340,9 +340,9 @@ def unread_variables(environ: Mapping[str, str]) -> list[str]:
             given = f" {environ[name].strip()[:40]}" if option.metavar else ""
             sentences.append(f"{text}: it is about one run, so give {option.flag}{given}")
             continue
-        from difflib import get_close_matches
+        from pytest_llmparity.core.words.problems import nearest_name
 
-        bare = {known.removeprefix(_PREFIX): known for known in _VARIABLES}
-        if near := get_close_matches(name.removeprefix(_PREFIX), bare, n=1, cutoff=_NEAR):
-            sentences.append(f"{text}; did you mean {bare[near[0]]}?")
+        bare = [known.removeprefix(_PREFIX) for known in _VARIABLES]
+        if near := nearest_name(name.removeprefix(_PREFIX), bare, cutoff=_NEAR):
+            sentences.append(f"{text} (did you mean {_PREFIX + near!r}?)")
     return sentences

@@ -280,5 +280,5 @@ def test_a_variable_that_is_nearly_one_of_ours_is_told_with_the_nearest(
 
     assert ended.code == OK
     assert ended.err == (
-        "llmparity: the environment variable LLMPARITY_BASELNE is not read; did you mean LLMPARITY_BASELINE?\n"
+        "llmparity: the environment variable LLMPARITY_BASELNE is not read (did you mean 'LLMPARITY_BASELINE'?)\n"
     )

@@ -243,7 +243,7 @@ def test_a_missing_list_of_models_is_not_called_an_empty_one(serve: Serve) -> No
 def test_kinds_and_the_nearest_one() -> None:
     assert set(known()) == set(KINDS)
     assert adapter_for("vllm").kind == "vllm"
-    with pytest.raises(EngineSelectionError, match="Did you mean 'vllm'"):
+    with pytest.raises(EngineSelectionError, match="\\(did you mean 'vllm'\\?\\); known are"):
         adapter_for("vlm")
     with pytest.raises(EngineSelectionError, match="kind 'openai'"):
         adapter_for("zzz")

@@ -460,7 +460,7 @@ def test_a_variable_that_is_nearly_one_of_ours_is_warned_about_without_engines_t
     result.assert_outcomes(passed=1, warnings=2)
     result.stdout.fnmatch_lines(
         [
-            "*the environment variable LLMPARITY_ENGINE is not read; did you mean LLMPARITY_ENGINES?*",
+            "*the environment variable LLMPARITY_ENGINE is not read (did you mean 'LLMPARITY_ENGINES'?)*",
             "*LLMPARITY_SHARD is not read: it is about one run, so give --parity-shard 1/2*",
         ]
     )

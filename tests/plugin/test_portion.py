@@ -123,7 +123,7 @@ def test_what_would_lie_is_refused_before_collection(
 
 
 @pytest.mark.parametrize(
-    ("tag", "hint"), [("refnd", "; the nearest is 'refund'"), ("zzz", "no selected test has a prompt with this tag")]
+    ("tag", "hint"), [("refnd", " (did you mean 'refund'?)"), ("zzz", "no selected test has a prompt with this tag")]
 )
 def test_an_unknown_tag_is_told_before_anybody_is_asked(
     bench: Bench, pair: list[PosingEngine], tag: str, hint: str

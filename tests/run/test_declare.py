@@ -111,8 +111,12 @@ def test_a_set_that_comes_with_the_package_is_named(folder: Path) -> None:
     assert {case.tags for case in prompts.cases} == {
         (tag,) for tag in ("arithmetic", "copy", "rare", "format", "unicode")
     }
-    with pytest.raises(PromptSetError, match=r"did you mean llmparity:quantization\?"):
-        call(folder, "llmparity:quant")
+    with pytest.raises(PromptSetError, match=r"\(did you mean 'llmparity:quantization'\?\); there are: llmparity:"):
+        call(folder, "llmparity:quantisation")
+    with pytest.raises(
+        PromptSetError, match=r"no prompts 'llmparity:nope' come with this plugin; there are: llmparity:"
+    ):
+        call(folder, "llmparity:nope")
 
 
 ROWS = [{"id": f"c{i}", "messages": ({"role": "user", "content": f"say {i}"},), "tags": ("a",)} for i in range(3)]
@@ -184,12 +188,16 @@ def test_a_row_that_holds_itself_is_refused(folder: Path) -> None:
         ((), {}, "names no prompt file"),
         ((3,), {}, "a function that returns rows, not 3"),
         (("prompts.jsonl", "text"), {}, "'text' is no check"),
-        (("prompts.jsonl",), {"max_token": 3}, "no argument 'max_token', did you mean max_tokens"),
+        (("prompts.jsonl",), {"max_token": 3}, r"no argument 'max_token' \(did you mean 'max_tokens'\?\)"),
         (("prompts.jsonl",), {"zzz": 3}, "no argument 'zzz'; parity"),
         (("prompts.jsonl",), {"max_tokens": 0}, "max_tokens of the parity marker is 0"),
         (("prompts.jsonl",), {"repeats": True}, "repeats of the parity marker is True"),
         (("prompts.jsonl",), {"sampling": 3}, "sampling of the parity marker is a dictionary"),
-        (("prompts.jsonl",), {"sampling": {"temprature": 1}}, "no parameter 'temprature', did you mean temperature"),
+        (
+            ("prompts.jsonl",),
+            {"sampling": {"temprature": 1}},
+            r"no parameter 'temprature' \(did you mean 'temperature'\?\)",
+        ),
         (("prompts.jsonl",), {"sampling": {"zzz": 1}}, "no parameter 'zzz'; it has max_tokens"),
         (("prompts.jsonl",), {"sampling": {3: 1}}, "no parameter 3; it has max_tokens"),
         (("prompts.jsonl",), {"sampling": {"stop": 5}}, "sampling of the parity marker: stop is 5; expected a list"),
@@ -207,7 +215,7 @@ def test_misuse_is_named(folder: Path, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def test_a_missing_prompt_file_names_the_nearest(folder: Path) -> None:
-    with pytest.raises(PromptSetError, match=r"no prompt file 'promts\.jsonl'.*nearest name there is 'prompts\.jsonl'"):
+    with pytest.raises(PromptSetError, match=r"no prompt file 'promts\.jsonl'.*\(did you mean 'prompts\.jsonl'\?\)"):
         call(folder, "promts.jsonl")
     with pytest.raises(PromptSetError, match=r"'nowhere/at/all\.jsonl' beside the test"):
         call(folder, "nowhere/at/all.jsonl")

@@ -200,7 +200,7 @@ async def test_clients_trust_the_configured_certificates(
 def test_an_unknown_word_for_a_question_is_told(project: Project) -> None:
     from pytest_llmparity.run.ask import SessionAsker
 
-    with pytest.raises(UsageError, match=r"has no parameter .temprature., did you mean temperature"):
+    with pytest.raises(UsageError, match=r"has no parameter .temprature. \(did you mean .temperature.\?\)"):
         Parity(SessionAsker(project.session())).ask("?", temprature=1)
 
 

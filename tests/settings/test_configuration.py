@@ -447,7 +447,10 @@ def test_the_full_example_fits_the_published_schema() -> None:
     ("text", "expected"),
     [
         ("served1", "unknown engine 'served1' (did you mean 'served'?); configured in llmparity.toml: vllm, served"),
+        ("olama", "unknown engine 'olama' (did you mean 'ollama'?); configured in"),
+        ("nope", "unknown engine 'nope'; configured in llmparity.toml: vllm, served"),
         ("vlm:m", "unknown kind 'vlm' (did you mean 'vllm'?)"),
+        ("servd:m", "unknown kind 'servd'; configured in"),
         ("llamacpp", "'llamacpp' is a kind, and no engine of that name is configured (configured in"),
         ("openai:m", "an engine of kind 'openai' is attached to, never started; write openai:m@URL"),
         ("127.0.0.1:8000", "an address starts with its scheme; write http://127.0.0.1:8000 (or https://)"),
@@ -461,6 +464,13 @@ def test_what_cannot_be_selected_says_what_can(text: str, expected: str) -> None
     assert unselected(text, read(FULL)).startswith("--engines: ")
     assert repr(text) in unselected(text, read(FULL))
     assert expected in unselected(text, read(FULL))
+
+
+def test_an_engine_of_the_file_is_offered_before_a_kind_that_is_nearer() -> None:
+    config = read("[engines.ollamas]\nbase_url = 'http://h'")
+
+    assert "unknown engine 'ollamaa' (did you mean 'ollamas'?)" in unselected("ollamaa", config)
+    assert "unknown kind 'ollamaa' (did you mean 'ollama'?)" in unselected("ollamaa:m", config)
 
 
 def test_a_golden_is_selected_by_name_and_nobody_is_asked_for_it() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.prompts.entries import SamplingEntry
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.core.words.problems import describe
+from pytest_llmparity.core.words.problems import describe, nearest
 
 NAMES = tuple(field.name for field in dataclasses.fields(Sampling))
 
@@ -26,9 +25,8 @@ def sampling_of(values: Mapping[str, Any], *, place: str) -> Sampling:
     """
     for name in values:
         if name not in NAMES:
-            near = difflib.get_close_matches(str(name), NAMES, n=1)
-            hint = f", did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{place} has no parameter {name!r}{hint}; it has {', '.join(NAMES)}")
+            close = nearest(str(name), NAMES)
+            raise UsageError(f"{place} has no parameter {name!r}{close}; it has {', '.join(NAMES)}")
     listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     try:
         entry = SamplingEntry.model_validate(listed)

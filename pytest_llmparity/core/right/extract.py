@@ -5,7 +5,6 @@ Deterministic and narrow: where two readings are possible nothing is extracted, 
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -77,8 +76,10 @@ def _meant(extract: str) -> str:
     word, _, path = extract.partition(":")
     if not word.isalpha() or (path and word.lower() != "json"):
         return ""
-    near = difflib.get_close_matches(word.lower(), (*WORDS, "json"), n=1, cutoff=0.7)
-    return "" if not near else near[0] if near[0] in WORDS else f"{JSON}{path or '$.field'}"
+    from pytest_llmparity.core.words.problems import nearest_name
+
+    near = nearest_name(word, (*WORDS, "json"))
+    return near if near in ("", *WORDS) else f"{JSON}{path or '$.field'}"
 
 
 @dataclass(slots=True)

@@ -74,10 +74,30 @@ def names_secret(name: str) -> bool:
     return bool(before) and before[-1] in _SECRET_BESIDE.get(last, ())
 
 
+NEAR: Final = 0.65
+"""How alike two names are of which one may be a slip for the other: of three letters one may be wrong, or two swapped.
+
+``difflib`` gives 0.6 for *nope* and *openai*.
+"""
+
+
+def nearest_name(word: str, known: Iterable[str], *, cutoff: float = NEAR) -> str:
+    """Return the known name that a word is most like, an empty text where it is near none. Case does not count.
+
+    >>> nearest_name("olama", ["vllm", "ollama", "openai"]), nearest_name("dve", ["Dev"])
+    ('ollama', 'Dev')
+    >>> nearest_name("nope", ["vllm", "ollama", "openai"]), nearest_name("test_gone", ["test_chat"])
+    ('', '')
+    """
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=cutoff)
+    return names[near[0]] if near else ""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the most similar known word, an empty text when none is similar."""
-    similar = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.55)
-    return f" (did you mean {similar[0]!r}?)" if similar else ""
+    """Return `` (did you mean 'x'?)`` for the name that :func:`nearest_name` finds, an empty text where it is none."""
+    name = nearest_name(word, known)
+    return f" (did you mean {name!r}?)" if name else ""
 
 
 def given(value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +22,7 @@ from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.explain import plain
+from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.run.declare.applications import application_of, inputs_of, refuse_mixed, takes_values
 from pytest_llmparity.run.declare.marker import (
     THINKING,
@@ -180,8 +180,7 @@ def _refuse_unknown(
     """Raise ``UsageError`` for what is asked for and not known; ``or_none``: also where nothing is."""
     unknown = [name for name in asked if name not in known]
     if unknown and (known or or_none):
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"; the nearest is {near[0]!r}" if near else "" if known else ", and none has a tag"
+        hint = nearest(unknown[0], known) if known else ", and none has a tag"
         raise UsageError(f"{option} {plain(unknown[0], 60)}: no selected test has {noun}{hint}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,6 +14,7 @@ from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.entries import passed_through
 from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.settings.sources import SIGNATURE
 
 THINKING: Final = ("reasoning_effort", "chat_template_kwargs")
@@ -26,9 +26,7 @@ def refuse_unknown(kwargs: Mapping[str, Any]) -> None:
     """Raise ``UsageError`` for an argument that the marker does not take, with the nearest that it does."""
     for name in kwargs:
         if name not in KEYWORDS:
-            near = difflib.get_close_matches(name, KEYWORDS, n=1)
-            hint = f", did you mean {near[0]}?" if near else ""
-            raise UsageError(f"the parity marker takes no argument {name!r}{hint}; {SIGNATURE}")
+            raise UsageError(f"the parity marker takes no argument {name!r}{nearest(name, KEYWORDS)}; {SIGNATURE}")
 
 
 def positive(kwargs: Mapping[str, Any], name: str, default: int) -> int:

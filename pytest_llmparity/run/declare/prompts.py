@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import inspect
 import weakref
@@ -16,6 +15,7 @@ from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.parts import MAX_BYTES as MAX_PART
 from pytest_llmparity.core.prompts.parts import Read
 from pytest_llmparity.core.prompts.reading import EXAMPLE, INPUT, parse_prompts, prompts_of
+from pytest_llmparity.core.words.problems import nearest_name
 from pytest_llmparity.settings.sources import SIGNATURE
 
 MAX_BYTES = 512 * 2**20
@@ -64,8 +64,10 @@ def _shipped(value: str) -> PromptSet:
     """Return a prompt set that comes with this package."""
     name = value.removeprefix(_SHIPPED)
     if name not in SETS:
-        near = difflib.get_close_matches(name, SETS, n=1) or SETS
-        raise PromptSetError(f"no prompts {value!r} come with this plugin; did you mean {_SHIPPED}{near[0]}?")
+        shipped = [f"{_SHIPPED}{each}" for each in SETS]
+        near = nearest_name(name, SETS)
+        close = f" (did you mean {_SHIPPED + near!r}?)" if near else ""
+        raise PromptSetError(f"no prompts {value!r} come with this plugin{close}; there are: {', '.join(shipped)}")
     text = resources.files("pytest_llmparity").joinpath(f"prompts/{name}.jsonl").read_text("utf-8")
     return parse_prompts(text, source=f"{value}.jsonl", name=name)
 
@@ -150,8 +152,8 @@ def _nearest_of(wanted: Path, tried: Sequence[Path]) -> str:
     """Name the file whose name is most like a wanted one, empty where none is. That they end alike is not likeness."""
     siblings = [sibling for path in tried for sibling in _siblings(path)]
     names = {sibling.stem: sibling.name for sibling in sorted(siblings, key=lambda s: s.suffix == wanted.suffix)}
-    near = difflib.get_close_matches(wanted.stem, names, n=1)
-    return f"; the nearest name there is {names[near[0]]!r}" if near else ""
+    near = nearest_name(wanted.stem, names)
+    return f" (did you mean {names[near]!r}?)" if near else ""
 
 
 def _siblings(path: Path) -> list[Path]:

@@ -69,7 +69,8 @@ def test_a_project_without_runs_says_so(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("test_gone",), "judged 'test_gone' (did you mean 'test_tickets'?); they judged: test_tickets"),
+        (("test_tikets",), "judged 'test_tikets' (did you mean 'test_tickets'?); they judged: test_tickets"),
+        (("test_gone",), "judged 'test_gone'; they judged: test_tickets"),
         (("--from", "gone.jsonl"), "--from: there is no file gone.jsonl"),
         (("--from", "broken.jsonl"), "broken.jsonl:1: no line of a history"),
         (("--json", "gone/h.json"), "--json: gone/h.json names no file in a folder that is there"),

@@ -226,10 +226,10 @@ def test_a_case_that_no_selected_test_has_is_an_error_with_the_nearest(project: 
     base = project.engine("base", plain("yes"))
     project.gate(PAIRWISE)
 
-    result = project.run("--parity-case", "q600")
+    result = project.run("--parity-case", "q66")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "--parity-case q600: no selected test has a case of this id; the nearest is 'q6" in result.stderr.str()
+    assert "--parity-case q66: no selected test has a case of this id (did you mean 'q6'?)" in result.stderr.str()
     assert base.asked == []
 
 

@@ -1,0 +1,33 @@
+"""What a person may have meant is found in one place, and offered only where it is near."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import pytest_llmparity
+from pytest_llmparity.core.words import problems
+from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.settings.selection import KINDS
+
+PACKAGE = Path(pytest_llmparity.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("olama", "ollama"), ("vlm", "vllm"), ("llama-cpp", "llamacpp"), ("mlX", "mlx"), ("tgii", "tgi")],
+)
+def test_a_slip_is_told_what_was_meant(word: str, meant: str) -> None:
+    assert nearest(word, KINDS) == f" (did you mean {meant!r}?)"
+
+
+@pytest.mark.parametrize("word", ["nope", "none", "person", "prod", "x", ""])
+def test_a_name_that_is_near_none_gets_no_offer(word: str) -> None:
+    assert nearest(word, KINDS) == ""
+
+
+def test_likeness_is_measured_in_one_place() -> None:
+    measuring = [path for path in PACKAGE.rglob("*.py") if "get_close_matches" in path.read_text("utf-8")]
+
+    assert measuring == [Path(problems.__file__)]
