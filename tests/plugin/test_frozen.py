@@ -53,6 +53,25 @@ def test_an_engine_that_changed_is_incomparable_before_a_prompt_is_sent(
     assert [request.json["max_tokens"] for request in locked[1].requests[asked:]] == [1], "the warm-up alone"
 
 
+def test_all_engines_that_changed_are_told_together(bench: Bench, locked: tuple[PosingEngine, PosingEngine]) -> None:
+    for engine, quantization in zip(locked, ("Q4_0", "Q6_K"), strict=True):
+        engine.quantization = quantization
+
+    result = bench.run(*FROZEN, engines=locked)
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "INCOMPARABLE prompts, b against a: a: it differs from llmparity.lock: quantization: Q8_0 -> Q4_0; if that "
+            "is meant, run: llmparity lock a=http://127.0.0.1:*",
+            "  and b: it differs from llmparity.lock: quantization: Q8_0 -> Q6_K; if that is meant, run: llmparity "
+            "lock b=http://127.0.0.1:*",
+            "a: incomp.  a: it differs from llmparity.lock: quantization: Q8_0 -> Q4_0; *",
+            "b: incomp.  b: it differs from llmparity.lock: quantization: Q8_0 -> Q6_K; *",
+        ]
+    )
+
+
 @pytest.mark.slow
 def test_an_engine_that_changed_is_told_in_any_other_run(
     bench: Bench, locked: tuple[PosingEngine, PosingEngine]
@@ -78,7 +97,9 @@ def test_an_engine_or_a_project_without_a_lock_fails_a_frozen_run(
 
     assert (unlocked.ret, without.ret) == (1, 1)
     unlocked.stdout.fnmatch_lines(["INCOMPARABLE prompts, c against a: c: it is not in llmparity.lock, and this run *"])
-    without.stdout.fnmatch_lines(["INCOMPARABLE prompts, b against a: a: there is no llmparity.lock in *"])
+    without.stdout.fnmatch_lines(
+        ["INCOMPARABLE prompts, b against a: a: there is no llmparity.lock in *", "  and b likewise"]
+    )
 
 
 @pytest.mark.slow
@@ -155,6 +176,24 @@ def test_other_weights_behind_the_same_facts_are_refused_before_a_prompt_is_aske
         [
             "INCOMPARABLE prompts, b against a: b: its canaries do not answer as llmparity.lock says: other weights "
             "(0.4000 nats, 0 of 12 answers part); if that is meant, run: llmparity lock b=http://127.0.0.1:*"
+        ]
+    )
+    assert [bench.asked(engine) for engine in kept] == [[], []]
+
+
+@pytest.mark.slow
+def test_other_weights_are_told_beside_a_baseline_that_changed(
+    bench: Bench, kept: tuple[PosingEngine, PosingEngine]
+) -> None:
+    kept[0].quantization, kept[1].script = "Q4_0", saying(2.4)
+
+    result = bench.run(*FROZEN, engines=kept)
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "INCOMPARABLE prompts, b against a: a: it differs from llmparity.lock: quantization: Q8_0 -> Q4_0; *",
+            "  and b: its canaries do not answer as llmparity.lock says: other weights (0.4000 nats, *",
         ]
     )
     assert [bench.asked(engine) for engine in kept] == [[], []]

@@ -377,14 +377,30 @@ def worded(verdict: Verdict) -> Verdict:
 
 
 def unusable(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
-    """Return the INCOMPARABLE, ERROR or SKIPPED verdict when one of these engines cannot be judged, else ``None``."""
+    """Return the INCOMPARABLE, ERROR or SKIPPED verdict when one of these engines cannot be judged, else ``None``.
+
+    Its details have the first line of what is wrong with the other one too: who mends the one would meet it next.
+    """
     troubles = [(Outcome.INCOMPARABLE, engine.incomparable, engine.name) for engine in engines]
     troubles += [(Outcome.ERROR, engine.error, engine.name) for engine in engines]
-    troubles += [(Outcome.SKIPPED, engine.lacking, "") for engine in engines]
-    for outcome, reason, blocked_by in troubles:
-        if reason is not None:
-            return dataclasses.replace(verdict, outcome=outcome, reason=reason, blocked_by=blocked_by)
-    return None
+    known = [(outcome, reason, name) for outcome, reason, name in troubles if reason is not None]
+    if known:
+        outcome, reason, blocked_by = known[0]
+        same = reason.removeprefix(f"{blocked_by}: ")
+        details = [
+            f"and {name} likewise" if other.removeprefix(f"{name}: ") == same else f"and {other.partition(chr(10))[0]}"
+            for _, other, name in known[1:]
+            if name != blocked_by
+        ]
+        return dataclasses.replace(
+            verdict,
+            outcome=outcome,
+            reason=reason,
+            blocked_by=blocked_by,
+            details=(*verdict.details, *details),
+        )
+    lacking = next((engine.lacking for engine in engines if engine.lacking is not None), None)
+    return None if lacking is None else dataclasses.replace(verdict, outcome=Outcome.SKIPPED, reason=lacking)
 
 
 def sampled(verdict: Verdict, evidence: Evidence, why: str) -> Verdict | None:

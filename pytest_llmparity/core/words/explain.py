@@ -397,6 +397,7 @@ def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
     first, *others = verdicts
     reason, more, _ = first.reason.partition("\n")
     lines = [f"{first.outcome} {first.kind}, {pair(first)}: {reason}{' …' if more else ''}"]
+    lines += [f"  {line}" for line in dict.fromkeys(line for verdict in verdicts for line in verdict.details)]
     if others:
         same = pair(first)
         names = "; ".join(dict.fromkeys(o.kind if pair(o) == same else f"{o.kind}, {pair(o)}" for o in others))

@@ -21,15 +21,27 @@ def troubles(verdicts: Sequence[Verdict], engines: Sequence[EngineRecord], *, wi
     """Return every reason why an engine could not be used, in full and once, with the verdicts that follow from it."""
     logs = {engine.name: _log(engine) for engine in engines}
     lines: list[str] = []
-    for (name, reason), blocked in _by_reason(verdicts).items():
-        word = "ERROR" if blocked[0].outcome is Outcome.ERROR else "incomp."
-        first, *more = [printable(line) for line in reason.split("\n") if line.strip()] or ["no reason was given"]
-        lines += wrapped(f"{printable(name)}: {word}  {first}", width, indent="    ")
-        lines += [part for line in more for part in hanging(f"    {line}", width)]
-        if blocked[0].outcome is Outcome.ERROR and logs.get(name):
-            lines += wrapped(f"    its log: {printable(logs[name])}", width, indent="      ")
+    by_reason = _by_reason(verdicts)
+    for (name, reason), blocked in by_reason.items():
+        error = blocked[0].outcome is Outcome.ERROR
+        lines += _trouble(name, reason, log=logs.get(name, "") if error else None, width=width)
         lines += wrapped(f"    and so {_counted(blocked)}", width, indent="      ")
+    told = {name for name, _ in by_reason}
+    concerned = {name for blocked in by_reason.values() for v in blocked for name in (v.engine, v.baseline)} - told
+    for engine in engines:  # another one of the pair was named first: this one is to be mended too
+        if engine.unusable is not None and engine.name in concerned:
+            log = None if engine.incomparable else logs[engine.name]
+            lines += _trouble(engine.name, engine.unusable, log=log, width=width)
     return lines
+
+
+def _trouble(name: str, reason: str, *, log: str | None, width: int) -> list[str]:
+    """Return why one engine could not be used; ``log`` is where its log is, ``None`` where it is no error of its."""
+    word = "incomp." if log is None else "ERROR"
+    first, *more = [printable(line) for line in reason.split("\n") if line.strip()] or ["no reason was given"]
+    lines = wrapped(f"{printable(name)}: {word}  {first}", width, indent="    ")
+    lines += [part for line in more for part in hanging(f"    {line}", width)]
+    return lines + (wrapped(f"    its log: {printable(log)}", width, indent="      ") if log else [])
 
 
 def _by_reason(verdicts: Sequence[Verdict]) -> Mapping[tuple[str, str], list[Verdict]]:

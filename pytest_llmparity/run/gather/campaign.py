@@ -282,7 +282,9 @@ class Campaign:
             whole=self._settings.update_golden is not None or adapter.spec.recorder is not None,
             take=self._allowance.take,
         )
-        heard = asked and not record.recording and prepared.record.error is None
+        # A frozen run tells all engines that changed, also where one of them leaves the others nothing to be asked.
+        held = asked or self._settings.frozen
+        heard = held and not record.recording and prepared.record.error is None
         return self._heard(adapter, prepared) if heard else prepared
 
     def _heard(self, adapter: Adapter, prepared: Prepared) -> Prepared:
