@@ -12,7 +12,7 @@ from pytest_llmparity.core.words.exits import OK, WRONG
 from pytest_llmparity.core.words.printable import printable, printable_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_llmparity.cli.verbs import Commands
     from pytest_llmparity.core.identity.canaries import Seen
@@ -45,10 +45,11 @@ def _lock(asked: argparse.Namespace) -> int:
         gone = before.keys() - set(names) if _every_engine(asked) else set()
     after = lock.renewed({name: locked for name, locked in before.items() if name not in gone}, seen)
     touched = {*seen, *gone}
-    stale = any(heard.change is not Change.UNCHANGED for heard in birds.values())
+    stale = {name for name, heard in birds.items() if heard.change is not Change.UNCHANGED}
     for name, differences in lock.changes(before, after).items():
         if name in touched:
-            stale |= differences is None or any(difference.fails for difference in differences)
+            if differences is None or any(difference.fails for difference in differences):
+                stale.add(name)
             _tell(name, before.get(name), after.get(name), differences, birds.get(name))
     for name, locked in seen.items():
         if blind := lock.unseen(locked):
@@ -58,6 +59,8 @@ def _lock(asked: argparse.Namespace) -> int:
     if not asked.check and after != before:
         lockfile.write(path, after, agreed.without(gone))
         print(f"wrote {path}")
+    if asked.check and stale:
+        complain(printable(_what_next(sorted(stale), before, after)), WRONG)
     return WRONG if len(seen) < len(names) or (asked.check and stale) else OK
 
 
@@ -96,6 +99,23 @@ def _seen(session: Session, before: Mapping[str, Locked], *, record: bool) -> tu
             if heard is not None:
                 birds[spec.name] = heard
     return seen, birds
+
+
+def _what_next(stale: Sequence[str], before: Mapping[str, Locked], after: Mapping[str, Locked]) -> str:
+    """Return what to do about a lock that is old: where what these engines became is meant, and where it is not."""
+    from pytest_llmparity.core.identity import lock
+
+    new = [name for name in stale if name not in before]
+    gone = [name for name in stale if name not in after]
+    changed = [name for name in stale if name in before and name in after]
+    why = [f"{' and '.join(changed)} changed"] if changed else []
+    why += [f"it has no {' and no '.join(new)}"] if new else []
+    why += [f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not configured any more"] if gone else []
+    back = f"; if not, give {' and '.join(changed)} back the version, weights and settings that stand there"
+    return (
+        f"{lock.NAME} is old: {'; '.join(why)}. If that is meant, run the same command without --check and commit the "
+        f"file{back if changed else ''}"
+    )
 
 
 def _every_engine(asked: argparse.Namespace) -> bool:

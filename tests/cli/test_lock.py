@@ -111,7 +111,26 @@ def test_check_writes_nothing_and_fails_when_the_lock_is_old(shell: Shell, confi
     shell.configure(configured(one=llamacpp(shell, quantization="Q8_0")))
     ended = shell.run("lock", "--check")
     assert (ended.code, ended.out) == (1, f"one: changed\n  quantization: Q4_0 -> Q8_0\n{BIRDS}{BLIND}")
+    assert ended.err == (
+        "llmparity: llmparity.lock is old: one changed. If that is meant, run the same command without --check and "
+        "commit the file; if not, give one back the version, weights and settings that stand there\n"
+    )
     assert (shell.path / NAME).read_text() == text
+
+
+def test_check_says_what_to_do_about_engines_that_came_and_went(shell: Shell, configured: Configured) -> None:
+    engine = llamacpp(shell)
+    shell.configure(configured(one=engine, two=engine))
+    shell.run("lock")
+    shell.configure(configured(three=engine, four=engine))
+
+    ended = shell.run("lock", "--check")
+
+    assert (ended.code, ended.err) == (
+        1,
+        "llmparity: llmparity.lock is old: it has no four and no three; one and two are not configured any more. If "
+        "that is meant, run the same command without --check and commit the file\n",
+    )
 
 
 @pytest.mark.slow
