@@ -154,6 +154,13 @@ def test_the_demo_says_in_words_who_passes_and_who_is_caught() -> None:
     ]
 
 
+def test_times_that_nobody_asked_for_are_missed_only_where_all_is_told() -> None:
+    record = dataclasses.replace(DEMO, unshown=("no ttft of q4_0 is shown: it is not known",))
+
+    assert terminal.summary(record) == terminal.summary(DEMO)
+    assert record.unshown[0] in terminal.summary(record, verbose=True)
+
+
 def test_verdicts_on_few_groups_say_so_wherever_they_are_told() -> None:
     one, two = (verdict("q8_0", Outcome.PASS, "text", n=64, groups=n) for n in (1, 4))
     apart = verdict("f8", Outcome.PASS, "text", n=4, groups=4)

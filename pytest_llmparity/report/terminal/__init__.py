@@ -61,7 +61,7 @@ def summary(record: RunRecord, *, verbose: bool = False, width: int = WIDTH) -> 
         _missing(record, width=width),
         [
             line
-            for note in _ending(record)
+            for note in [*(record.unshown if verbose else ()), *_ending(record)]
             for part in note.split("\n")
             for line in wrapped_after("", printable(part), width=width)
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -102,7 +102,8 @@ def record_of_run(
         requests=state.requests,
         retries=state.retries,
         replayed=replayed,
-        notes=(*state.notes, *unknown_latency(samples, verdicts), *read_otherwise(samples)),
+        notes=(*state.notes, *unknown_latency(samples, verdicts, asked=True), *read_otherwise(samples)),
+        unshown=tuple(unknown_latency(samples, verdicts, asked=False)),
         reproduce=reproduce,
         ladder=None if judging is None else _ladder(judging),
         errors={test: why for test, why in tests.items() if why},
@@ -179,14 +180,20 @@ def latency_quantiles(samples: Mapping[str, Sequence[Sample]]) -> list[LatencyQu
     return rows
 
 
-def unknown_latency(samples: Mapping[str, Sequence[Sample]], verdicts: Iterable[Verdict]) -> list[str]:
-    """Return a sentence for every engine and metric of the timed phase that has no row, unless a verdict says why."""
+def unknown_latency(
+    samples: Mapping[str, Sequence[Sample]], verdicts: Collection[Verdict], *, asked: bool
+) -> list[str]:
+    """Return a sentence for every engine and metric of the timed phase that has no row, unless a verdict says why.
+
+    Those of metrics that a limit ``asked`` for, or of the others.
+    """
     given = {verdict.reason for verdict in verdicts}
+    limited = {metric for metric in WORDS for v in verdicts if v.kind.startswith(f"latency.{metric}_")}
     return [
         f"no {metric} of {engine} is shown: {why}"
         for engine, timings in _timed(samples).items()
         for metric in WORDS
-        if (why := unknown(engine, metric, timings)) and why not in given
+        if (metric in limited) is asked and (why := unknown(engine, metric, timings)) and why not in given
     ]
 
 
