@@ -126,7 +126,10 @@ def test_a_pairwise_check_with_one_engine_is_skipped_with_its_reason(bench: Benc
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "nothing to compare: only a is selected, so the check is skipped; *",
+            "nothing to compare: only a is selected, so the check is skipped; name a second",
+            "with --engines. The prompts are asked all the same, for tests that read answers",
+            "and for reports",
+            "plan: * requests; *",
             "skipped:",
             "  it compares engines and only a is selected: text of test_gate",
             "SKIPPED*text compares engines and only a is selected*",

@@ -73,7 +73,11 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
         return [f"replay of {run}: nothing is asked"]
     if settings.goldens and not settings.asked:
         return ["plan: golden answers are held against each other: nobody is asked"]
-    lines = [
+    compared = [] if settings.cases else [c.pairwise for each in gates for c in each.checks]
+    lines = []
+    if settings.company == 1 and any(compared):  # first: whoever reads it may not want the rest to be asked
+        lines += ahead.alone_lines(settings.engines[0].name, sum(compared), len(compared))
+    lines += [
         ahead.plan_line(
             requests=plan.requests,
             tokens=plan.tokens,
@@ -98,9 +102,6 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     runs = [requests_of_unit(unit)[1] for unit in plan.units if unit.application is not None]
     if runs:
         lines.append(ahead.runs_line(sum(runs), len(settings.asked)))
-    compared = [] if settings.cases else [c.pairwise for each in session.gates.declarations() for c in each.checks]
-    if settings.company == 1 and any(compared):
-        lines += ahead.alone_lines(settings.engines[0].name, sum(compared), len(compared))
     contexts = [spec.context_length for spec in settings.recordable]
     if settings.recordable and (asked := most_requests(plan.units, contexts) + session.canaries):
         lines.append(ahead.probe_line(asked, len(settings.recordable)))

@@ -148,12 +148,16 @@ def replicas_line(requests: int, specs: Sequence[EngineSpec]) -> str:
 def alone_lines(engine: str, skipped: int, checks: int) -> list[str]:
     """Return that one engine is compared with nothing, and how many of all checks are skipped for it.
 
-    >>> alone_lines("prod", 2, 2)
-    ['nothing to compare: only prod is selected, so all 2 checks are skipped; name a', 'second with --engines']
+    >>> print(*alone_lines("prod", 2, 2), sep=chr(10))
+    nothing to compare: only prod is selected, so all 2 checks are skipped; name a
+    second with --engines. The prompts are asked all the same, for tests that read
+    answers and for reports
     """
     noun = "check is" if skipped == checks == 1 else "checks are" if skipped > 1 else "checks is"
     share = "the" if checks == 1 else f"all {checks}" if skipped == checks else f"{skipped} of {checks}"
     words = f"nothing to compare: only {engine} is selected, so {share} {noun} skipped; name a second with --engines"
+    if skipped == checks:
+        words += ". The prompts are asked all the same, for tests that read answers and for reports"
     return wrapped_after("", printable(words), width=WIDTH)
 
 
