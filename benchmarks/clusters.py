@@ -69,7 +69,7 @@ class Clock:
         self.samples += 1
         self.ended = time.monotonic()
 
-    def experiments(self, pair: str, sent: int, most: int) -> None:
+    def experiments(self, pair: str, sent: int, most: int | None) -> None:
         """Nothing is shown."""
 
     def end(self) -> None:

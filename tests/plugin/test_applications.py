@@ -63,7 +63,7 @@ def test_values_that_differ_fail_field_by_field_and_show_the_first(bench: Bench)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
-            "plan: 14 requests to each of 2 engines, 28 in all; at most 0 tokens of each*",
+            "plan: 14 requests to each of 2 engines, 28 in all; 2 engines together, *",
             "applications: 14 of these requests to each engine are runs of applications, which send what they like",
             "FAIL value.agree, b against a: 0 % of values are equal, at most *, at least 80 % asked, 14 prompts",
             "  $.queue differs in 14 of 14",

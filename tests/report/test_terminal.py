@@ -135,6 +135,10 @@ def test_the_plan_is_one_line() -> None:
         ahead.plan_line(requests=(112, 256), tokens=64, engines=["dev"], residency="one-at-a-time")
         == "plan: 112 to 256 requests; at most 64 tokens"
     )
+    assert (
+        ahead.plan_line(requests=(14, 14), tokens=0, engines=["a", "b"], residency="together", asked="asked in turn")
+        == "plan: 14 requests to each of 2 engines, 28 in all; 2 engines together, asked in turn"
+    )
 
 
 def test_the_demo_says_in_words_who_passes_and_who_is_caught() -> None:

@@ -106,7 +106,8 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     if settings.recordable and (asked := most_requests(plan.units, contexts) + session.canaries):
         lines.append(ahead.probe_line(asked, len(settings.recordable)))
     if searches := _searches(session):
-        lines.append(ahead.experiments_line(settings, several=searches > 1))
+        planned = plan.requests[0] * len(settings.recordable)
+        lines.append(ahead.experiments_line(settings, planned=planned, several=searches > 1))
     two_ways = [spec.name for spec in settings.asked if spec.route != "openai"]
     if two_ways:
         lines.append(ahead.route_line(2 * len(some_requests(plan.units)), two_ways))

@@ -89,18 +89,21 @@ def plan_line(
     ``requests`` are those to an engine that repeats itself, and the most; ``tokens`` are of each engine.
     ``engines`` are their names in the order they are asked; it is shown where one has to go before the next comes. Of
     engines that are in memory together ``asked`` says which are asked at the same time. With a ``wave`` they are asked
-    so many cases at a time, and less than all as soon as nothing is open.
+    so many cases at a time, and less than all as soon as nothing is open. Without ``tokens`` nobody knows how many:
+    applications ask for what they like.
     """
     least, most = requests
     span = f"{least} to {most}" if wave is None and least != most else f"{most}"
     requested = _of_each(
         span if wave is None else f"at most {span}", "request" if most == 1 else "requests", len(engines)
     )
-    line = f"plan: {requested}{f', in waves of {wave}' if wave else ''}; at most {explain.count(tokens, 'token')}"
+    line = f"plan: {requested}{f', in waves of {wave}' if wave else ''}"
+    if tokens:
+        line += f"; at most {explain.count(tokens, 'token')}{' of each' if len(engines) > 1 else ''}"
     if len(engines) == 1:
         return line
     order = f": {', then '.join(engines)}" if residency == "one-at-a-time" else f", {asked}"
-    return f"{line} of each; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
+    return f"{line}; {explain.count(len(engines), 'engine')} {residency.replace('-', ' ')}{order}"
 
 
 def portion_lines(sets: Iterable[str], asked: str) -> list[str]:
@@ -174,19 +177,24 @@ def probe_line(requests: int, engines: int) -> str:
     return f"probes: {_of_each(f'at most {requests}', noun, engines)}"
 
 
-def experiments_line(settings: Settings, *, several: bool) -> str:
+def experiments_line(settings: Settings, *, planned: int, several: bool) -> str:
     """Return what experiments may ask beyond the plan, of a pair that fails or, with ``--parity-explain``, of any.
 
-    ``several``: they may be made more than once, for several tests or pairs of engines.
+    ``planned`` are the requests of the plan to all engines. ``several``: they may be made more than once, for several
+    tests or pairs of engines.
 
-    >>> experiments_line(Settings(), several=False)
+    >>> experiments_line(Settings(), planned=60, several=False)
     'experiments: where a check fails, up to 400 requests more to explain it (--parity-explain-requests)'
-    >>> experiments_line(Settings(max_requests=90), several=False)
-    'experiments: where a check fails, up to 90 requests more to explain it (--parity-max-requests)'
+    >>> experiments_line(Settings(max_requests=90), planned=60, several=False)
+    'experiments: where a check fails, up to 30 requests more to explain it (--parity-max-requests)'
+    >>> experiments_line(Settings(max_requests=90), planned=96, several=False)
+    'experiments: none, no request is left for them once the plan is asked (--parity-max-requests)'
     """
     most, option = settings.explain_requests, "--parity-explain-requests"
-    if settings.max_requests is not None and settings.max_requests < most:
-        most, option = settings.max_requests, "--parity-max-requests"
+    if settings.max_requests is not None and settings.max_requests - planned < most:
+        most, option = settings.max_requests - planned, "--parity-max-requests"
+    if most <= 0:
+        return f"experiments: none, no request is left for them once the plan is asked ({option})"
     requested = f"up to {explain.count(most, 'request')} more"
     why = (
         f"{requested} to explain what differs"

@@ -191,11 +191,13 @@ class Explaining:
             note = IN_TURN if self.settings.residency == "one-at-a-time" else NOT_UP
             return {_key(verdict): Explanation(note=note) for verdict in verdicts}
         names = f"{candidate} against {self.judging.baseline}"
-        self.progress.say(f"{names}: experiments that show a cause")
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
-        tell = functools.partial(self.progress.experiments, names, most=allowance.most or 0)
-        if allowance.most != 0:
+        tell = functools.partial(self.progress.experiments, names, most=allowance.most)
+        if allowance.most == 0:
+            self.progress.say(f"{names}: no experiments, no request is left of those of --parity-max-requests")
+        else:
+            self.progress.say(f"{names}: experiments that show a cause")
             tell(0)
         explanations: dict[str, Explanation] = {}
         same = SameFile(self.fleet, adapters)

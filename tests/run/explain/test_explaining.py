@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.verdict import Cause, Explanation, Outcome, Verdict
 from pytest_llmparity.core.words.explain import explained
+from pytest_llmparity.report.progress import Bars
 from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.explain import untried
 from pytest_llmparity.run.explain.explaining import CASES, NOT_STORED, SPENT, with_explanation
@@ -219,6 +222,19 @@ def test_experiments_on_all_pairs_keep_to_the_requests_of_the_run(planted: Plant
     assert len(explanations) == 3
     assert sum(each.requests for each in explanations) <= 5 * PROMPTS
     assert explanations[-1].note.endswith("left (--parity-max-requests)")
+
+
+def test_where_no_request_is_left_no_experiment_is_announced(planted: Planted) -> None:
+    session, _ = gated(planted, planted.behind(proxy.overridden(temperature=1.0)), explain_requests=0)
+    sent = session.record([]).requests
+    session.settings = dataclasses.replace(session.settings, explain_requests=100, max_requests=sent)
+    session._progress = Bars(shown := io.StringIO(), contextlib.nullcontext)
+
+    verdict = judged(session)
+
+    assert shown.getvalue() == "b against a: no experiments, no request is left of those of --parity-max-requests\n"
+    assert verdict.explanation is not None
+    assert verdict.explanation.note.endswith("0 are left (--parity-max-requests)")
 
 
 @pytest.mark.slow
