@@ -399,8 +399,7 @@ def _unusable(verdicts: Sequence[Verdict]) -> list[str]:
     lines = [f"{first.outcome} {first.kind}, {pair(first)}: {reason}{' …' if more else ''}"]
     lines += [f"  {line}" for line in dict.fromkeys(line for verdict in verdicts for line in verdict.details)]
     if others:
-        same = pair(first)
-        names = "; ".join(dict.fromkeys(o.kind if pair(o) == same else f"{o.kind}, {pair(o)}" for o in others))
+        names = "; ".join(dict.fromkeys(o.kind if pair(o) == pair(first) else f"{o.kind}, {pair(o)}" for o in others))
         lines.append(f"  and so {counted(len(others), 'other verdict')} of this test: {names}")
     if more:
         lines.append(f"  what {first.blocked_by} said stands in the summary of this run")
