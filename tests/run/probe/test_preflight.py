@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +23,7 @@ from pytest_llmparity.engines.kinds.llamacpp import LlamaCppAdapter
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.probe import slots
+from pytest_llmparity.run.probe.media import red_image, silence
 from pytest_llmparity.run.probe.preflight import ALWAYS, PROBES, most_requests, wanted
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Route
@@ -34,6 +37,15 @@ if TYPE_CHECKING:
 FORCED = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "properties": {}}}}
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 TEXT = check.text(margin=0.5)
+
+
+def asking(media: bytes, kind: str) -> list[dict[str, Any]]:
+    """Return a prompt with an image or sound beside its text."""
+    encoded = base64.b64encode(media).decode()
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}}
+    if kind == "audio":
+        part = {"type": "input_audio", "input_audio": {"data": encoded, "format": "wav"}}
+    return [{"role": "user", "content": [{"type": "text", "text": "question"}, part]}]
 
 
 def gathered(project: Project, *engines: LoopbackEngine, judge: Any = TEXT, **more: Any) -> Session:
@@ -71,6 +83,8 @@ def probed(engine: LoopbackEngine, since: int = 0) -> list[Mapping[str, Any]]:
         ({"response_format": FORCED}, {}, check.prompts(), ("schema",)),
         ({"response_format": {"type": "json_object"}}, {}, check.prompts(), ()),
         ({"tools": TOOLS}, {}, check.prompts(), ("tools",)),
+        ({"messages": asking(red_image(), "image")}, {}, check.prompts(), ("images",)),
+        ({"messages": asking(silence(), "audio")}, {}, check.prompts(), ("audio",)),
         ({"sampling": {"temperature": 0.5}}, {}, check.prompts(), ("seed",)),
         ({}, {"sampling": {"temperature": 0.5}}, check.prompts(), ("seed",)),
         ({}, {"max_tokens": 5000}, check.prompts(), ("context", "overflow")),
@@ -539,3 +553,15 @@ def test_routes_that_answer_alike_are_told_too(project: Project, monkeypatch: py
     session, _ = over_both(project, "well")
 
     assert "a: its native and openai routes answer 8 cases alike" in session.record([]).notes
+
+
+def test_responses_and_chats_of_one_server_are_held_against_each_other(project: Project) -> None:
+    engine = project.engine("well", poses_as="llamacpp")
+    session = project.session(project.attached("a", engine, route="responses"))
+    project.declare(session, check.similarity(at_least=0.5))
+    session.gather()
+
+    asked = Counter(received.path for received in engine.requests if "question" in str(received.json))
+    assert asked == {"/v1/chat/completions": CASES, "/v1/responses": CASES + 12}
+    assert "a: its responses and openai routes answer 8 cases alike" in session.record([]).notes
+    assert session.record([]).engines[0].route == "responses"

@@ -84,6 +84,11 @@ def streams_other(request: Mapping[str, Any]) -> str:
         (RAW, Abilities(raw_prompt="refused"), {"raw_prompt": False}),
         (STREAM, Abilities(), {"stream_equal": True, "reasons": False}),
         (SEED, Abilities(), {"seed": True}),
+        (PROBES["images"], Abilities(), {"images": True}),
+        (PROBES["images"], Abilities(media="dropped"), {"images": False}),
+        (PROBES["audio"], Abilities(), {"audio": True}),
+        (PROBES["audio"], Abilities(media="dropped"), {"audio": False}),
+        (PROBES["audio"], Abilities(media="refused"), {"audio": False}),
     ],
 )
 def test_what_a_server_does_is_found_out(
