@@ -16,6 +16,7 @@ from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.engines.registry import adapter_for
+from pytest_llmparity.run.application import Application
 from pytest_llmparity.run.plan import (
     Declaration,
     Unit,
@@ -108,6 +109,19 @@ def test_another_concurrency_is_another_unit() -> None:
     plan = make_plan([declaration(prompts), declaration(prompts, concurrency=8)])
 
     assert len(plan.units) == 2
+
+
+def test_other_code_of_an_application_is_another_gathering_of_the_same_answers() -> None:
+    """A run does not go on with other code; replays and golden answers outlive it."""
+    called = [Application(test="test_bot", function=print, code=code) for code in ("before", "after")]
+    before, after = (
+        make_plan([dataclasses.replace(declaration(prompt_set(4)), application=application)]) for application in called
+    )
+
+    assert before.digest(["a"]) != after.digest(["a"])
+    assert [unit.key for unit in before.units] == [unit.key for unit in after.units]
+    (case, *_) = prompt_set(4).cases
+    assert called[0].request(case) == called[1].request(case)
 
 
 def test_the_floor_comes_in_rounds_of_cases_that_were_not_asked_before_cold_first() -> None:
