@@ -66,6 +66,58 @@ def test_an_engine_that_is_as_it_was_changes_no_byte(shell: Shell, configured: C
     assert (shell.path / NAME).stat().st_mtime_ns == before
 
 
+def test_a_lock_that_is_old_is_told_field_by_field_and_check_writes_nothing(
+    shell: Shell, configured: Configured
+) -> None:
+    shell.configure(configured(one=llamacpp(shell, quantization="Q8_0", context_length=9)))
+    shell.run("lock")
+    entry = dataclasses.replace(locked(shell)["one"], canaries=None)
+    facts = {"quantization": "Q4_0", "context_length": 4096, "kv_cache": "f16"}
+    older = {**entry.identity, **{name: Fact(value=value, source="reported") for name, value in facts.items()}}
+    lockfile.write(shell.path / NAME, {"one": dataclasses.replace(entry, identity=older), "gone": entry})
+    text = (shell.path / NAME).read_text()
+
+    everything, named = shell.run("lock", "--check"), shell.run("lock", "--check", "one")
+
+    assert (everything.code, named.code) == (1, 1)
+    assert "gone: removed\n" in everything.out
+    assert "gone" not in named.out
+    assert named.out.splitlines()[:4] == [
+        "one: changed",
+        "  quantization: Q4_0 -> Q8_0",
+        "  context_length: 4096 -> 9",
+        "  kv_cache: f16 -> not told now",
+    ]
+    assert (shell.path / NAME).read_text() == text
+
+
+def test_other_weights_behind_the_same_facts_make_a_lock_old(shell: Shell, configured: Configured) -> None:
+    engine = llamacpp(shell, answer=saying(2.0))
+    shell.configure(configured(one=engine))
+    shell.run("lock")
+    engine.script = saying(2.3)
+
+    checked = shell.run("lock", "--check")
+
+    assert checked.code == 1
+    assert "one: changed\n  canaries: other weights (0.3000 nats, 0 of 12 answers part)\n" in checked.out
+
+
+def test_an_engine_that_is_not_there_fails_the_command_and_leaves_its_lock(
+    shell: Shell, configured: Configured
+) -> None:
+    shell.configure(configured(up=llamacpp(shell), down=shell.engine(api_key="0123456789abc")))
+    before = Locked(kind="llamacpp", plugin="0.0.1", identity={}, launch={})
+    lockfile.write(shell.path / NAME, {"down": before})
+
+    ended = shell.run("lock")
+
+    assert ended.code == 1
+    assert ended.err.startswith("llmparity: down refused the key: GET ")
+    assert locked(shell)["down"] == before
+    assert "up" in locked(shell)
+
+
 @pytest.mark.slow
 def test_what_changed_is_said_field_by_field(shell: Shell, configured: Configured) -> None:
     shell.configure(configured(one=llamacpp(shell, quantization="Q4_0"), two=llamacpp(shell)))
