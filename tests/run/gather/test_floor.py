@@ -52,6 +52,20 @@ def asked_of(session: Session, engine: str) -> dict[Phase, int]:
     return Counter(sample.phase for sample in session.samples() if sample.engine == engine)
 
 
+def test_an_engine_that_does_not_repeat_itself_is_asked_more_cases_each_of_them_cold_first(project: Project) -> None:
+    project.prompts(17)
+    session, _ = gathered(project, *attached(project))
+
+    times: dict[str, dict[Phase, str]] = {}
+    for sample in session.samples():
+        if sample.engine == "b" and sample.completion is not None:
+            times.setdefault(sample.case, {})[sample.phase] = sample.completion.text.partition(" ")[0]
+    assert asked_of(session, "a")[Phase.COLD] == 16
+    assert list(times.values()) == [
+        {Phase.COLD: "1", Phase.MAIN: "2", Phase.WARM: "3", Phase.PARALLEL: "4"} for _ in range(17)
+    ]
+
+
 @pytest.mark.slow
 def test_an_engine_that_repeats_itself_is_asked_16_cases_and_one_that_does_not_up_to_64(project: Project) -> None:
     project.prompts(70)
