@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from pytest_llmparity.plugin.xdist import XdistHooks
+
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
-
-pytestmark = pytest.mark.slow
 
 FAILED = pytest.ExitCode.TESTS_FAILED
 
@@ -21,20 +23,25 @@ import pytest
 from pytest_llmparity import check
 
 @pytest.mark.parity("prompts.jsonl", check.prompts(), check.text(margin=0.05))
+@pytest.mark.slow
 def test_text(parity_run):
     assert parity_run["a"]["case-1"].text
 
 @pytest.mark.parity("prompts.jsonl", check.schema({"type": "object"}, gap=0.5), max_tokens=8)
+@pytest.mark.slow
 def test_schema(): ...
 
 @pytest.mark.parity("prompts.jsonl", check.text(margin=0.9), max_tokens=16)
+@pytest.mark.slow
 def test_wide(): ...
 
+@pytest.mark.slow
 def test_app(engine):
     body = {"model": engine.model, "messages": [{"role": "user", "content": "app"}]}
     answer = httpx.post(f"{engine.base_url}/chat/completions", json=body, trust_env=False).json()
     assert answer["choices"][0]["message"]["content"]
 
+@pytest.mark.slow
 def test_ask(parity):
     assert parity.ask("on the spot")["a"].text
 """
@@ -54,6 +61,55 @@ def verdicts(report: Any) -> list[dict[str, Any]]:
     return sorted(report["verdicts"], key=lambda v: (v["test"], v["check"], v["kind"], v["engine"]))
 
 
+WORKER = """
+import json
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    with open("given.json") as given:
+        config.workerinput = {"workerid": "gw0", "llmparity": json.load(given)}
+    config.workeroutput = {}
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    with open("handed-back.jsonl", "a") as out:
+        out.write(json.dumps(config.workeroutput["llmparity"]) + "\\n")
+"""
+"""Makes a run what xdist makes of a worker: told whose it is, and asked what it came to."""
+
+
+def test_processes_of_one_run_ask_everything_once_and_hand_back_what_they_planned(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    bench.pytester.makeconftest(WORKER)
+    given = {"token": "of this run", "attached": "{}", "trouble": "no engine is started here"}
+    (bench.pytester.path / "given.json").write_text(json.dumps(given))
+    engines = [bench.engine(), bench.engine()]
+
+    for _ in range(2):
+        assert bench.run(engines=engines).ret == pytest.ExitCode.OK
+
+    asked = [len(bench.asked(engine)) for engine in engines]
+    first, second = map(json.loads, (bench.pytester.path / "handed-back.jsonl").read_text().splitlines())
+    assert asked == [8, 8]
+    assert first["run"] == second["run"]
+    assert first["plan"][0].startswith("plan: 8 requests to each of 2 engines")
+
+
+def test_a_worker_is_given_what_the_controller_shares_and_is_heard_unless_it_crashed() -> None:
+    heard: list[Any] = []
+    hooks = XdistHooks(lambda: {"token": "t"}, heard.append)
+    node = SimpleNamespace(workerinput={"workerid": "gw0"})
+
+    hooks.pytest_configure_node(node)
+    hooks.pytest_testnodedown(SimpleNamespace(workeroutput={"llmparity": {"run": "r"}}))
+    hooks.pytest_testnodedown(SimpleNamespace())
+
+    assert node.workerinput == {"workerid": "gw0", "llmparity": {"token": "t"}}
+    assert heard == [{"run": "r"}]
+
+
+@pytest.mark.slow
 def test_workers_give_the_same_verdicts_and_ask_everything_once(
     bench: Bench, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,10 +156,12 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(
     assert [pid for pid in bench.starts("fake") if psutil.pid_exists(pid)] == []
 
 
+@pytest.mark.slow
 def test_a_crash_of_a_worker_loses_no_answer_and_asks_nothing_twice(bench: Bench) -> None:
     bench.prompts(CASES)
     bench.pytester.makepyfile(
         test_suite=f"""{SUITE}
+@pytest.mark.slow
 def test_crash():
     os._exit(3)
 """
@@ -129,6 +187,7 @@ def test_crash():
     assert [pid for pid in bench.starts("fake") if psutil.pid_exists(pid)] == []
 
 
+@pytest.mark.slow
 def test_latency_and_a_dead_engine_under_workers(bench: Bench) -> None:
     bench.pytester.makepyfile(
         """
@@ -153,6 +212,7 @@ def test_latency_and_a_dead_engine_under_workers(bench: Bench) -> None:
     assert len(bench.starts("gone")) <= 2, "once for gathering, and at most once more in the worker"
 
 
+@pytest.mark.slow
 def test_what_needs_engines_in_turn_is_refused_with_a_sentence(bench: Bench) -> None:
     bench.pytester.makepyfile(
         """
@@ -170,6 +230,7 @@ def test_what_needs_engines_in_turn_is_refused_with_a_sentence(bench: Bench) -> 
     assert bench.starts("one") + bench.starts("two") == []
 
 
+@pytest.mark.slow
 def test_a_wrong_option_is_a_usage_error_under_workers_too(bench: Bench) -> None:
     result = bench.run("-n2", "--engines=nobody-knows-this")
 
@@ -177,6 +238,7 @@ def test_a_wrong_option_is_a_usage_error_under_workers_too(bench: Bench) -> None
     assert "nobody-knows-this" in result.stderr.str()
 
 
+@pytest.mark.slow
 def test_a_report_is_written_where_no_gate_got_past_its_set_up(bench: Bench) -> None:
     bench.pytester.makepyfile("import pytest\n@pytest.mark.parity('nowhere.jsonl')\ndef test_gate(): ...\n")
 
