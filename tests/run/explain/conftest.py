@@ -50,6 +50,10 @@ class Planted:
         self._stack = stack
         self.engine = stack.enter_context(Renderer())
 
+    def enter(self, engine: PosingEngine) -> PosingEngine:
+        """Start another engine, which lives as long as the test."""
+        return self._stack.enter_context(engine)
+
     def behind(self, *changes: Change) -> FaultProxy:
         """Return a proxy with these changes."""
         return self._stack.enter_context(FaultProxy(self.engine.base_url, *changes))
