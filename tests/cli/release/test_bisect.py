@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmparity.cli.release.bisect import _refuse_without_baseline
+from pytest_llmparity.cli.release.bisect import Job, _refuse_without_baseline, outcome, searched
 from pytest_llmparity.core.errors import UsageError
-from pytest_llmparity.core.gate.deciding import BrokenTest
-from pytest_llmparity.core.gate.policy import Ruled
+from pytest_llmparity.core.gate.bisecting import Stands
+from pytest_llmparity.core.gate.deciding import BrokenTest, decide
+from pytest_llmparity.core.gate.policy import Policy, Ruled
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.settings.variants import Variant
 from pytest_llmparity.store.decisions import FILE_NAME
 from tests.cli.test_golden import ALONE, CASES, GATE, WORDS, prompts
 
@@ -116,6 +119,31 @@ def history(
 
 def bisect(shell: Shell, *more: str) -> Ended:
     return shell.run("bisect", *ENGINE, "--versions-from", "v.toml", "--suite", "test_gate.py", *more)
+
+
+def test_halves_are_gated_until_the_first_version_that_does_not_pass_is_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    variants = [Variant(name=f"dev-{label}", label=label, of="dev", keys={}) for label in "abcdefgh"]
+    told = {0: Stands.GOOD, 7: Stands.BAD}
+    job = Job(engine="dev", variants=variants, baseline="old", against="old", known=told)
+    gated: list[str] = []
+
+    def gate(variant: Variant) -> Any:
+        gated.append(variant.label)
+        how = Outcome.PASS if variant.label < "d" else Outcome.FAIL
+        verdict = Verdict(test="t.py::t", check="c", kind="prompts", engine="dev", baseline="old", outcome=how)
+        decision = decide(Policy(), [verdict], baseline="old", candidate="dev")
+        return SimpleNamespace(decision=decision, whole=SimpleNamespace(record=SimpleNamespace(run="r", requests=9)))
+
+    search, versions = searched(job, gate, asked=SimpleNamespace(fresh=False))  # type: ignore[arg-type]
+
+    assert gated == ["d", "b", "c"]
+    assert [versions[place].label for place in search.among] == ["d"]
+    assert outcome(search) == "HOLD"
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("gate ")] == [
+        f"gate {number} of at most 3: {label}" for number, label in enumerate(gated, start=1)
+    ]
 
 
 @pytest.mark.slow
