@@ -305,6 +305,37 @@ def test_pins_are_held_against_the_server(
     assert all("pin digest unverified" in note for note in engaged.record.notes)
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({}, None),
+        ({"quantization": "Q8_0"}, "came back as another engine; a: its answers before and after belong to two eng"),
+        ({"port": 0}, "could not be used again within 0.05 s: "),
+    ],
+    ids=["as it was", "another", "gone"],
+)
+def test_a_server_that_went_away_is_held_against_what_it_was(
+    project: Project, changed: dict[str, Any], why: str | None
+) -> None:
+    before: dict[str, Any] = {"poses_as": "llamacpp", "quantization": "Q4_0"}
+    server = project.engine(**before)
+    fleet, port = fleet_of(project, project.attached("a", server)), server.port
+    fleet.engage("a")
+    server.stop()
+    project.engine(**{**before, "port": port, **changed})
+
+    said = fleet.hold_again("a", 0.05, lambda: None)
+
+    known = fleet.known("a")
+    assert known is not None
+    if why is None:
+        assert (said, known.record.incomparable) == (None, None)
+        return
+    assert said is not None
+    assert said.startswith(f"a went away while it was asked and {why}")
+    assert known.record.incomparable == (None if "port" in changed else said)
+
+
 def test_an_engine_without_slots_of_its_own_gets_one_for_every_request_in_flight(project: Project) -> None:
     script = "import sys; sys.exit(sys.argv[sys.argv.index('--parallel') + 1] + ' slots')"
 

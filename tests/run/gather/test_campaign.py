@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmparity import check
+from pytest_llmparity import check, lockfile
 from pytest_llmparity.core.errors import KeeperError
+from pytest_llmparity.core.identity.lock import NAME
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.report.progress import Silent
+from pytest_llmparity.run import locking
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.run.timed import measure
 from pytest_llmparity.settings.specification import Settings
-from pytest_llmparity.testing import Fault
+from pytest_llmparity.testing import Fault, Reply
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project
@@ -99,6 +102,32 @@ def test_a_contradicted_pin_of_the_baseline_makes_every_pair_incomparable_and_no
     assert {v.outcome for v in verdicts} == {Outcome.INCOMPARABLE}
     assert all("pinned to Q8_0" in v.message for v in verdicts)
     assert [engine.count for engine in engines] == [1, 1, 1], "warm-ups"
+
+
+def test_other_weights_behind_the_same_facts_are_told_and_where_the_lock_binds_refused(project: Project) -> None:
+    engines = [project.engine(Reply(text="all is well", lead=2.0), poses_as="llamacpp") for _ in range(2)]
+    specs = [project.attached(name, engine) for name, engine in zip("ab", engines, strict=True)]
+    locked = {}
+    for spec in specs:
+        adapter, identity = project.session(spec).available(spec.name)
+        canaries, _ = locking.canaries_of(adapter, None, record=True, plugin="1")
+        entry = locking.entry(spec, identity, kind=adapter.kind, plugin="1", root=str(project.path))
+        locked[spec.name] = dataclasses.replace(entry, canaries=canaries)
+    lockfile.write(project.path / NAME, locked)
+    engines[1].script = Reply(text="all is well", lead=2.4)
+    sentence = "b: its canaries do not answer as llmparity.lock says: other weights (0.4000 nats, 0 of 12 answers part)"
+
+    for frozen, outcome in ((True, Outcome.INCOMPARABLE), (False, Outcome.PASS)):
+        session = project.session(*specs, frozen=frozen, token=str(frozen))
+        project.declare(session, check.prompts())
+        session.gather()
+
+        (verdict,) = judged(session)
+        assert verdict.outcome is outcome
+        said = [verdict.reason or ""] if frozen else session.record([]).notes
+        assert any(words.startswith(sentence) for words in said)
+        asked = [request for engine in engines for request in engine.requests if "question" in str(request.json)]
+        assert bool(asked) is not frozen, "no prompt is asked of engines that are refused"
 
 
 @pytest.mark.slow
