@@ -72,7 +72,7 @@ def test_a_lock_that_is_old_is_told_field_by_field_and_check_writes_nothing(
     shell.configure(configured(one=llamacpp(shell, quantization="Q8_0", context_length=9)))
     shell.run("lock")
     entry = dataclasses.replace(locked(shell)["one"], canaries=None)
-    facts = {"quantization": "Q4_0", "context_length": 4096, "kv_cache": "f16"}
+    facts: dict[str, str | int] = {"quantization": "Q4_0", "context_length": 4096, "kv_cache": "f16"}
     older = {**entry.identity, **{name: Fact(value=value, source="reported") for name, value in facts.items()}}
     lockfile.write(shell.path / NAME, {"one": dataclasses.replace(entry, identity=older), "gone": entry})
     text = (shell.path / NAME).read_text()
