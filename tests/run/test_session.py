@@ -19,7 +19,7 @@ from pytest_llmparity.run.application.recorder import Recorder
 from pytest_llmparity.run.ledger import RunState, write_state
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import EngineSpec, Settings
-from pytest_llmparity.testing import LoopbackEngine
+from pytest_llmparity.testing import Fault, LoopbackEngine
 
 if TYPE_CHECKING:
     from tests.run.conftest import Project
@@ -470,6 +470,29 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(project: Project) -> No
     assert any(note.startswith("resumed run") for note in session.record([]).notes)
     timings = [row.timing for row in session.parity_run("t", reproduce="")["a"].values()]
     assert timings.count(None) == 5, "those of the earlier process are no evidence"
+
+
+@pytest.mark.parametrize("resume", ["resume", "retry"])
+def test_only_what_a_run_lacks_is_asked_when_it_goes_on(project: Project, resume: Any) -> None:
+    """A hard stop left prompts unasked, or one was refused."""
+    faults = iter([Fault.refuse(400)] if resume == "retry" else [])
+    engine = project.engine(lambda request: next(faults, "well") if number(request) == 3 else "well")
+    first = project.session(project.attached("a", engine), max_requests=5 if resume == "resume" else None)
+    project.declare(first)
+    first.gather()
+    lacking = 12 - sum(sample.failure is None for sample in first.samples())
+    first.close()
+    project.process_ended()
+    before = engine.count
+
+    again = project.session(project.attached("a", engine), token="two", resume=resume)
+    project.declare(again)
+    again.gather()
+
+    asked = [received for received in engine.requests[before:] if "question" in str(received.json)]
+    assert len(asked) == lacking == (7 if resume == "resume" else 1)
+    assert again.run == first.run
+    assert [sample.failure for sample in again.samples()] == [None] * 12
 
 
 def test_an_engine_that_changed_since_the_interruption_is_asked_everything_again(project: Project) -> None:
