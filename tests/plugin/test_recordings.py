@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity.cli import main
+from tests.doubles.posing import PosingEngine
 
 if TYPE_CHECKING:
-    from tests.doubles.posing import PosingEngine
     from tests.plugin.conftest import Bench
 
 CHECKS = "check.prompts(), check.text(margin=0.05)"
@@ -24,14 +24,23 @@ def at_home(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(bench.pytester.path)
 
 
+@pytest.fixture(scope="module")
+def recorded() -> list[str]:
+    """Return the list that keeps what ``record`` wrote of ``prod``: the first test records it, the others write it."""
+    return []
+
+
 @pytest.fixture
-def prod(bench: Bench) -> PosingEngine:
-    """An engine that was recorded as ``prod`` and is gone."""
-    engine = bench.engine(poses_as="llamacpp", quantization="Q8_0", first_delay_s=0.01)
+def prod(bench: Bench, recorded: list[str]) -> None:
+    """Make the project of an engine that was recorded as ``prod`` and is gone."""
     bench.gate(TIMED)
-    assert record(bench, engine) == 0
-    engine.stop()
-    return engine
+    if recorded:
+        file(bench).parent.mkdir()
+        file(bench).write_text(recorded[0], "utf-8")
+        return
+    with PosingEngine(poses_as="llamacpp", quantization="Q8_0", first_delay_s=0.01) as engine:
+        assert record(bench, engine) == 0
+    recorded.append(file(bench).read_text("utf-8"))
 
 
 def record(bench: Bench, engine: PosingEngine, *more: str) -> int:
@@ -65,9 +74,7 @@ def rewrite(bench: Bench, head: dict[str, Any], exchanges: list[dict[str, Any]])
 
 
 @pytest.mark.slow
-def test_an_engine_that_is_gone_is_held_against_another_one_as_if_it_were_there(
-    bench: Bench, prod: PosingEngine
-) -> None:
+def test_an_engine_that_is_gone_is_held_against_another_one_as_if_it_were_there(bench: Bench, prod: None) -> None:
     dev = bench.engine(poses_as="llamacpp", quantization="Q8_0", first_delay_s=0.01)
 
     result = bench.run(
@@ -98,7 +105,7 @@ def test_an_engine_that_is_gone_is_held_against_another_one_as_if_it_were_there(
     assert "probes" not in report
 
 
-def test_a_file_has_what_was_sent_and_when_what_came_and_no_headers(bench: Bench, prod: PosingEngine) -> None:
+def test_a_file_has_what_was_sent_and_when_what_came_and_no_headers(bench: Bench, prod: None) -> None:
     head, *exchanges = rows(bench)
 
     assert head["exchanges"] == len(exchanges) == 8 * 4 + 12
@@ -111,7 +118,7 @@ def test_a_file_has_what_was_sent_and_when_what_came_and_no_headers(bench: Bench
 
 
 @pytest.mark.slow
-def test_a_request_that_is_not_in_it_is_an_error_that_says_how_to_record_it(bench: Bench, prod: PosingEngine) -> None:
+def test_a_request_that_is_not_in_it_is_an_error_that_says_how_to_record_it(bench: Bench, prod: None) -> None:
     bench.gate("check.schema({}, rate=0.5)", tokens=13)
 
     result = bench.run("--engines=replay:prod", "--parity-report=json", "--parity-out=out")
@@ -130,7 +137,7 @@ def test_a_request_that_is_not_in_it_is_an_error_that_says_how_to_record_it(benc
 
 
 @pytest.mark.slow
-def test_one_that_is_hurried_has_no_times_and_is_told_so(bench: Bench, prod: PosingEngine) -> None:
+def test_one_that_is_hurried_has_no_times_and_is_told_so(bench: Bench, prod: None) -> None:
     result = bench.run("--engines=replay:prod@max", "--parity-report=json", "--parity-out=out", "-n0")
 
     assert "replay-prod is a recording that is not played at the pace it was recorded with" in told(result)
@@ -146,9 +153,7 @@ def test_one_that_is_hurried_has_no_times_and_is_told_so(bench: Bench, prod: Pos
         ("n=12, cached=True", "with a cache that may hold them, it has 0"),
     ],
 )
-def test_what_was_not_timed_as_it_is_asked_has_no_times(
-    bench: Bench, prod: PosingEngine, latency: str, why: str
-) -> None:
+def test_what_was_not_timed_as_it_is_asked_has_no_times(bench: Bench, prod: None, latency: str, why: str) -> None:
     bench.gate(f"{CHECKS}, check.latency(e2e_p50='5s', {latency})")
 
     result = bench.run("--engines=replay:prod", "--parity-report=json", "--parity-out=out")
@@ -165,7 +170,7 @@ def test_what_was_not_timed_as_it_is_asked_has_no_times(
 @pytest.mark.parametrize("chosen", ["replay:prod,dev={}", "dev={},replay:prod"], ids=["baseline", "candidate"])
 @pytest.mark.parametrize(("more", "timed"), [("", 0), (", e2e_p50='60s'", 13)], ids=["relative", "its own budget too"])
 def test_nobody_is_timed_only_to_be_held_against_a_recording_without_times(
-    bench: Bench, prod: PosingEngine, chosen: str, more: str, timed: int
+    bench: Bench, prod: None, chosen: str, more: str, timed: int
 ) -> None:
     bench.gate(f"check.latency(ttft_p50='x1.25'{more}, n=13)")
     dev = bench.engine(poses_as="llamacpp", quantization="Q8_0")
@@ -181,7 +186,7 @@ def test_nobody_is_timed_only_to_be_held_against_a_recording_without_times(
 
 
 @pytest.mark.slow
-def test_every_timed_answer_is_that_of_one_request(bench: Bench, prod: PosingEngine) -> None:
+def test_every_timed_answer_is_that_of_one_request(bench: Bench, prod: None) -> None:
     head, *exchanges = rows(bench)
     timed = [each for each in exchanges if each["phase"] == "timed"]
     gathered = [each for each in exchanges if each["phase"] != "timed"]
@@ -198,7 +203,7 @@ def test_every_timed_answer_is_that_of_one_request(bench: Bench, prod: PosingEng
 
 
 @pytest.mark.slow
-def test_a_floor_that_was_not_recorded_is_not_made_of_other_answers(bench: Bench, prod: PosingEngine) -> None:
+def test_a_floor_that_was_not_recorded_is_not_made_of_other_answers(bench: Bench, prod: None) -> None:
     head, *exchanges = rows(bench)
     rewrite(bench, head, [each for each in exchanges if each["phase"] in ("main", "timed")])
     bench.gate("check.text(margin=0.05)")
@@ -211,7 +216,7 @@ def test_a_floor_that_was_not_recorded_is_not_made_of_other_answers(bench: Bench
 
 
 @pytest.mark.slow
-def test_one_that_was_damaged_is_misuse_before_anybody_is_asked(bench: Bench, prod: PosingEngine) -> None:
+def test_one_that_was_damaged_is_misuse_before_anybody_is_asked(bench: Bench, prod: None) -> None:
     text = file(bench).read_text("utf-8")
     file(bench).write_text(text.replace('"status": 200', '"status": 42', 1), "utf-8")
 
@@ -228,7 +233,7 @@ def test_one_that_was_damaged_is_misuse_before_anybody_is_asked(bench: Bench, pr
 
 
 @pytest.mark.slow
-def test_application_tests_are_skipped_and_nothing_of_it_becomes_golden(bench: Bench, prod: PosingEngine) -> None:
+def test_application_tests_are_skipped_and_nothing_of_it_becomes_golden(bench: Bench, prod: None) -> None:
     bench.pytester.makepyfile(test_gate="def test_app(engine): assert engine.model")
 
     skipped = bench.run("--engines=replay:prod", "-rs")
