@@ -24,6 +24,8 @@ from pytest_llmparity.core.sample import Completion, Fact, Identity, Phase, Toke
 from pytest_llmparity.core.verdict import Outcome, Verdict
 
 SHIFT = check.logprobs(shift=MARGIN)
+TIMES = 100
+"""So many draws of each pair, the first of the 200 that ``docs/statistics.md`` tells of: always the same."""
 CLASSES = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
 
 
@@ -42,7 +44,7 @@ def told(pair: Pair) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", HONEST, ids=told)
 def test_honest_pairs_pass_with_16_prompts(tiny: Drawn, pair: Pair) -> None:
-    drawn = outcomes(tiny, pair, [SHIFT], size=16)
+    drawn = outcomes(tiny, pair, [SHIFT], size=16, draws=TIMES)
 
     assert drawn.share("PASS") >= 0.99
     assert drawn.share("FAIL") <= 0.01
@@ -51,7 +53,7 @@ def test_honest_pairs_pass_with_16_prompts(tiny: Drawn, pair: Pair) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", OF_MLX, ids=told)
 def test_mlx_passes_with_24_prompts_and_never_fails(tiny: Drawn, pair: Pair) -> None:
-    few, more = (outcomes(tiny, pair, [SHIFT], size=size) for size in (16, 24))
+    few, more = (outcomes(tiny, pair, [SHIFT], size=size, draws=TIMES) for size in (16, 24))
 
     assert more.share("PASS") >= 0.99
     assert few.share("PASS") >= 0.95
@@ -61,7 +63,7 @@ def test_mlx_passes_with_24_prompts_and_never_fails(tiny: Drawn, pair: Pair) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", COARSE, ids=told)
 def test_weights_of_four_bits_fail_with_16_prompts_and_surely_with_24(tiny: Drawn, pair: Pair) -> None:
-    few, more = (outcomes(tiny, pair, [SHIFT], size=size) for size in (16, 24))
+    few, more = (outcomes(tiny, pair, [SHIFT], size=size, draws=TIMES) for size in (16, 24))
 
     assert few.share("FAIL") >= 0.90
     assert more.share("FAIL") >= 0.98
@@ -71,7 +73,7 @@ def test_weights_of_four_bits_fail_with_16_prompts_and_surely_with_24(tiny: Draw
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", HIDDEN, ids=told)
 def test_what_acts_on_some_prompts_never_passes_and_fails_with_64(tiny: Drawn, pair: Pair) -> None:
-    few, many = (outcomes(tiny, pair, [SHIFT], size=size, draws=draws) for size, draws in ((16, 200), (64, 100)))
+    few, many = (outcomes(tiny, pair, [SHIFT], size=size, draws=TIMES) for size in (16, 64))
 
     assert few.share("PASS") == many.share("PASS") == 0
     assert many.share("FAIL") >= 0.80
@@ -152,9 +154,9 @@ def test_no_margin_of_text_is_kept_by_honest_engines_and_broken_by_four_bits_on_
 
 @pytest.mark.slow
 def test_a_ladder_of_stories_passes_honest_copies_on_stories_and_fails_four_bits(tiny: Drawn) -> None:
-    """100 times: a ladder of 28 stories, a gate of the 29 others. Of 5 % false alarms 12 come in 1 of 200 cases."""
+    """40 times: a ladder of 28 stories, a gate of the 29 others. Of 5 % false alarms 7 come in 1 of 300 cases."""
     stories, outcomes_of = of_kind(tiny, STORIES), defaultdict[str, Counter[Outcome]](Counter)
-    for number in range(100):
+    for number in range(40):
         mixed = Random(f"stories {number}").sample(stories, len(stories))
         (rung,) = ladder(tiny, ("Q8_0",), PromptSet(name=STORIES, cases=tuple(mixed[:28]))).rungs
         for name in ("q8_0", "q4_k_m", "q4_0", "ollama-q4_0", *EXACT):
@@ -162,28 +164,28 @@ def test_a_ladder_of_stories_passes_honest_copies_on_stories_and_fails_four_bits
             outcomes_of[name][verdict.outcome] += 1
 
     for name in EXACT:
-        assert outcomes_of[name] == {Outcome.PASS: 100}
-    assert outcomes_of["q8_0"][Outcome.PASS] >= 90
+        assert outcomes_of[name] == {Outcome.PASS: 40}
+    assert outcomes_of["q8_0"][Outcome.PASS] >= 36
     assert outcomes_of["q8_0"][Outcome.FAIL] == 0
     for name in ("q4_k_m", "q4_0", "ollama-q4_0"):
-        assert outcomes_of[name][Outcome.FAIL] >= 98
+        assert outcomes_of[name][Outcome.FAIL] >= 39
 
 
 @pytest.mark.slow
 def test_a_ladder_of_a_real_model_passes_honest_copies_and_never_four_bits(smollm2: Drawn) -> None:
-    """50 times: a ladder of 32 prompts of eight kinds, a gate of the 32 others."""
+    """25 times: a ladder of 32 prompts of eight kinds, a gate of the 32 others."""
     every, outcomes_of = smollm2.sets["instruct"], defaultdict[str, Counter[Outcome]](Counter)
-    for number in range(50):
+    for number in range(25):
         mixed = Random(f"instruct {number}").sample(every, len(every))
         (rung,) = ladder(smollm2, ("Q8_0",), PromptSet(name="instruct", cases=tuple(mixed[:32]))).rungs
         for name in ("bf16", "q8_0", "q4_k_m", "q4_0"):
             outcomes_of[name][forks(smollm2, name, mixed[32:], FACTOR * rung.most_forks).outcome] += 1
 
-    assert outcomes_of["bf16"] == {Outcome.PASS: 50}
-    assert outcomes_of["q8_0"][Outcome.PASS] >= 40
-    assert outcomes_of["q8_0"][Outcome.FAIL] <= 1
+    assert outcomes_of["bf16"] == {Outcome.PASS: 25}
+    assert outcomes_of["q8_0"][Outcome.PASS] >= 20
+    assert outcomes_of["q8_0"][Outcome.FAIL] == 0
     assert outcomes_of["q4_k_m"][Outcome.PASS] == outcomes_of["q4_0"][Outcome.PASS] == 0
-    assert outcomes_of["q4_0"][Outcome.FAIL] >= 48
+    assert outcomes_of["q4_0"][Outcome.FAIL] >= 24
 
 
 def test_engines_that_repeat_themselves_are_kept_so(tiny: Drawn) -> None:
