@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engines.live import python_of
 from tests.live.conftest import LIMIT_S, own_environment
-from tests.unavailable import unavailable
 
 if TYPE_CHECKING:
     from tests.engines.live import Served
@@ -113,19 +112,19 @@ def rows(folder: Path, engine: str, table: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["transformers", "mlx"])
-def test_an_engine_answers_as_it_was_recorded(engine: str, tmp_path: Path) -> None:
-    """What weighs as much and takes seconds to start is asked a few prompts of the set."""
-    variable = f"LLMPARITY_{engine.upper()}_PYTHON"
-    python = os.environ.get(variable)
-    if not python:
-        unavailable(engine, f"{variable} names no interpreter that has it")
+def test_an_engine_answers_as_it_was_recorded(tmp_path: Path) -> None:
+    """In the folder's own type, BF16, while the one that other tests share computes in F32."""
+    python = python_of("transformers")
 
-    rows(tmp_path, engine, f'[engines.{engine}]\nkind = "{engine}"\npython = "{python}"\nmodel = "tiny"\n')
+    table = f'[engines.transformers]\nkind = "transformers"\npython = "{python}"\nmodel = "tiny"\n'
+    rows(tmp_path, "transformers", table)
 
 
-@pytest.mark.parametrize("served", ["vllm"], indirect=True)
+@pytest.mark.parametrize("served", ["vllm", pytest.param("mlx", marks=pytest.mark.slow)], indirect=True)
 def test_an_engine_that_runs_answers_as_it_was_recorded(
     served: Served, attached: Callable[..., str], tmp_path: Path
 ) -> None:
-    rows(tmp_path, "vllm", attached("vllm", served) + "[engines.vllm.pin]\ncontext_length = 1024\n")
+    """What takes seconds to start is asked a few prompts of the set."""
+    kind = served.adapter.kind
+    pinned = "[engines.vllm.pin]\ncontext_length = 1024\n" if kind == "vllm" else ""
+    rows(tmp_path, kind, attached(kind, served) + pinned)
