@@ -66,11 +66,15 @@ model = "tiny"
 context_length = 1024
 slots = 8
 args = ["--dtype", "bfloat16", "--enforce-eager", "--num-gpu-blocks-override", "128"]
-env = {{TORCHDYNAMO_DISABLE = "1", OMP_NUM_THREADS = "1"}}
+env = {{TORCHDYNAMO_DISABLE = "1", OMP_NUM_THREADS = "1", VLLM_ENABLE_V1_MULTIPROCESSING = "01"}}
 [engines.bf16.pin]
 context_length = 1024
 """
-"""vLLM on the folder ``tiny`` beside the configuration; nothing is compiled for the few tokens that are asked for."""
+"""vLLM on the folder ``tiny`` beside the configuration; nothing is compiled for the few tokens that are asked for.
+
+It is a server and an engine core, as on one GPU: on the CPU a plain 1 would give the worker a process besides, and each
+imports vLLM for ten seconds.
+"""
 
 
 def own_environment() -> dict[str, str]:

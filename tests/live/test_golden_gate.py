@@ -117,7 +117,7 @@ def test_an_engine_answers_as_it_was_recorded(tmp_path: Path) -> None:
     python = python_of("transformers")
 
     table = f'[engines.transformers]\nkind = "transformers"\npython = "{python}"\nmodel = "tiny"\n'
-    rows(tmp_path, "transformers", table)
+    rows(tmp_path, "transformers", table + 'env = {OMP_NUM_THREADS = "1"}\n')  # more wait for each other busily
 
 
 @pytest.mark.parametrize("served", ["vllm", pytest.param("mlx", marks=pytest.mark.slow)], indirect=True)
