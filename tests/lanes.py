@@ -18,10 +18,15 @@ LONGEST = (
 )
 """What takes longest begins, so that nobody waits for it at the end."""
 
+WITHIN = ("tests/live/test_smollm2.py",)
+"""Files whose tests share answers, whichever kind they name: engines of their own serve another model."""
+
 
 def lane_of(nodeid: str) -> str:
     """Return what a live test shares with others: an engine of one kind, a run that starts vLLM, or its file."""
     path, _, test = nodeid.partition("::")
+    if path in WITHIN:
+        return path
     if path.startswith(("tests/engines/", "tests/live/")):
         name = test.partition("[")[2].rstrip("]")
         kinds = [kind for kind in WAYS if name == kind or name.startswith(f"{kind}-") or name.endswith(f"-{kind}")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import pytest
 from benchmarks import record_draws, smollm2
 from benchmarks.draws import Drawn, Pair, ladder, named, outcomes, remembered
 from benchmarks.outcomes_engines import CONCURRENCY, Gatherer, Served
-from benchmarks.recordings import Recording
+from benchmarks.recordings import Recorded, Recording
 from pytest_llmparity import check
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.agreed import proposed
@@ -41,9 +40,10 @@ EACH, FEWER, TOKENS = 4, 2, 8
 """Prompts of each of eight kinds, also where weights are the same, and tokens of an answer: so few, for on a core the
 model says 8 to 22 a second.
 """
+SETS: Final = {"instruct": EACH, "fewer": FEWER}
+"""The two sets of prompts by name; the second is of the first ones of the first."""
 DRAWS = 40
 SIZE = 16
-FLOOR: Final = (Phase.COLD, Phase.MAIN)
 
 
 def quantizer() -> str | None:
@@ -67,26 +67,39 @@ FOLDERS: Final[Mapping[str, tuple[type[Adapter], Sequence[str]]]] = {
     "transformers": (TransformersAdapter, ("--device", "cpu")),
     "vllm": (VllmAdapter, ("--enforce-eager", "--num-gpu-blocks-override", "256")),
 }
-Asked = Callable[..., Drawn]
+ONE_PROCESS: Final = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+"""Else vLLM is three on the CPU, and each of them imports it for ten seconds."""
+Ask = Callable[..., Recorded]
 
 
-@pytest.fixture
-def asked(tmp_path: Path) -> Iterator[Asked]:
-    """Return what asks engines so many prompts of each kind, the first of them twice; answers are kept for the test."""
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """Return what asks an engine so many prompts of each kind; answers are kept for the module."""
     with contextlib.ExitStack() as stack:
 
-        def ask(*engines: Served, each: int) -> Drawn:
+        def ask_one(served: Served, *, each: int, phase: Phase = Phase.MAIN) -> Recorded:
             prompts, sets = record_draws.smollm2_prompts(each)
-            gatherer = Gatherer(tmp_path, record_draws.unit_of(prompts, TOKENS))
-            stack.callback(gatherer.close)
-            told = [
-                record_draws.recorded(gatherer.gather(dataclasses.replace(served, phases=phases)), sets["instruct"])
-                for served, phases in zip(engines, itertools.chain([FLOOR], itertools.repeat(FLOOR[1:])), strict=False)
-            ]
-            about = {"sets": sets, "max_tokens": TOKENS, "concurrency": CONCURRENCY}
-            return Drawn(Recording(about=about, engines={engine.name: engine for engine in told}), "smollm2")
+            gatherer = Gatherer(tmp_path_factory.mktemp("answers"), record_draws.unit_of(prompts, TOKENS))
+            stack.callback(gatherer.close)  # the store reads tokens when they are looked at
+            gathered = gatherer.gather(dataclasses.replace(served, phases=(phase,)))
+            return record_draws.recorded(gathered, sets["instruct"])
 
-        yield ask
+        yield ask_one
+
+
+@pytest.fixture(scope="module")
+def baseline(files: Mapping[str, Path], ask: Ask) -> Recorded:
+    """Return the answers of the file as it is, which every test compares with: asked once for all, some of it twice."""
+    served = record_draws.gguf("f16", files["F16"], pin="F16")
+    first, main = ask(served, each=FEWER, phase=Phase.COLD), ask(served, each=EACH)
+    return dataclasses.replace(main, answers={**main.answers, **first.answers})
+
+
+def drawn_from(*engines: Recorded) -> Drawn:
+    """Return what judges draws from these engines' answers."""
+    sets = {name: record_draws.smollm2_prompts(each)[1]["instruct"] for name, each in SETS.items()}
+    about = {"sets": sets, "max_tokens": TOKENS, "concurrency": CONCURRENCY}
+    return Drawn(Recording(about=about, engines={engine.name: engine for engine in engines}), "smollm2")
 
 
 @pytest.fixture(scope="module")
@@ -97,20 +110,25 @@ def together() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("together")
-def test_copies_of_a_real_model_are_judged_and_named_by_its_own_ladder(files: Mapping[str, Path], asked: Asked) -> None:
-    """The margin is 1.5 times the upper bound of the 8-bit copy; a class is named by a ladder of the other half."""
-    served = [record_draws.gguf(name.lower(), path, pin=name) for name, path in files.items()]
-    drawn = asked(*served, each=EACH)
+def test_copies_of_a_real_model_are_judged_and_named_by_its_own_ladder(
+    files: Mapping[str, Path], baseline: Recorded, ask: Ask
+) -> None:
+    """The margin is 1.5 times the upper bound of the 8-bit copy; a class is named by a ladder of the other half.
+
+    BF16 is slow where the processor has no such arithmetic and lies a tenth of the margin from F16: it is judged once.
+    """
     classes = [name for name in files if name not in ("F16", "BF16")]
+    asked = {name: FEWER if name == "BF16" else EACH for name in files if name != "F16"}
+    copied = (ask(record_draws.gguf(name.lower(), files[name], pin=name), each=each) for name, each in asked.items())
+    drawn = drawn_from(baseline, *copied)
     pool = PromptSet(name="instruct", cases=tuple(drawn.sets["instruct"]))
     rungs = ladder(drawn, classes, pool).rungs
     margin = proposed(rungs[0].upper)
 
-    for name in files:
-        pair = Pair(baseline="f16", candidate=name.lower(), prompts="instruct")
-        if name == "F16":
-            continue
-        tally = outcomes(drawn, pair, [check.logprobs(shift=margin)], size=SIZE, draws=DRAWS)
+    for name, each in asked.items():
+        prompts, draws = ("instruct", DRAWS) if each == EACH else ("fewer", 1)
+        pair = Pair(baseline="f16", candidate=name.lower(), prompts=prompts)
+        tally = outcomes(drawn, pair, [check.logprobs(shift=margin)], size=SIZE, draws=draws)
         wanted = "FAIL" if name.startswith("Q4") else "PASS"
         assert tally.share(wanted) >= 0.95, (name, margin, tally.outcomes)
     seen = named(drawn, classes, [name.lower() for name in classes], name="instruct", size=12, draws=DRAWS)
@@ -122,18 +140,19 @@ def test_copies_of_a_real_model_are_judged_and_named_by_its_own_ladder(files: Ma
 @pytest.mark.usefixtures("together")
 @pytest.mark.parametrize("kind", ["transformers", "vllm"])
 def test_the_same_weights_as_a_folder_pass_on_another_engine(
-    files: Mapping[str, Path], kind: str, asked: Asked
+    files: Mapping[str, Path], kind: str, baseline: Recorded, ask: Ask
 ) -> None:
     """In F32, so that nothing differs but the engine; transformers gives no logprobs, so it is judged by text."""
     python = python_of(kind)
     model = smollm2.as_folder(files["F16"], python)
     adapter, flags = FOLDERS[kind]
     other = record_draws.folder(kind, kind, adapter, model, python, "--dtype", "float32", *flags, pin="F32")
-    drawn = asked(record_draws.gguf("f16", files["F16"], pin="F16"), other, each=FEWER)
-    pool = PromptSet(name="instruct", cases=tuple(drawn.sets["instruct"]))
+    alone = dataclasses.replace(other.spec, env={**other.spec.env, **ONE_PROCESS})
+    drawn = drawn_from(baseline, ask(dataclasses.replace(other, spec=alone), each=FEWER))
+    pool = PromptSet(name="fewer", cases=tuple(drawn.sets["fewer"]))
     checks: list[Check] = [check.logprobs(shift=0.06)] if kind == "vllm" else [check.text(margin=0.05)]
 
-    verdict = drawn.verdicts(Pair(baseline="f16", candidate=kind, prompts="instruct"), pool, checks)[0]
+    verdict = drawn.verdicts(Pair(baseline="f16", candidate=kind, prompts="fewer"), pool, checks)[0]
 
     assert verdict.outcome is Outcome.PASS, verdict.message
     assert verdict.n == len(pool.cases)

@@ -24,3 +24,9 @@ def test_runs_share_what_starts_vllm_and_else_their_file() -> None:
     assert lane_of("tests/engines/kinds/test_ollama_live.py::test_a[other]") == (
         "tests/engines/kinds/test_ollama_live.py"
     )
+
+
+def test_tests_that_share_the_answers_of_another_model_are_one_lane() -> None:
+    ids = ("test_a", "test_b[transformers]", "test_b[vllm]")
+
+    assert {lane_of(f"tests/live/test_smollm2.py::{test}") for test in ids} == {"tests/live/test_smollm2.py"}
