@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from pytest_llmparity.core.identity.lock import NAME, Locked
 from tests.engines.live import Served
 from tests.live.ray_nodes import TwoNodes, two_nodes
 from tests.live.watching import Look, watch
+from tests.plugin.warm_pytest import SAFE, UNSEEN, Nursery, WarmPytest, leave_out
 from tests.unavailable import unavailable
 
 REPO = Path(__file__).parents[2]
@@ -83,9 +85,20 @@ def own_environment() -> dict[str, str]:
 
 
 class LiveRun:
-    """A running pytest in a folder of its own."""
+    """A running pytest in a folder of its own, with a head start where there is a nursery."""
 
-    def __init__(self, folder: Path, *, suite: str, config: str, args: Sequence[str], project: Path | None) -> None:
+    process: subprocess.Popen[bytes] | WarmPytest
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        suite: str,
+        config: str,
+        args: Sequence[str],
+        project: Path | None,
+        nursery: Nursery | None = None,
+    ) -> None:
         self.folder = folder
         if project is not None:
             shutil.copytree(project, folder, dirs_exist_ok=True)
@@ -93,12 +106,17 @@ class LiveRun:
         (folder / "conftest.py").write_text(OBSERVER)
         (folder / "llmparity.toml").write_text(config)
         (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-        with (folder / "output.txt").open("wb") as out:
+        args = ("-p", "no:cacheprovider", *args)
+        with (folder / "output.txt").open("wb") as out, open(os.devnull, "rb") as nothing:
+            if nursery:
+                args = (*leave_out(UNSEEN), *args)
+                self.process = nursery.fork(args, folder, nothing.fileno(), out.fileno(), environ=own_environment())
+                return
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args],
+                [sys.executable, "-m", "pytest", *args],
                 cwd=folder,
                 env=own_environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
@@ -179,14 +197,24 @@ def vllm(vllm_python: str) -> str:
     return VLLM.format(python=vllm_python)
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery | None]:
+    """What whole runs are forked from, which saves each the imports; ``None`` where forks are not safe after them."""
+    if not SAFE:
+        yield None
+        return
+    with contextlib.closing(Nursery()) as nursery:
+        yield nursery
+
+
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., LiveRun]]:
+def launch(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery | None) -> Iterator[Callable[..., LiveRun]]:
     """Start runs that end with the module, each in a folder of its own: empty, or a copy of ``project``."""
     with contextlib.ExitStack() as stack:
 
         def start(*args: str, suite: str, config: str, project: Path | None = None) -> LiveRun:
             folder = tmp_path_factory.mktemp("live")
-            run = LiveRun(folder, suite=suite, config=config, args=args, project=project)
+            run = LiveRun(folder, suite=suite, config=config, args=args, project=project, nursery=nursery)
             stack.callback(run.close)
             return run
 
@@ -194,19 +222,44 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., L
 
 
 @pytest.fixture(scope="session")
-def lock() -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(nursery: Nursery | None) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``pytest`` or ``pytest_llmparity`` in a folder, as ``python -m`` does, until it has ended."""
+
+    def run(folder: Path, module: str, *args: str) -> subprocess.CompletedProcess[str]:
+        if module == "pytest":
+            args = ("-p", "no:cacheprovider", *args)
+        argv = [sys.executable, "-m", module, *args]
+        if nursery is None:
+            return subprocess.run(
+                argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
+            )
+        if module == "pytest":
+            args = (*leave_out(UNSEEN), *args)
+        with open(os.devnull, "rb") as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = nursery.fork(
+                *(args, folder, nothing.fileno(), out.fileno()),
+                stderr=err.fileno(),
+                environ=own_environment(),
+                module=module,
+            )
+            try:
+                code = process.wait(LIMIT_S)
+            finally:
+                process.kill()
+            out.seek(0)
+            err.seek(0)
+            stdout, stderr = out.read().decode("utf-8", "replace"), err.read().decode("utf-8", "replace")
+        return subprocess.CompletedProcess(argv, code, stdout, stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def lock(command: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``llmparity lock`` in a folder."""
 
     def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*LOCK, *args],
-            cwd=folder,
-            env=own_environment(),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
+        return command(folder, "pytest_llmparity", "lock", *args)
 
     return run
 

@@ -44,7 +44,7 @@ def suite(some: Callable[..., Path]) -> str:
 
 def watched(run: LiveRun) -> list[Look]:
     looks = watch(run.process, LIMIT_S)
-    assert run.process.returncode == 0, run.output
+    assert run.wait() == 0, run.output
     return looks
 
 

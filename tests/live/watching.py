@@ -15,6 +15,7 @@ from typing import NamedTuple
 import psutil
 
 from pytest_llmparity.keeper.tree import MARKER
+from tests.plugin.warm_pytest import WarmPytest
 
 LOOK_S = 0.05
 
@@ -26,7 +27,7 @@ class Look(NamedTuple):
     processes: frozenset[tuple[int, float, str]]
 
 
-def look(command: subprocess.Popen[bytes]) -> Look:
+def look(command: subprocess.Popen[bytes] | WarmPytest) -> Look:
     there: set[tuple[int, float, str]] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in psutil.Process(command.pid).children(recursive=True):
@@ -37,7 +38,7 @@ def look(command: subprocess.Popen[bytes]) -> Look:
     return Look(frozenset(mark for _, _, mark in there), frozenset(there))
 
 
-def watch(command: subprocess.Popen[bytes], limit_s: float) -> list[Look]:
+def watch(command: subprocess.Popen[bytes] | WarmPytest, limit_s: float) -> list[Look]:
     """Look again and again until the command has ended, which is killed when it takes longer."""
     looks: list[Look] = []
     pause, timer = threading.Event(), threading.Timer(limit_s, command.kill)

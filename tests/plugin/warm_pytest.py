@@ -158,6 +158,10 @@ class WarmPytest:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """End it at once, if it still runs."""
+        self.send_signal(signal.SIGKILL)
+
 
 class Nursery:
     """The process that forks; it ends with whoever holds this.
@@ -176,10 +180,25 @@ class Nursery:
                 argv, pass_fds=[listening.fileno()], stdin=subprocess.PIPE, start_new_session=True
             )
 
-    def fork(self, args: Sequence[str], folder: Path, stdin: int, stdout: int) -> WarmPytest:
-        """Return a new pytest with these arguments, which reads and writes these open files."""
-        wanted = {"args": list(args), "folder": str(folder), "env": {**os.environ, "WARM_PYTHON": self.python}}
-        return fork(self._address, wanted, [stdin, stdout, stdout])
+    def fork(
+        self,
+        args: Sequence[str],
+        folder: Path,
+        stdin: int,
+        stdout: int,
+        *,
+        stderr: int | None = None,
+        environ: Mapping[str, str] | None = None,
+        module: str = "pytest",
+    ) -> WarmPytest:
+        """Return a new pytest with these arguments, which reads and writes these open files.
+
+        It has this process's environment, or ``environ``. With another ``module`` it is that one, as ``python -m``.
+        """
+        inherited = os.environ if environ is None else environ
+        env = {**inherited, "WARM_PYTHON": self.python}
+        wanted = {"module": module, "args": list(args), "folder": str(folder), "env": env}
+        return fork(self._address, wanted, [stdin, stdout, stdout if stderr is None else stderr])
 
     def program(self, path: Path) -> Path:
         """Write a program that takes the place of Python: ``-m pytest`` is a fork, all else Python itself."""
@@ -310,8 +329,9 @@ def nurse(listening: socket.socket) -> int:
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(wanted["code"], main.__dict__)
         return 0
-    sys.argv = ["pytest", *IGNORED, *wanted["args"]]
-    runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+    module = wanted["module"]
+    sys.argv = [module, *(IGNORED if module == "pytest" else ()), *wanted["args"]]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
 
 
