@@ -1,7 +1,8 @@
 """Real containers for live tests: llama.cpp in an image, in podman and in a Docker daemon of our own, and a registry.
 
-``real_runtime`` is each of the two for the whole session, with a store of its own; it skips where that runtime starts
-no containers, and fails there when ``LLMPARITY_REQUIRE_LIVE`` names it. ``registry`` serves images on loopback.
+``real_runtime`` is each of the two for the whole session, with ``ON_ONE`` one, and has a store of its own; it skips
+where that runtime starts no containers, and fails there when ``LLMPARITY_REQUIRE_LIVE`` names it. ``registry`` serves
+images on loopback.
 """
 
 from __future__ import annotations
@@ -339,9 +340,15 @@ def opened(runtime: str) -> RealRuntime:
     return Docker(folder) if runtime == "docker" else Podman(folder)
 
 
+ON_ONE: Final = pytest.mark.parametrize(
+    "real_runtime", ["docker" if why_not("podman") and not why_not("docker") else "podman"], indirect=True
+)
+"""For what a test holds that is the same code whichever runtime it is: on podman, on Docker where that alone is."""
+
+
 @pytest.fixture(scope="session", params=["podman", pytest.param("docker", marks=pytest.mark.slow)])
 def real_runtime(request: pytest.FixtureRequest) -> Iterator[RealRuntime]:
-    """A runtime that has :data:`IMAGE`; Docker's turn is slow: the same tests once more."""
+    """A runtime that has :data:`IMAGE`; Docker's turn is slow: once more what is not :data:`ON_ONE`."""
     runtime = opened(request.param)
     try:
         runtime.load()

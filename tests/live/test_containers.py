@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from pytest_llmparity.run.started import starter
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.real_runtimes import IMAGE, LIMITS, RUN, RealRuntime, real_runtime, registry
+from tests.real_runtimes import IMAGE, LIMITS, ON_ONE, RUN, RealRuntime, real_runtime, registry
 from tests.unavailable import unavailable
 
 if TYPE_CHECKING:
@@ -63,12 +62,15 @@ def run(launch: Callable[..., LiveRun], real_runtime: RealRuntime, models: Path,
     run.close()
 
 
+@ON_ONE
 @pytest.mark.slow
 @pytest.mark.usefixtures("llamacpp")
 def test_4_bits_in_a_process_are_no_16_bits_in_a_container(
     launch: Callable[..., LiveRun], config: str, some: Callable[..., Path]
 ) -> None:
-    run = launch("--engines=c16,q4", suite=SUITE.format(mixed=some("mixed", 32)), config=config)
+    """Judged where answers come from a container as from anywhere else; what differs is far above the limit."""
+    suite = SUITE.format(mixed=some("mixed", 16))
+    run = launch("--engines=c16,q4", "--parity-explain-requests=0", suite=suite, config=config)
     run.wait()
 
     verdict = run.verdicts()["test_in_nats", "logprobs", "q4"]
@@ -77,7 +79,9 @@ def test_4_bits_in_a_process_are_no_16_bits_in_a_container(
     assert verdict["estimate"] > 0.15
 
 
-def test_a_container_is_labelled_and_listens_on_loopback_alone(run: LiveRun, real_runtime: RealRuntime) -> None:
+def test_a_container_is_labelled_and_on_loopback_alone_and_kill_9_of_pytest_leaves_none_but_those_of_others(
+    run: LiveRun, real_runtime: RealRuntime, models: Path
+) -> None:
     (name,) = real_runtime("ps", "--filter", "label=pytest-llmparity.engine=c16", "--format", "{{.Names}}").split()
     pid = int(real_runtime("inspect", "--format", "{{.State.Pid}}", name))
 
@@ -85,6 +89,16 @@ def test_a_container_is_labelled_and_listens_on_loopback_alone(run: LiveRun, rea
 
     assert name.startswith("llmparity-c16-")
     assert listens == ["127.0.0.1"]
+
+    with somebody_elses(real_runtime, models):
+        before = real_runtime.containers()
+
+        run.process.kill()
+        run.process.wait()
+        took = until(lambda: real_runtime.containers() == ["somebody-elses"])
+
+        assert len(before) == 2
+        assert took < GONE_S
 
 
 @pytest.mark.slow
@@ -108,20 +122,6 @@ def test_on_a_bridge_its_port_is_published_on_loopback_alone(
     assert listens == ["127.0.0.1"]
 
 
-def test_kill_9_of_pytest_leaves_no_container_but_those_of_others(
-    run: LiveRun, real_runtime: RealRuntime, models: Path
-) -> None:
-    with somebody_elses(real_runtime, models):
-        before = real_runtime.containers()
-
-        run.process.kill()
-        run.process.wait()
-        took = until(lambda: real_runtime.containers() == ["somebody-elses"])
-
-        assert len(before) == 2
-        assert took < GONE_S
-
-
 @pytest.mark.slow
 def test_a_container_that_outlives_pytest_and_keeper_goes_when_the_next_run_begins(
     run: LiveRun, real_runtime: RealRuntime, models: Path, tmp_path: Path
@@ -140,30 +140,27 @@ def test_a_container_that_outlives_pytest_and_keeper_goes_when_the_next_run_begi
         assert real_runtime.containers() == ["somebody-elses"]
 
 
+@ON_ONE
 @pytest.mark.slow
 def test_an_image_that_is_another_one_under_its_tag_is_not_the_one_in_the_lock(
     real_runtime: RealRuntime,
     models: Path,
     tmp_path: Path,
     lock: Callable[..., subprocess.CompletedProcess[str]],
-    request: pytest.FixtureRequest,
+    command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    """Imported anew under it, or moved in a registry, from which it is fetched anew."""
-    registry = request.getfixturevalue("registry") if real_runtime.name == "docker" else None
-    local = "localhost/llmparity-anew:test"
-    real_runtime.load(local)
-    image = local if registry is None else registry.push(real_runtime, "anew:test", image=local)
+    """Imported anew under it. That a moved tag is fetched anew from a registry, by both, is in ``test_images.py``."""
+    image = "localhost/llmparity-anew:test"
+    real_runtime.load(image)
     config = real_runtime.table("c16", models / "tiny-F16.gguf", image=image, download=True)
     (tmp_path / "llmparity.toml").write_text(config)
     (tmp_path / "test_anew.py").write_text("def test_up(engine):\n    assert engine.model\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
 
     locked = lock(tmp_path, "c16")
-    before = frozen(tmp_path)
-    real_runtime.load(local)
-    if registry is not None:
-        registry.push(real_runtime, "anew:test", image=local)
-    after = frozen(tmp_path)
+    before = command(tmp_path, "pytest", "--engines=c16", "--parity-frozen")
+    real_runtime.load(image)
+    after = command(tmp_path, "pytest", "--engines=c16", "--parity-frozen")
 
     assert locked.returncode == 0, locked.stderr
     assert before.returncode == 0, before.stdout
@@ -171,12 +168,7 @@ def test_an_image_that_is_another_one_under_its_tag_is_not_the_one_in_the_lock(
     assert "image_digest" in after.stdout
 
 
-def frozen(folder: Path) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
-    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--engines=c16", "--parity-frozen"]
-    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
-
-
+@ON_ONE
 @pytest.mark.slow
 def test_the_doctor_shows_image_digest_and_runtime(
     real_runtime: RealRuntime,
@@ -214,8 +206,9 @@ def fleet_of(keeper: Keeper, tmp_path: Path, *specs: EngineSpec, **more: Any) ->
 def test_the_digest_of_the_image_can_be_pinned(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
 ) -> None:
+    """A whole one that is right is in ``test_images.py``, as the registry has it."""
     digest = real_runtime.digest()
-    pins = {"right": digest, "short": digest[: len("sha256:") + SHORTEST_DIGEST], "wrong": "sha256:" + 64 * "0"}
+    pins = {"short": digest[: len("sha256:") + SHORTEST_DIGEST], "wrong": "sha256:" + 64 * "0"}
     specs = [real_runtime.spec(models, name=name, pin={"image_digest": pin}) for name, pin in pins.items()]
     fleet = fleet_of(keeper, tmp_path, *specs)
 
@@ -223,7 +216,9 @@ def test_the_digest_of_the_image_can_be_pinned(
     records = {record.name: record for record in fleet.records()}
 
     assert {record.identity.get("image_digest") for record in records.values()} == {digest}
-    assert records["right"].incomparable is records["short"].incomparable is None
+    for record in records.values():
+        assert (record.identity.facts["image_digest"].raw or "").startswith(f"{IMAGE}, {real_runtime.name} ")
+    assert records["short"].incomparable is None
     assert "image_digest is pinned to sha256:0000" in (records["wrong"].incomparable or "")
 
 
@@ -242,6 +237,7 @@ def test_a_container_that_ends_at_its_start_is_told_at_once_with_its_last_words(
     until(lambda: not real_runtime.containers())
 
 
+@ON_ONE
 @pytest.mark.slow
 def test_a_port_that_is_taken_is_given_up_for_another(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -327,6 +323,7 @@ def test_a_keeper_that_is_killed_has_its_containers_cleared_away(
     assert real_runtime.containers() == []
 
 
+@ON_ONE
 @pytest.mark.slow
 def test_one_at_a_time_waits_until_a_container_is_gone(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path
@@ -335,13 +332,14 @@ def test_one_at_a_time_waits_until_a_container_is_gone(
     fleet = fleet_of(keeper, tmp_path, *specs, one_at_a_time=True)
 
     seen = []
-    for name in ("first", "second", "first"):
+    for name in ("first", "second"):
         assert fleet.engage(name).record.error is None
         seen += [[container.split("-")[1] for container in real_runtime.containers()]]
 
-    assert seen == [["first"], ["second"], ["first"]]
+    assert seen == [["first"], ["second"]]
 
 
+@ON_ONE
 @pytest.mark.slow
 def test_a_server_that_listens_elsewhere_in_its_container_is_told_where(
     real_runtime: RealRuntime, models: Path, keeper: Keeper, tmp_path: Path

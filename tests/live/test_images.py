@@ -23,14 +23,14 @@ from pytest_llmparity.engines.start.readiness import free_port
 from pytest_llmparity.keeper.client import Keeper
 from pytest_llmparity.run.fleet import Fleet
 from tests.live.conftest import LIMIT_S, own_environment
-from tests.real_runtimes import RealRuntime, Registry, real_runtime, registry
+from tests.real_runtimes import ON_ONE, RealRuntime, Registry, real_runtime, registry
 
 __all__ = ["real_runtime", "registry"]
 
 pytestmark = pytest.mark.live
-LAYER = 24_000_000
+LAYER = 6_000_000
 """Bytes of a file that no registry packs any smaller."""
-PACE = 8_000_000
+PACE = 2_000_000
 """Bytes a second that a slow registry sends."""
 SUITE = """
 def test_up(engine):
@@ -40,7 +40,7 @@ GATE = """
 import pytest
 from pytest_llmparity import check
 
-@pytest.mark.parity("{prompts}", check.text(margin=0.05), max_tokens=16)
+@pytest.mark.parity("{prompts}", check.text(margin=0.2), max_tokens=16)
 def test_same(): ...
 """
 
@@ -124,28 +124,27 @@ def test_an_image_for_other_processors_is_refused_once_it_is_there(
     assert "is for arm64 and this machine is amd64" in (record.error or "")
 
 
+@ON_ONE
 @pytest.mark.slow
 def test_the_first_of_three_images_that_answers_otherwise_is_found(
-    real_runtime: RealRuntime, registry: Registry, models: Path, some: Callable[..., Path], tmp_path: Path
+    real_runtime: RealRuntime,
+    registry: Registry,
+    models: Path,
+    some: Callable[..., Path],
+    tmp_path: Path,
+    command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
+    """Two that are the same say the same, token by token; with another template nearly every answer is another one."""
     for tag, flags in {"v1": (), "v2": (), "v3": ("--chat-template", "vicuna")}.items():
         real_runtime.load("localhost/version:v0", flags=flags)
         image = registry.push(real_runtime, f"{real_runtime.name}/version:{tag}", image="localhost/version:v0")
     config = real_runtime.table("dev", models / "tiny-F16.gguf", image=image, download=True)
-    (tmp_path / "llmparity.toml").write_text(config)
-    (tmp_path / "test_same.py").write_text(GATE.format(prompts=some("mixed", 32)))
+    (tmp_path / "llmparity.toml").write_text(f"explain_requests = 0\n{config}")
+    (tmp_path / "test_same.py").write_text(GATE.format(prompts=some("mixed", 12)))
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
-    argv = [sys.executable, "-m", "pytest_llmparity", "bisect", "--engine", "dev", "--images", "v1,v2,v3"]
+    words = ("--engine", "dev", "--images", "v1,v2,v3", "--suite", "test_same.py")
 
-    done = subprocess.run(
-        [*argv, "--suite", "test_same.py"],
-        cwd=tmp_path,
-        env=own_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    done = command(tmp_path, "pytest_llmparity", "bisect", *words)
     told = " ".join(done.stdout.split())
 
     assert done.returncode == 1, done.stdout + done.stderr
@@ -175,7 +174,7 @@ def test_a_terminal_shows_a_bar_of_the_bytes_of_an_image_that_is_fetched(
 
     assert f"c16: fetching {image}" in drawn
     assert "c16: its image" in drawn
-    come = [float(size) for size in re.findall(r"0 of 1 layers, ([\d.]+) MB of 2[45]\.\d MB", drawn)]
+    come = [float(size) for size in re.findall(r"0 of 1 layers, ([\d.]+) MB of 6\.\d MB", drawn)]
     assert len(set(come)) > 1, drawn
     assert come == sorted(come)
 
