@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import LIMIT_S, own_environment
 from tests.unavailable import unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +21,7 @@ context_length = 1024
 args = ["--threads", "1"]
 requires = "xllamacpp==2026.10.11549"
 """
+Bisect = Callable[..., tuple[int, str]]
 NO_INDEX = ("Failed to fetch", "dns error", "Network connectivity is disabled")
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
@@ -29,36 +29,41 @@ pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with the golden answers of this repository, the suite that reads them, and an engine with requires."""
+    """A project with the golden answers of this repository, the suite that reads them, and an engine with requires.
+
+    A third of the prompts: the same weights say the same, and 4 bits are 0.3 nats away where 0.005 is allowed.
+    """
     for folder in ("golden", "fixtures/gate"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    prompts = tmp_path / "fixtures/gate/mixed48.jsonl"
+    prompts.write_text("".join(prompts.read_text("utf-8").splitlines(keepends=True)[::3]), "utf-8")
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
     (tmp_path / "dev.toml").write_text(DEV)
     return tmp_path
 
 
-def bisect(project: Path, *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_llmparity", "bisect", "--suite", "fixtures/gate", *words],
-        cwd=project,
-        env=own_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def bisect(project: Path, command: Callable[..., subprocess.CompletedProcess[str]]) -> Bisect:
+    """Search in the project; return the exit code and all that was written."""
+
+    def run(*words: str) -> tuple[int, str]:
+        done = command(project, "pytest_llmparity", "bisect", "--suite", "fixtures/gate", *words)
+        return done.returncode, done.stdout + done.stderr
+
+    return run
 
 
 @pytest.mark.slow
-def test_the_first_of_eight_builds_that_changed_takes_three_gates_between_ends_that_are_known(project: Path) -> None:
+def test_the_first_of_eight_builds_that_changed_takes_three_gates_between_ends_that_are_known(
+    project: Path, bisect: Bisect
+) -> None:
     planted = ("--config", "fixtures/gate/llmparity.toml", "--versions-from", "fixtures/gate/versions.toml")
     words = (*planted, "--engine", "f16", "--baseline", "golden:f16")
 
-    code, told = bisect(project, *words, "--good", "build-1", "--bad", "build-8")
+    code, told = bisect(*words, "--good", "build-1", "--bad", "build-8")
     decisions = (project / ".llmparity/decisions.jsonl").read_text("utf-8").splitlines()
-    again, told_again = bisect(project, *words, "--good", "build-5", "--bad", "build-7")
+    again, told_again = bisect(*words, "--good", "build-5", "--bad", "build-7")
 
     assert (code, again) == (1, 1), told + told_again
     text = " ".join(told.split())
@@ -70,13 +75,13 @@ def test_the_first_of_eight_builds_that_changed_takes_three_gates_between_ends_t
 
 @pytest.mark.slow
 def test_versions_of_a_package_are_installed_and_gated_and_one_that_is_not_there_is_searched_around(
-    project: Path,
+    bisect: Bisect,
 ) -> None:
     versions = "2026.9.11063,2026.9.99999,2026.10.11549"
 
     words = ("--config", "dev.toml", "--engine", "dev", "--baseline", "golden:f16", "--versions", versions)
 
-    code, told = bisect(project, *words, "--good", "2026.9.11063", "--bad", "2026.10.11549")
+    code, told = bisect(*words, "--good", "2026.9.11063", "--bad", "2026.10.11549")
 
     if any(why in told for why in NO_INDEX):
         unavailable("environments", f"no index can be reached: {told}")
@@ -84,7 +89,7 @@ def test_versions_of_a_package_are_installed_and_gated_and_one_that_is_not_there
     reason = "2026.9.99999 unusable requires = 'xllamacpp==2026.9.99999' could not be installed"
     assert reason in " ".join(told.split())
 
-    code, told = bisect(project, *words)
+    code, told = bisect(*words)
 
     assert code == 0, told
     assert "2026.9.11063   SHIP" in told
