@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from pytest_llmparity.core.identity.lock import NAME
 from pytest_llmparity.core.sample import Identity
 from pytest_llmparity.engines.registry import adapter_for
 from pytest_llmparity.settings.specification import EngineSpec
-from tests.live.conftest import LIMIT_S
 from tests.real_ollama import RealOllama
 
 pytestmark = pytest.mark.live
@@ -31,31 +28,31 @@ def test_short(): ...
 ENGINE = '[engines.{name}]\nkind = "ollama"\nmodel = "{model}"\nbase_url = "{url}"\n'
 
 
-def llmparity(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("LLMPARITY_")}
-    return subprocess.run(
-        [sys.executable, "-m", *argv], cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+def written(folder: Path, name: str, questions: list[str]) -> Path:
+    """Write a prompt file; return its path."""
+    rows = [{"id": f"q{at}", "messages": [{"role": "user", "content": text}]} for at, text in enumerate(questions)]
+    path = folder / f"{name}.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
 
 
 def test_a_daemon_with_room_for_one_model_is_as_locked_until_a_name_means_another_model(
-    start_ollama: Callable[..., RealOllama], tmp_path: Path
+    start_ollama: Callable[..., RealOllama], tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     daemon = start_ollama(OLLAMA_MAX_LOADED_MODELS="1")
     models = {"first": daemon.model("F16"), "second": daemon.model("Q8_0")}
     (tmp_path / "llmparity.toml").write_text(
         "".join(ENGINE.format(name=name, model=model, url=daemon.url) for name, model in models.items())
     )
-    rows = [{"id": f"q{place}", "messages": [{"role": "user", "content": f"Say {place}."}]} for place in range(4)]
-    (tmp_path / "short.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    written(tmp_path, "short", [f"Say {place}." for place in range(4)])
     (tmp_path / "test_gate.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    frozen = ("pytest", "-p", "no:cacheprovider", "--engines=first,second", "--parity-frozen")
+    frozen = ("pytest", "--engines=first,second", "--parity-frozen")
 
-    first = llmparity(tmp_path, "pytest_llmparity", "lock")
-    unchanged = llmparity(tmp_path, *frozen)
+    first = command(tmp_path, "pytest_llmparity", "lock")
+    unchanged = command(tmp_path, *frozen)
     daemon.copy(daemon.model("Q4_0"), models["second"])
-    swapped = llmparity(tmp_path, *frozen)
+    swapped = command(tmp_path, *frozen)
 
     assert first.returncode == 0, first.stdout + first.stderr
     locked = lockfile.read(tmp_path / NAME) or {}
@@ -72,7 +69,9 @@ def test_a_daemon_with_room_for_one_model_is_as_locked_until_a_name_means_anothe
 @pytest.mark.slow
 @pytest.mark.usefixtures("llamacpp")
 def test_a_ladder_of_the_blob_is_that_of_the_model_whatever_its_manifest(
-    start_ollama: Callable[..., RealOllama], tmp_path: Path
+    start_ollama: Callable[..., RealOllama],
+    tmp_path: Path,
+    command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     """``ollama create`` rewrites what the ``gguf`` package wrote, so the blob is measured and not the file."""
     daemon = start_ollama()
@@ -84,7 +83,10 @@ def test_a_ladder_of_the_blob_is_that_of_the_model_whatever_its_manifest(
     digest = identities["F16"]["digest"].raw
     blob = daemon.store / "blobs" / digest.replace(":", "-")
 
-    done = llmparity(tmp_path, "pytest_llmparity", "calibrate", "--ladder", str(blob), "--types", "Q8_0")
+    short = written(tmp_path, "sums", [f"What is {n} plus {n}?" for n in range(24)])  # whose ladder it is, is the point
+
+    ladder_of = ("calibrate", "--ladder", str(blob), "--types", "Q8_0", "--prompts", str(short))
+    done = command(tmp_path, "pytest_llmparity", *ladder_of)
 
     assert done.returncode == 0, done.stdout + done.stderr
     agreed = lockfile.agreed(tmp_path / NAME)
