@@ -354,7 +354,7 @@ def sample_from(row: tuple[Any, ...], read: ReadTokens) -> Sample:
         failure=None if failure is None else from_json(Failure, unpack(failure)),
         timing=None if timing is None else from_json(Timing, unpack(timing)),
         attempts=attempts,
-        omitted=() if omitted == "[]" else msgspec.json.decode(omitted, type=tuple[str, ...]),
+        omitted=() if omitted == "[]" else msgspec.convert(json.loads(omitted), tuple[str, ...]),
         prefix=prefix,
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_llmparity.core.errors import StoreError
@@ -388,6 +388,7 @@ timings = st.builds(
 )
 
 
+@example(completion=Completion(text=""), timing=None, omitted=("\ud800",))
 @given(completion=completions, timing=st.none() | timings, omitted=st.lists(words, max_size=2).map(tuple))
 def test_a_sample_comes_back_as_it_was(completion: Completion, timing: Timing | None, omitted: tuple[str, ...]) -> None:
     stored = msgspec.structs.replace(sample(), completion=completion, timing=timing, omitted=omitted)
