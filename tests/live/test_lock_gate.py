@@ -54,12 +54,12 @@ def test_llamacpp_is_as_locked_in_another_folder_until_it_is_started_otherwise(
     moved = project.rename(tmp_path / "moved")
 
     again = lock(moved, "--check")
-    (moved / "llmparity.toml").write_text(LLAMACPP.replace('"1"', '"2"'))
+    (moved / "llmparity.toml").write_text(LLAMACPP.replace('"1"', '"1", "--batch-size", "256"'))
     otherwise = lock(moved, "--check")
 
     assert first.returncode == 0, first.stderr
     assert (again.returncode, told(again)) == (0, UNCHANGED), again.stderr
-    changed = f"f16: changed\n  args: --threads 1 -> --threads 2\n{CANARIES}"
+    changed = f"f16: changed\n  args: --threads 1 -> --threads 1 --batch-size 256\n{CANARIES}"
     assert (otherwise.returncode, otherwise.stdout) == (1, changed)
     known = (lockfile.read(moved / NAME) or {})["f16"].identity
     assert {name: fact.source for name, fact in known.items()}.items() >= {
