@@ -1,44 +1,72 @@
-"""The two steps of a run of tox: a path whose tests are all in one of them is no failure of the other."""
+"""The two steps of a run of tox: one without tests is no failure where few are asked for, and either can be ended."""
 
 from __future__ import annotations
 
 import os
+import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 BOTH = Path(__file__).parents[2] / ".ci/both.py"
 STUB = """#!{python}
-import sys
-print(*sys.argv[1:], sep="|")
-sys.exit({live} if sys.argv[sys.argv.index("-m") + 1].startswith("live") else {other})
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print(*sys.argv[1:], sep="|", flush=True)
+if "wait" in sys.argv:
+    signal.sigwait([signal.SIGINT])
+    print("engines stopped", flush=True)
+    sys.exit(2)
 """
+FIRST = "-n|2|--dist|worksteal|-m|not live and not slow|"
+SECOND = "-n|3|--dist|loadscope|-m|live and not slow|"
+
+
+def test_a_step_without_tests_fails_unless_arguments_narrow_what_is_run_and_the_other_has_one() -> None:
+    code_of = runpy.run_path(str(BOTH))["code_of"]
+    narrowed = {(0, 0): 0, (0, 5): 0, (5, 0): 0, (5, 5): 5, (1, 5): 1, (5, 1): 1, (0, 1): 1, (2, 1): 2}
+    whole = {(0, 0): 0, (0, 5): 5, (5, 0): 5, (5, 5): 5, (1, 5): 1, (0, 1): 1}
+
+    assert {codes: code_of(codes, narrowed=True) for codes in narrowed} == narrowed
+    assert {codes: code_of(codes, narrowed=False) for codes in whole} == whole
+
+
+def begun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Begin both steps, with a program in place of pytest that prints its arguments."""
+    stub = folder / "pytest"
+    stub.write_text(STUB.format(python=sys.executable))
+    stub.chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, str(BOTH), "not slow", *arguments]
+    return subprocess.Popen(command, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("other", "live", "code"), [(0, 0, 0), (0, 5, 0), (5, 0, 0), (5, 5, 5), (1, 5, 1), (5, 1, 1), (0, 1, 1), (2, 1, 2)]
-)
-def test_a_step_without_tests_is_no_failure_unless_both_have_none(
-    tmp_path: Path, other: int, live: int, code: int
-) -> None:
-    stub = tmp_path / "pytest"
-    stub.write_text(STUB.format(python=sys.executable, other=other, live=live))
-    stub.chmod(0o755)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+def test_both_steps_get_the_arguments_as_they_are(tmp_path: Path) -> None:
+    with begun(tmp_path, "tests/core", "-k", "a b") as both:
+        out, _ = both.communicate()
 
-    ended = subprocess.run(
-        [sys.executable, str(BOTH), "not slow", "tests/core", "-k", "a b"],
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    assert out.splitlines() == [f"{FIRST}tests/core|-k|a b", f"{SECOND}tests/core|-k|a b"]
+    assert both.returncode == 0
 
-    assert ended.stdout.splitlines() == [
-        "-n|2|--dist|worksteal|-m|not live and not slow|tests/core|-k|a b",
-        "-n|3|--dist|loadscope|-m|live and not slow|tests/core|-k|a b",
-    ]
-    assert ended.returncode == code
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terminal", [True, False], ids=["Ctrl-C", "SIGTERM"])
+def test_who_ends_it_ends_the_step_that_runs_and_begins_no_other(tmp_path: Path, terminal: bool) -> None:
+    with begun(tmp_path, "wait") as both:
+        assert both.stdout is not None
+        assert both.stdout.readline() == f"{FIRST}wait\n"
+        (step,) = psutil.Process(both.pid).children()
+        if terminal:  # it interrupts all processes in front of it
+            both.send_signal(signal.SIGINT)
+            step.send_signal(signal.SIGINT)
+        else:
+            both.send_signal(signal.SIGTERM)
+        out, _ = both.communicate()
+
+    assert out == "engines stopped\n"
+    assert both.returncode == 130
