@@ -50,6 +50,11 @@ def test_a_run_names_what_cannot_run_before_it_asks_anybody(bench: Bench) -> Non
             ("--parity-explain-requests=400", "--parity-max-requests=64"),
             "none, no request is left for them once the plan is asked (--parity-max-requests)",
         ),
+        (
+            "check.text(margin=0.2)",
+            ("--parity-explain-requests=400", "--parity-max-requests=64", "--parity-sequential"),
+            "up to 64 requests",
+        ),
         ("check.text(margin=0.2)", ("--parity-explain-requests=0",), None),
         ("check.similarity(at_least=0.1)", ("--parity-explain-requests=400",), None),
     ],

@@ -106,7 +106,7 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     if settings.recordable and (asked := most_requests(plan.units, contexts) + session.canaries):
         lines.append(ahead.probe_line(asked, len(settings.recordable)))
     if searches := _searches(session):
-        planned = plan.requests[0] * len(settings.recordable)
+        planned = 0 if settings.in_waves else plan.requests[0] * len(settings.recordable)  # waves may end at any time
         lines.append(ahead.experiments_line(settings, planned=planned, several=searches > 1))
     two_ways = [spec.name for spec in settings.asked if spec.route != "openai"]
     if two_ways:

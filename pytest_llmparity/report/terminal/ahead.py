@@ -180,8 +180,8 @@ def probe_line(requests: int, engines: int) -> str:
 def experiments_line(settings: Settings, *, planned: int, several: bool) -> str:
     """Return what experiments may ask beyond the plan, of a pair that fails or, with ``--parity-explain``, of any.
 
-    ``planned`` are the requests of the plan to all engines. ``several``: they may be made more than once, for several
-    tests or pairs of engines.
+    ``planned`` are the requests that the plan takes of all engines at least. ``several``: they may be made more than
+    once, for several tests or pairs of engines.
 
     >>> experiments_line(Settings(), planned=60, several=False)
     'experiments: where a check fails, up to 400 requests more to explain it (--parity-explain-requests)'
