@@ -105,6 +105,8 @@ def _what_next(stale: Sequence[str], before: Mapping[str, Locked], after: Mappin
     """Return what to do about a lock that is old: where what these engines became is meant, and where it is not."""
     from pytest_llmparity.core.identity import lock
 
+    if not before:
+        return f"{lock.NAME} has no engine yet: run the same command without --check and commit the file"
     new = [name for name in stale if name not in before]
     gone = [name for name in stale if name not in after]
     changed = [name for name in stale if name in before and name in after]

@@ -170,6 +170,18 @@ def test_check_writes_nothing_and_fails_when_the_lock_is_old(shell: Shell, confi
     assert (shell.path / NAME).read_text() == text
 
 
+def test_check_says_what_to_do_where_nothing_is_locked_yet(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell)))
+
+    ended = shell.run("lock", "--check")
+
+    assert (ended.code, ended.err) == (
+        1,
+        "llmparity: llmparity.lock has no engine yet: run the same command without --check and commit the file\n",
+    )
+    assert not (shell.path / NAME).exists()
+
+
 def test_check_says_what_to_do_about_engines_that_came_and_went(shell: Shell, configured: Configured) -> None:
     engine = llamacpp(shell)
     shell.configure(configured(one=engine, two=engine))
