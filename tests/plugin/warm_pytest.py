@@ -341,7 +341,7 @@ def instead(address: str, words: Sequence[str]) -> int:
     That is ``-m pytest``, or a worker of xdist; anything else becomes Python itself.
     """
     if list(words[:2]) == ["-m", "pytest"]:
-        wanted: dict[str, Any] = {"args": words[2:]}
+        wanted: dict[str, Any] = {"module": "pytest", "args": words[2:]}
     elif words[0] == "-u":
         wanted = {"code": words[-1]}
     else:
