@@ -388,7 +388,7 @@ def unusable(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
         outcome, reason, blocked_by = known[0]
         same = reason.removeprefix(f"{blocked_by}: ")
         details = [
-            f"and {name} likewise" if other.removeprefix(f"{name}: ") == same else f"and {other.partition(chr(10))[0]}"
+            f"and {name} likewise" if other.removeprefix(f"{name}: ") == same else f"and {_naming(name, other)}"
             for _, other, name in known[1:]
             if name != blocked_by
         ]
@@ -401,6 +401,12 @@ def unusable(verdict: Verdict, *engines: EngineEvidence) -> Verdict | None:
         )
     lacking = next((engine.lacking for engine in engines if engine.lacking is not None), None)
     return None if lacking is None else dataclasses.replace(verdict, outcome=Outcome.SKIPPED, reason=lacking)
+
+
+def _naming(engine: str, reason: str) -> str:
+    """Return the first line of what is wrong with an engine, which begins with its name."""
+    first = reason.partition("\n")[0]
+    return first if first.startswith((f"{engine}: ", f"{engine} ")) else f"{engine}: {first}"
 
 
 def sampled(verdict: Verdict, evidence: Evidence, why: str) -> Verdict | None:

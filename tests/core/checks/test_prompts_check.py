@@ -147,3 +147,19 @@ def test_any_number_of_prompts_will_do() -> None:
     assert asked.problem(cases=1, groups=1, engines=2) is None
     assert asked.power(cases=3, groups=3) == "prompts(): exact, token counts of 3 prompts"
     assert (asked.pairwise, asked.kind, str(asked)) == (True, "prompts", "prompts()")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        ("b refused the key\nand much more", "and b refused the key"),
+        ("b: it is not in llmparity.lock", "and b: it is not in llmparity.lock"),
+        ("3 of 9 prompts were not asked", "and b: 3 of 9 prompts were not asked"),
+        ("9 of 9 prompts were not asked", "and b likewise"),
+    ],
+)
+def test_what_is_wrong_with_the_other_engine_is_told_too_and_names_it(make: Factory, theirs: str, told: str) -> None:
+    ours = make.engine("a", error="9 of 9 prompts were not asked")
+    (verdict,) = check.prompts().judge(make.evidence(ours, make.engine("b", error=theirs), cases=9))
+
+    assert (verdict.outcome, verdict.blocked_by, verdict.details) == (Outcome.ERROR, "a", (told,))
