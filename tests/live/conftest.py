@@ -264,9 +264,9 @@ def lock(command: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[.
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[TwoNodes]:
-    """Make a cluster of Ray for a module, or skip where Ray is not installed."""
+    """Make the cluster of Ray that tests share, or skip where Ray is not installed. Leave it with its two nodes."""
     with contextlib.closing(two_nodes()) as nodes:
         yield nodes
 

@@ -29,8 +29,8 @@ def config(llamacpp: None, gguf: Callable[..., str]) -> str:
 
 @pytest.fixture(scope="module")
 def suite(some: Callable[..., Path]) -> str:
-    """Return a gate that a 4-bit copy fails by far: at least 8.6 % of its tokens fork, where 5 % may."""
-    return SUITE.format(prompts=str(some("mixed", 64)), tokens=24)
+    """Return a gate that a 4-bit copy fails by far: at least 8.6 % of its tokens fork, where 2 % may."""
+    return SUITE.format(prompts=str(some("mixed", 32)), tokens=24).replace("margin=0.05", "margin=0.02")
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,12 @@ def written(process: psutil.Process) -> str:
         return ""
 
 
-@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "workers"])
 def test_verdicts_are_those_of_one_machine(
-    workers: list[str], cluster: TwoNodes, here: LiveRun, launch: Callable[..., LiveRun], suite: str, config: str
+    cluster: TwoNodes, here: LiveRun, launch: Callable[..., LiveRun], suite: str, config: str
 ) -> None:
+    """On a cluster that was there. Workers join it by the address it has then, as they do one that was started."""
     options = ["--engines=f16,q4", "--parity-explain-requests=0", f"--parity-executor=ray={cluster.address}"]
-    run = launch(*options, *workers, suite=suite, config=config)
+    run = launch(*options, suite=suite, config=config)
 
     assert run.wait() == 1, run.output
     assert run.outcomes() == here.outcomes()

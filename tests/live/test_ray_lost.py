@@ -178,7 +178,7 @@ def test_a_node_that_is_killed_costs_only_what_it_had_not_answered(
     )
     prompts = some("mixed", 72)
     suite = ASKED_ONCE.format(prompts=str(prompts)) + APPLICATION.format(called=CALLED)
-    with closing(two_nodes()) as nodes:
+    with closing(two_nodes()) as nodes:  # of its own: Ray learns only after seconds that a node is gone
         option = f"--parity-executor=ray={nodes.address}"
         run = launch("--engines=a,b", option, *REPORT, "--parity-explain-requests=0", suite=suite, config=config)
         until(lambda: answered(run, "b") >= killed_at or run.process.poll() is not None, LIMIT_S, run)
@@ -235,7 +235,11 @@ def test_a_process_that_is_killed_is_no_node_that_is_gone(
 
 
 def test_a_run_that_is_stopped_on_two_nodes_goes_on_with_what_is_missing(
-    launch: Callable[..., LiveRun], fakes: Callable[..., str], some: Callable[..., Path], tmp_path: Path
+    cluster: TwoNodes,
+    launch: Callable[..., LiveRun],
+    fakes: Callable[..., str],
+    some: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     config = fakes("a", resources="one = 1", behaviour="slow") + fakes("b", replicas=2, behaviour="slow drift")
     prompts = some("mixed", 72)
@@ -243,22 +247,21 @@ def test_a_run_that_is_stopped_on_two_nodes_goes_on_with_what_is_missing(
     options = ("--engines=a,b", "--parity-explain-requests=0", *REPORT)
     whole = launch(*options, suite=suite, config=config)
     assert whole.wait() == 1, whole.output
-    with closing(two_nodes()) as nodes:
-        option = f"--parity-executor=ray={nodes.address}"
-        run = launch(*options, option, suite=suite, config=config)
-        until(lambda: answered(run, "b") >= 50 or run.process.poll() is not None, LIMIT_S, run)
-        started = [psutil.Process(pid) for pid in pids(tmp_path) if psutil.pid_exists(pid)]
-        assert len(started) == 3
-        run.process.send_signal(signal.SIGINT)
-        assert run.wait() == 2, run.output
-        left = psutil.wait_procs(started, 10)[1]
-        assert not left
-        had = stored(run)
-        for name in ("a", "b"):
-            (tmp_path / f"{name}.requests").unlink()
-        run = launch(*options, option, "--parity-resume", suite=suite, config=config, project=run.folder)
-        assert run.wait() == 1, run.output
-        assert not psutil.wait_procs([psutil.Process(pid) for pid in pids(tmp_path) if psutil.pid_exists(pid)], 10)[1]
+    option = f"--parity-executor=ray={cluster.address}"
+    run = launch(*options, option, suite=suite, config=config)
+    until(lambda: answered(run, "b") >= 50 or run.process.poll() is not None, LIMIT_S, run)
+    started = [psutil.Process(pid) for pid in pids(tmp_path) if psutil.pid_exists(pid)]
+    assert len(started) == 3
+    run.process.send_signal(signal.SIGINT)
+    assert run.wait() == 2, run.output
+    left = psutil.wait_procs(started, 10)[1]
+    assert not left
+    had = stored(run)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.requests").unlink()
+    run = launch(*options, option, "--parity-resume", suite=suite, config=config, project=run.folder)
+    assert run.wait() == 1, run.output
+    assert not psutil.wait_procs([psutil.Process(pid) for pid in pids(tmp_path) if psutil.pid_exists(pid)], 10)[1]
 
     assert run.outcomes() == whole.outcomes()
     assert set(had) <= set(stored(run))
