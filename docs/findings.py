@@ -43,6 +43,8 @@ LIMIT_S = 1500
 GATES, APPLICATIONS = "test_gates.py", "test_applications.py"
 WIDTH = 160
 """Characters of a line of prose."""
+ALL = "all"
+"""The engine of a test that takes all of a run together."""
 HEAD = ["check", "engine", "verdict", "cause"]
 
 BEFORE = """# Findings
@@ -66,7 +68,8 @@ virtual environments that have these (`.ci/environments.sh` says which packages)
 class Finding:
     """One difference: the engines (baseline first) that show it in one test, what to know and what to configure.
 
-    ``models`` are made on a daemon of Ollama from ``Modelfile.NAME``. Nothing measured stands in ``told``.
+    ``models`` are made on a daemon of Ollama from ``Modelfile.NAME``. ``at_once`` says that the test takes all engines of
+    a run at once, so that other engines in it would be judged too. Nothing measured stands in ``told``.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Finding:
     test: str
     module: str = GATES
     models: tuple[str, ...] = ()
+    at_once: bool = False
     told: str
     configure: str
 
@@ -85,15 +89,19 @@ class Finding:
         return frozenset({"ollama", *PYTHONS} & (kinds | ({"ollama"} if self.models else set())))
 
     @property
+    def shared(self) -> tuple[str, ...]:
+        """What findings have in common that one run shows: the test of a gate, the engines that answer an application.
+
+        Models of the same weights are not compared in one run: one process of Ollama would answer for all of them.
+        """
+        if self.module == GATES:
+            return (self.test, *self.models)
+        return self.engines if self.at_once else FOUR
+
+    @property
     def quick(self) -> bool:
         """Whether it is shown within a minute or two: vLLM takes longer to start."""
         return "vllm" not in self.beside
-
-    @property
-    def command(self) -> list[str]:
-        """The command a user types."""
-        selected = [f"{name}=ollama:{name}" if name in self.models else name for name in self.engines]
-        return ["pytest", f"{self.module}::{self.test}", "--engines", ",".join(selected)]
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,9 @@ class Ran:
     shown: str
     made: str
 
+
+FOUR = ("llamacpp", "ollama", "mlx", "transformers")
+"""The engines that applications are tried on."""
 
 FINDINGS: tuple[Finding, ...] = (
     Finding(
@@ -243,7 +254,7 @@ FINDINGS: tuple[Finding, ...] = (
     Finding(
         name="choices",
         title="`n = 2` gives one answer on Ollama, MLX and transformers",
-        engines=("llamacpp", "ollama", "mlx", "transformers"),
+        engines=FOUR,
         module=APPLICATIONS,
         test="test_two_choices",
         told="No error, no word: the field is dropped.",
@@ -264,6 +275,7 @@ FINDINGS: tuple[Finding, ...] = (
         engines=("llamacpp", "ollama"),
         module=APPLICATIONS,
         test="test_a_raw_prompt_has_the_same_tokens",
+        at_once=True,
         told="It puts the chat template around the prompt, so a completion becomes an answer. Gates of this plugin send raw prompts to `/api/generate` instead.",
         configure="`/api/generate` with `raw: true`.",
     ),
@@ -289,9 +301,10 @@ FINDINGS: tuple[Finding, ...] = (
     Finding(
         name="parts",
         title="A question in two parts has other token counts on each engine",
-        engines=("llamacpp", "ollama", "mlx", "transformers"),
+        engines=FOUR,
         module=APPLICATIONS,
         test="test_a_question_in_two_parts_has_the_same_tokens",
+        at_once=True,
         told="A message's content as a list of two texts. Ollama makes a message of each, with the template's tokens between them; by the counts MLX joins them, and llama.cpp and "
         "transformers put one token between them. So models read three different questions, and what is billed by tokens differs.",
         configure="Send text as one string; keep lists for pictures. `check.prompts()` holds the counts of a gate's prompts against each other.",
@@ -299,9 +312,10 @@ FINDINGS: tuple[Finding, ...] = (
     Finding(
         name="begun",
         title="An answer that was begun is gone on with by llama.cpp and Ollama, and answered anew by MLX and transformers",
-        engines=("llamacpp", "ollama", "mlx", "transformers"),
+        engines=FOUR,
         module=APPLICATIONS,
         test="test_a_begun_answer_has_the_same_tokens",
+        at_once=True,
         told="A conversation that ends with the assistant's own words. The first two leave the turn open, and what comes back begins with those words; the other two close it and "
         "open another one, which the token counts show.",
         configure="Do not rely on it: force the form of an answer by a schema, or send the rendered prompt to `/v1/completions` (not on Ollama, [see above](#v1completions-is-not-raw-on-ollama)).",
@@ -384,13 +398,44 @@ def daemon(models: Sequence[str], folder: Path, env: Mapping[str, str]) -> Itera
             serving.terminate()
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a run of pytest wrote: its standard output, ``run.json``, and the cases of ``junit.xml``."""
+
+    output: str
+    report: Mapping[str, Any]
+    cases: list[ElementTree.Element]
+
+
 def run(finding: Finding) -> Ran:
     """Run a finding's command as a user would, and return what came of it."""
-    with project() as folder, daemon(finding.models, folder, environment()) as env:
-        env["COLUMNS"] = "120" if finding.module == GATES else "240"
+    told = told_by([finding])
+    rows = rows_of_run(finding, told)
+    shown = gate_lines(told.output) if finding.module == GATES else test_lines(told.output)
+    versions = dict.fromkeys(
+        f"{each['kind']} {each['version'] or seen(each['kind'])}" for each in told.report["engines"]
+    )
+    today = datetime.datetime.now(datetime.UTC)
+    return Ran(rows, shown, f"{', '.join(versions)}; {today.day} {today:%B %Y}")
+
+
+def rows_together(findings: Sequence[Finding]) -> dict[str, list[Row]]:
+    """Run findings that share a run, every engine of theirs started once; return the rows of each by its name.
+
+    What a test says of an engine does not depend on the others that are held against the same baseline.
+    """
+    told = told_by(findings)
+    return {finding.name: rows_of_run(finding, told) for finding in findings}
+
+
+def told_by(findings: Sequence[Finding]) -> Told:
+    """Run the command that shows these findings of one module, and return what it told."""
+    models = {model for finding in findings for model in finding.models}
+    with project() as folder, daemon(sorted(models), folder, environment()) as env:
+        env["COLUMNS"] = "120" if findings[0].module == GATES else "240"
         reports = ("--parity-report=json", "--junitxml=junit.xml", "-p", "no:cacheprovider")
         done = subprocess.run(
-            [sys.executable, "-m", *finding.command, *reports],
+            [sys.executable, "-m", *command(findings), *reports],
             cwd=folder,
             env=env,
             capture_output=True,
@@ -400,15 +445,19 @@ def run(finding: Finding) -> Ran:
         )
         report = folder / ".llmparity/report/run.json"
         if done.returncode not in (0, 1) or not report.exists():
-            raise SystemExit(f"{finding.name}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
-        told = json.loads(report.read_text("utf-8"))
-        rows = gate_rows(told) if finding.module == GATES else test_rows(folder / "junit.xml")
-        if not rows:
-            raise SystemExit(f"{finding.name}: nothing was judged\n{done.stdout}")
-        shown = gate_lines(done.stdout) if finding.module == GATES else test_lines(done.stdout)
-    versions = dict.fromkeys(f"{each['kind']} {each['version'] or seen(each['kind'])}" for each in told["engines"])
-    today = datetime.datetime.now(datetime.UTC)
-    return Ran(rows, shown, f"{', '.join(versions)}; {today.day} {today:%B %Y}")
+            names = ", ".join(finding.name for finding in findings)
+            raise SystemExit(f"{names}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+        cases = list(ElementTree.parse(folder / "junit.xml").iter("testcase"))  # noqa: S314  # pytest wrote it just now
+        return Told(done.stdout, json.loads(report.read_text("utf-8")), cases)
+
+
+def command(findings: Sequence[Finding]) -> list[str]:
+    """Return the command that runs the tests of findings on all of their engines, the baseline first."""
+    tests = dict.fromkeys(f"{finding.module}::{finding.test}" for finding in findings)
+    engines = dict.fromkeys(
+        f"{name}=ollama:{name}" if name in finding.models else name for finding in findings for name in finding.engines
+    )
+    return ["pytest", *tests, "--engines", ",".join(engines)]
 
 
 def seen(kind: str) -> str:
@@ -419,12 +468,22 @@ def seen(kind: str) -> str:
     return "of unknown version"
 
 
-def gate_rows(told: Mapping[str, Any]) -> list[Row]:
+def rows_of_run(finding: Finding, told: Told) -> list[Row]:
+    """Return what a run says of a finding's test on its engines."""
+    rows = gate_rows(finding, told.report) if finding.module == GATES else test_rows(finding, told.cases)
+    if not rows:
+        raise SystemExit(f"{finding.name}: nothing was judged\n{told.output}")
+    return rows
+
+
+def gate_rows(finding: Finding, report: Mapping[str, Any]) -> list[Row]:
     """Return one row per verdict of ``run.json``; that an engine repeats itself is left out."""
     return [
         Row(f"`{verdict['kind']}`", verdict["engine"], verdict["outcome"], cause(verdict))
-        for verdict in told["verdicts"]
-        if verdict["kind"] != "text.repeat"
+        for verdict in report["verdicts"]
+        if verdict["test"].endswith(f"::{finding.test}")
+        and verdict["engine"] in finding.engines
+        and verdict["kind"] != "text.repeat"
     ]
 
 
@@ -439,14 +498,17 @@ def cause(verdict: Mapping[str, Any]) -> str:
     return verdict["cause"] or ("not shown" if verdict["outcome"] == "FAIL" else "")
 
 
-def test_rows(junit: Path) -> list[Row]:
-    """Return one row per test, by the engine it ran on."""
+def test_rows(finding: Finding, cases: Sequence[ElementTree.Element]) -> list[Row]:
+    """Return one row per engine that a test ran on, as the finding names them, or one for all at once."""
     rows = []
-    for case in ElementTree.parse(junit).iter("testcase"):  # noqa: S314  # pytest wrote it just now
+    for case in cases:
         name, _, engine = case.attrib["name"].partition("[")
-        outcome = "failed" if {"failure", "error"} & {child.tag for child in case} else "passed"
-        rows.append(Row(f"`{name}`", engine.rstrip("]") or "all", outcome, "not shown" if outcome == "failed" else ""))
-    return rows
+        engine = engine.rstrip("]") or ALL
+        if name == finding.test and engine in (*finding.engines, ALL):
+            outcome = "failed" if {"failure", "error"} & {child.tag for child in case} else "passed"
+            rows.append(Row(f"`{name}`", engine, outcome, "not shown" if outcome == "failed" else ""))
+    order = (*finding.engines, ALL)
+    return sorted(rows, key=lambda row: order.index(row.engine))
 
 
 def gate_lines(output: str) -> str:
@@ -471,7 +533,7 @@ def test_lines(output: str) -> str:
 def section(finding: Finding, ran: Ran) -> str:
     """Return a finding's part of the page."""
     made = [f"ollama create {name} -f Modelfile.{name}" for name in finding.models]
-    commands = "\n".join(f"$ {line}" for line in [*made, " ".join(finding.command)])
+    commands = "\n".join(f"$ {line}" for line in [*made, " ".join(command([finding]))])
     table = [HEAD, ["---"] * len(HEAD), *(row.cells() for row in ran.rows)]
     lines = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
     return (
