@@ -33,6 +33,10 @@ MODELS = REPO / "fixtures/models/tiny"
 PROMPTS = REPO / "fixtures/prompts"
 LIMIT_S = 900.0
 """Longest wait for a run or a command: it ends what hangs. Both cores may be busy with other engines meanwhile."""
+ONE_THREAD = {"OMP_THREAD_LIMIT": "1"}
+"""For a llama.cpp whose configuration no test writes: its threads wait for each other in loops, beside other tests
+three times as long. Not for torch, which calculates wrongly with fewer threads than it counts on.
+"""
 GONE_S = 30.0
 """After so many seconds nothing of a killed run is left. The five of the promise are held in ``tests/keeper``, where
 no other engine keeps the cores that end gigabytes of this one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME
-from tests.live.conftest import LIMIT_S, own_environment
+from tests.live.conftest import LIMIT_S, ONE_THREAD, own_environment
 
 if TYPE_CHECKING:
     from tests.live.conftest import LiveRun
@@ -52,8 +53,9 @@ def test_the_copy_passes_what_was_accepted_and_a_coarser_one_fails_it(
     assert accepted.floor < 0.001
     suite = SUITE.format(mixed=some("mixed", 24), shift=accepted.shift)
 
-    honest = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q8_0"), project=project)
-    swapped = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q4_0"), project=project)
+    options, f16 = ("--engines=f16,q8", "--parity-explain-requests=0"), gguf("f16", "F16")
+    honest = launch(*options, suite=suite, config=f16 + gguf("q8", "Q8_0"), project=project)
+    swapped = launch(*options, suite=suite, config=f16 + gguf("q8", "Q4_0"), project=project)
 
     assert honest.wait() == 0, honest.output
     assert swapped.wait() == 1, swapped.output
@@ -72,22 +74,38 @@ def test_gate(): ...
 """
 
 
+def one_of_each_group(file: Path) -> str:
+    """Return the first prompt of each group of a set: bounds are as close as groups are many."""
+    first: dict[str, str] = {}
+    for line in file.read_text("utf-8").splitlines():
+        first.setdefault(json.loads(line)["group"], line)
+    return "\n".join(first.values())
+
+
 @pytest.mark.slow
 def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     launch: Callable[..., LiveRun],
     gguf: Callable[..., str],
-    some: Callable[..., Path],
+    prompts: Path,
     models: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Copies by the gguf package, so that it needs no llama-quantize; the 4-bit one is declared as such."""
     folder = tmp_path_factory.mktemp("ladder")
+    stories = folder / "stories.jsonl"  # free text, where copies part most
+    stories.write_text(one_of_each_group(prompts / "stories.jsonl"), "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n")
     source = str(models / "tiny-F16.gguf")
     argv = [sys.executable, "-m", "pytest_llmparity", "calibrate", "--ladder", source, "--types", "Q8_0,Q4_0"]
-    argv += ["--prompts", str(some("stories", 40))]  # free text, where copies part most
+    argv += ["--prompts", str(stories)]
     done = subprocess.run(
-        argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        argv,
+        cwd=folder,
+        env=own_environment() | ONE_THREAD,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     (ladder,) = lockfile.agreed(folder / NAME).ladders
@@ -96,7 +114,7 @@ def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     assert fine.upper < coarse.lower
     assert not list(folder.rglob("*.gguf"))
 
-    suite = LADDER_SUITE.format(prompts=some("stories", 40))
+    suite = LADDER_SUITE.format(prompts=stories)
     honest = launch("--engines=f16,q8", suite=suite, config=gguf("f16", "F16") + gguf("q8", "Q8_0"), project=folder)
     honest.wait()
 

@@ -52,7 +52,7 @@ def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path)
     command += ["--parity-config", "fixtures/gate/llmparity.toml", "--engines", "golden:f16,f16,q4_0"]
 
     done = subprocess.run(
-        [*command, "--parity-report=json", "--parity-out=out"],
+        [*command, "--parity-report=json", "--parity-out=out", "--parity-explain-requests=0"],
         cwd=tmp_path,
         env=own_environment(),
         capture_output=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import LIMIT_S, MODELS
+from tests.live.conftest import LIMIT_S, MODELS, ONE_THREAD, own_environment
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("llamacpp")]
 
@@ -22,10 +21,8 @@ def test_two_files_become_a_verdict_by_the_commands_that_are_said(tmp_path: Path
         shutil.copy(MODELS / name, tmp_path)
     home = tmp_path / "home"  # no model of this machine's caches, and no server that happens to run
     (home / "models").mkdir(parents=True)
-    environ = {
-        name: value for name, value in os.environ.items() if not name.startswith(("LLMPARITY_", "HF_", "LLAMA_"))
-    }
-    environ |= {"HOME": str(home), "XDG_CACHE_HOME": str(home), "OLLAMA_HOST": "127.0.0.1:9"}
+    environ = {name: value for name, value in own_environment().items() if not name.startswith(("HF_", "LLAMA_"))}
+    environ |= ONE_THREAD | {"HOME": str(home), "XDG_CACHE_HOME": str(home), "OLLAMA_HOST": "127.0.0.1:9"}
 
     def run(*argv: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", *argv]
@@ -36,7 +33,9 @@ def test_two_files_become_a_verdict_by_the_commands_that_are_said(tmp_path: Path
     written = run("pytest_llmparity", "init")
     assert written.returncode == 0, written.stdout + written.stderr
     gate = next(line.split() for line in written.stdout.splitlines() if line.strip().startswith("pytest "))
-    judged = run(*shlex.split(" ".join(gate)), "--parity-report=json", "-p", "no:cacheprovider")
+    judged = run(
+        *shlex.split(" ".join(gate)), "--parity-report=json", "--parity-explain-requests=0", "-p", "no:cacheprovider"
+    )
 
     report = json.loads((tmp_path / ".llmparity/report/run.json").read_text())
     outcomes = {(verdict["kind"], verdict["engine"]): verdict["outcome"] for verdict in report["verdicts"]}

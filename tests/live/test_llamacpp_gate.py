@@ -33,10 +33,11 @@ def run(
     launch: Callable[..., LiveRun], gguf: Callable[..., str], some: Callable[..., Path], prompts: Path, stay: str
 ) -> LiveRun:
     suite = SUITE.format(
-        mixed=some("mixed", 96), tickets=some("tickets_constrained", 32), schemas=prompts.parent / "schemas"
+        mixed=some("mixed", 48), tickets=some("tickets_constrained", 32), schemas=prompts.parent / "schemas"
     )
     config = gguf("f16", "F16") + gguf("q8", "Q8_0") + gguf("q4", "Q4_0") + gguf("liar", "Q4_0", pinned="F16")
-    run = launch("--engines=f16,q8,q4,liar", suite=suite + stay, config=config)
+    options = ("--engines=f16,q8,q4,liar", "--parity-explain-requests=0")
+    run = launch(*options, suite=suite + stay, config=config)
     run.wait_for("all-up")
     return run
 

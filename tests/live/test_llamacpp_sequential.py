@@ -28,7 +28,8 @@ def test_equal_and_far_weights_are_settled_early(
     launch: Callable[..., LiveRun], gguf: Callable[..., str], prompts: Path
 ) -> None:
     config = gguf("f16", "F16") + gguf("same", "F16") + gguf("q4", "Q4_0")
-    run = launch("--engines=f16,same,q4", "--parity-sequential", suite=SUITE.format(prompts=prompts), config=config)
+    options = ("--engines=f16,same,q4", "--parity-sequential", "--parity-explain-requests=0")
+    run = launch(*options, suite=SUITE.format(prompts=prompts), config=config)
 
     assert run.wait() == pytest.ExitCode.TESTS_FAILED, run.output
     found = run.verdicts()

@@ -24,7 +24,9 @@ def project(tmp_path: Path) -> Path:
     for folder in ("golden", "fixtures/gate"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = -p no:cacheprovider -p no:asyncio --parity-explain-requests=0\n"
+    )
     (tmp_path / "release.toml").write_text("[[rule]]\nlevel = 'advisory'\ncheck = 'logprobs'\n")
     return tmp_path
 
