@@ -98,8 +98,8 @@ class Progress(Protocol):
     def advance(self, engine: str) -> None:
         """One request of this engine has ended."""
 
-    def experiments(self, pair: str, sent: int, most: int | None) -> None:
-        """Experiments on a pair of engines have sent so many requests, of so many at most; ``None``: of any number."""
+    def experiments(self, pair: str, sent: int, most: int) -> None:
+        """Experiments on a pair of engines have sent so many requests, of so many at most."""
 
     def end(self) -> None:
         """Everything is gathered, the experiments on a pair are made, or either was interrupted."""

@@ -38,7 +38,7 @@ class Silent:
     def advance(self, engine: str) -> None:
         """Show nothing."""
 
-    def experiments(self, pair: str, sent: int, most: int | None) -> None:
+    def experiments(self, pair: str, sent: int, most: int) -> None:
         """Show nothing."""
 
     def end(self) -> None:
@@ -94,7 +94,7 @@ class Lines(Silent):
                 self._ended[engine] += 1
                 self._tell(engine, f"{engine}: {self._ended[engine]} of {self._totals[engine]} requests")
 
-    def experiments(self, pair: str, sent: int, most: int | None) -> None:
+    def experiments(self, pair: str, sent: int, most: int) -> None:
         """Write a line, at the beginning and then every :data:`LINE_EVERY_S` seconds."""
         with self._guard:
             self._tell(f"{pair}: experiments", _experiments(pair, sent, most))
@@ -193,7 +193,7 @@ class Bars:
         if self._bars is not None and engine in self._tasks:
             self._bars.advance(self._tasks[engine])
 
-    def experiments(self, pair: str, sent: int, most: int | None) -> None:
+    def experiments(self, pair: str, sent: int, most: int) -> None:
         """Draw how many requests experiments have sent; nobody knows how many of those allowed it will take.
 
         Which pair they are on is said above: two names may leave no room for a number.
@@ -201,8 +201,7 @@ class Bars:
         with self._saying:
             if pair not in self._tasks:
                 self._tasks[pair] = self._drawn().add_task("experiments", total=None, words="")
-            limit = "" if most is None else f", {most} at most"
-            self._drawn().update(self._tasks[pair], words=f"{sent} requests{limit}")
+            self._drawn().update(self._tasks[pair], words=f"{sent} requests, {most} at most")
 
     def end(self) -> None:
         """Take the bars away."""
@@ -223,19 +222,15 @@ def _counts() -> ProgressColumn:
     return Counts()
 
 
-def _experiments(pair: str, sent: int, most: int | None) -> str:
+def _experiments(pair: str, sent: int, most: int) -> str:
     """Return what experiments are made for, and how many requests they have sent.
 
     >>> _experiments("q4 against f16", 0, 400)
     'q4 against f16: experiments that show a cause, at most 400 requests'
     >>> _experiments("q4 against f16", 96, 400)
     'q4 against f16: experiments that show a cause, 96 requests of at most 400'
-    >>> _experiments("q4 against f16", 0, None)
-    'q4 against f16: experiments that show a cause'
     """
     words = f"{pair}: experiments that show a cause"
-    if most is None:
-        return f"{words}, {sent} requests" if sent else words
     return f"{words}, {sent} requests of at most {most}" if sent else f"{words}, at most {most} requests"
 
 

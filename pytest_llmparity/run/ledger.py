@@ -80,11 +80,6 @@ class Allowance:
             return count if self.take(count) else 0
 
     @property
-    def most(self) -> int | None:
-        """How many requests it allows in all, ``None`` where they are not counted out."""
-        return self._limit
-
-    @property
     def limited(self) -> bool:
         """Whether requests are counted out, retries among them."""
         return self._left is not None

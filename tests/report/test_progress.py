@@ -181,20 +181,6 @@ def test_without_a_terminal_experiments_are_told_as_they_begin_and_then_now_and_
     ]
 
 
-def test_where_experiments_have_no_limit_none_is_told() -> None:
-    lines, bars = Lines(first := io.StringIO(), Lifted()), Bars(second := io.StringIO(), Lifted())
-
-    lines.experiments("q4 against f16", 0, None)
-    bars.experiments("q4 against f16", 3, None)
-    assert bars._bars is not None
-    bars._bars.refresh()
-    bars.end()
-
-    assert first.getvalue() == "q4 against f16: experiments that show a cause\n"
-    assert "3 requests" in second.getvalue()
-    assert "at most" not in second.getvalue()
-
-
 def test_experiments_have_a_bar_that_promises_no_end() -> None:
     stream, lifted = io.StringIO(), Lifted()
     bars = Bars(stream, lifted)

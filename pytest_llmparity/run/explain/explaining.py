@@ -193,8 +193,9 @@ class Explaining:
         names = f"{candidate} against {self.judging.baseline}"
         spent, passed = self._spent()
         allowance = self._allowance(spent, passed)
-        tell = functools.partial(self.progress.experiments, names, most=allowance.most)
-        if allowance.most == 0:
+        most = self._most(spent)
+        tell = functools.partial(self.progress.experiments, names, most=most)
+        if most == 0:
             self.progress.say(f"{names}: no experiments, no request is left of those of --parity-max-requests")
         else:
             self.progress.say(f"{names}: experiments that show a cause")
@@ -244,17 +245,20 @@ class Explaining:
         sums = {"requests": spent + allowance.sent, "seconds": passed_s + allowance.passed_s}
         self.store.put_document(self.judging.run, SPENT, sums)
 
-    def _allowance(self, spent: int, passed_s: float) -> Allowance:
-        """Return what experiments on one pair may send: their own number, within what is left of the run's.
+    def _most(self, spent: int) -> int:
+        """Return how many requests experiments on one pair may send: their own number, within what the run has left."""
+        own, of_run = self.settings.explain_requests, self.settings.max_requests
+        return own if of_run is None else min(own, max(0, of_run - self.state.requests - spent))
 
-        The time is what gathering and the experiments before left of the run's.
+    def _allowance(self, spent: int, passed_s: float) -> Allowance:
+        """Return what experiments on one pair may still use: requests, and the time that all before left of the run's.
+
+        Its sentence names the option that set the number.
         """
-        allowed, most = self.settings.explain_requests, self.settings.max_requests
-        seconds, used_s = self.settings.budget_s, self.state.seconds + passed_s
-        left = allowed if most is None else max(0, most - self.state.requests - spent)
-        if left < allowed:
-            return Allowance(requests=left, seconds=seconds, used_s=used_s)
-        return Allowance(requests=allowed, seconds=seconds, used_s=used_s, option="--parity-explain-requests")
+        most, seconds, used_s = self._most(spent), self.settings.budget_s, self.state.seconds + passed_s
+        if most < self.settings.explain_requests:
+            return Allowance(requests=most, seconds=seconds, used_s=used_s)
+        return Allowance(requests=most, seconds=seconds, used_s=used_s, option="--parity-explain-requests")
 
     def _golden(self, candidate: str) -> bool:
         """Whether one engine of a pair is golden answers or a recording, of which nobody can ask anything new."""
