@@ -141,13 +141,13 @@ def test_what_became_of_a_node_is_told_at_once_where_it_is_known(
 
     actor = SimpleNamespace(_actor_id=b"a", gone=Called())
     monkeypatch.setattr(actors, "ANSWERED_S", 0.01)
-    node = actors.ReplicaActor("a", cast("actors.ReplicaHandle", actor), "")
+    replica = actors.ReplicaActor("a", cast("actors.ReplicaHandle", actor), "")
     owner = cast("actors.OwnerHandle", None)
     cluster = RayCluster(owner, owns=False, leave=lambda: None, logs=tmp_path, secrets=lambda spec: {})
-    cluster._replicas["a"] = node
+    cluster._replicas["a"] = replica
     if hangs:
         with pytest.raises(NodeLost, match="did not answer"):
-            asyncio.run(node.call("gone"))
+            asyncio.run(replica.call("gone"))
         calls.clear()
 
     told = cluster.gone("a") or ""

@@ -17,19 +17,19 @@ from pytest_llmparity.run.loop import LoopThread
 
 _READ: Final = 65536
 Call = Callable[..., Awaitable[Any]]
-"""Calls a method of the node by its name."""
+"""Calls a method of a replica, where it runs, by its name."""
 
 
 class Relay:
     """Listens as long as it is open; ``url`` is its address.
 
-    ``node`` returns a function that calls the node where the engine is now: each connection is one to the node it began
-    with, and ends where that raises ``LLMParityError``.
+    ``replica`` returns a function that calls the replica where it is now: each connection stays with the one that it
+    began with, and ends where that raises ``LLMParityError``.
     """
 
-    def __init__(self, loop: LoopThread, node: Callable[[], Call]) -> None:
+    def __init__(self, loop: LoopThread, replica: Callable[[], Call]) -> None:
         self._loop = loop
-        self._node = node
+        self._replica = replica
         self._server = loop.run(self._listen())
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -39,12 +39,12 @@ class Relay:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            call = self._node()
+            call = self._replica()
             number = await call("dial")
         except (LLMParityError, OSError):
             writer.close()
             return
-        there = asyncio.create_task(_to_node(call, number, reader))
+        there = asyncio.create_task(_to_replica(call, number, reader))
         try:
             while heard := await call("hear", number):
                 writer.write(heard)
@@ -65,7 +65,7 @@ class Relay:
         self._server.close()
 
 
-async def _to_node(call: Call, number: int, reader: asyncio.StreamReader) -> None:
+async def _to_replica(call: Call, number: int, reader: asyncio.StreamReader) -> None:
     with contextlib.suppress(LLMParityError, OSError):
         while sent := await reader.read(_READ):
             await call("tell", number, sent)

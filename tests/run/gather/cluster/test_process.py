@@ -30,19 +30,19 @@ Started = Callable[..., contextlib.AbstractAsyncContextManager[ReplicaProcess]]
 
 
 @pytest.fixture
-def node(project: Project) -> Started:
-    """Start an engine on a node of its own, which is stopped behind the block."""
+def replica(project: Project) -> Started:
+    """Start an engine's replica, which is stopped behind the block."""
 
     @contextlib.asynccontextmanager
     async def start(mode: str = "") -> AsyncIterator[ReplicaProcess]:
-        node = ReplicaProcess()
+        replica = ReplicaProcess()
         try:
-            started = await node.start(Order(spec=project.process("a", mode), slots=2, secrets={}))
+            started = await replica.start(Order(spec=project.process("a", mode), slots=2, secrets={}))
             assert started.error is None
             assert str(started.info["base_url"]).startswith("http://127.0.0.1:")
-            yield node
+            yield replica
         finally:
-            await node.stop()
+            await replica.stop()
 
     return start
 
@@ -54,11 +54,11 @@ def jobs(spec: EngineSpec, count: int) -> list[Job]:
     return [Job(case=r.case, wire=wire_of(adapter, r), phase=Phase.MAIN, repeat=0, concurrency=2) for r in requests]
 
 
-async def answers(node: ReplicaProcess, asked: Asked) -> tuple[list[Sample], Answered]:
-    await node.ask("1", msgspec.msgpack.encode(asked))
+async def answers(replica: ReplicaProcess, asked: Asked) -> tuple[list[Sample], Answered]:
+    await replica.ask("1", msgspec.msgpack.encode(asked))
     samples: list[Sample] = []
     while True:
-        some = msgspec.msgpack.decode(await node.more("1"), type=Answered)
+        some = msgspec.msgpack.decode(await replica.more("1"), type=Answered)
         samples += some.samples
         if some.done:
             return samples, some
@@ -70,9 +70,9 @@ def asked(spec: EngineSpec, count: int, *, allowed: int | None = None) -> Asked:
 
 
 async def test_an_engine_is_asked_beside_where_it_runs_and_its_samples_come_back(
-    project: Project, node: Started
+    project: Project, replica: Started
 ) -> None:
-    async with node() as there:
+    async with replica() as there:
         samples, whole = await answers(there, asked(project.process("a"), 6))
 
     assert sorted(sample.case for sample in samples) == [f"c{at}" for at in range(6)]
@@ -81,8 +81,8 @@ async def test_an_engine_is_asked_beside_where_it_runs_and_its_samples_come_back
 
 
 @pytest.mark.slow
-async def test_no_more_is_sent_than_is_allowed(project: Project, node: Started) -> None:
-    async with node() as there:
+async def test_no_more_is_sent_than_is_allowed(project: Project, replica: Started) -> None:
+    async with replica() as there:
         samples, whole = await answers(there, asked(project.process("a"), 6, allowed=4))
 
     assert len(samples) == whole.sent == 4
@@ -90,12 +90,12 @@ async def test_no_more_is_sent_than_is_allowed(project: Project, node: Started) 
 
 @pytest.mark.slow
 async def test_an_engine_that_cannot_be_started_says_why(project: Project) -> None:
-    node = ReplicaProcess()
+    replica = ReplicaProcess()
     try:
         order = Order(spec=project.process("a", "exit"), slots=2, secrets={})
-        started, again = await node.start(order), await node.start(order)
+        started, again = await replica.start(order), await replica.start(order)
     finally:
-        await node.stop()
+        await replica.stop()
 
     assert started.error is not None
     assert "a" in started.error
@@ -103,8 +103,8 @@ async def test_an_engine_that_cannot_be_started_says_why(project: Project) -> No
 
 
 @pytest.mark.slow
-async def test_nothing_is_left_of_a_node_that_is_stopped(project: Project, node: Started) -> None:
-    async with node() as there:
+async def test_nothing_is_left_of_a_replica_that_is_stopped(project: Project, replica: Started) -> None:
+    async with replica() as there:
         assert there._keeper is not None
         started = [psutil.Process(pid) for pid in there._keeper.members("a")]
         assert started
@@ -112,12 +112,12 @@ async def test_nothing_is_left_of_a_node_that_is_stopped(project: Project, node:
     assert not [process for process in started if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
-async def test_an_address_of_this_machine_leads_to_the_engine(node: Started) -> None:
-    async with node() as there:
+async def test_an_address_of_this_machine_leads_to_the_engine(replica: Started) -> None:
+    async with replica() as there:
         home = asyncio.get_running_loop()
 
         async def call(method: str, *args: object) -> object:
-            """Call the node in the loop it lives in, as Ray does."""
+            """Call the replica in the loop it lives in, as Ray does."""
             future = asyncio.run_coroutine_threadsafe(getattr(there, method)(*args), home)
             return await asyncio.wrap_future(future)
 
@@ -135,9 +135,9 @@ async def test_an_address_of_this_machine_leads_to_the_engine(node: Started) -> 
     assert json.loads(replies[1].content)["data"]
 
 
-async def test_a_connection_stays_with_its_node_and_the_next_one_leads_to_its_successor() -> None:
+async def test_a_connection_stays_with_its_replica_and_the_next_one_leads_to_its_successor() -> None:
     class Talking:
-        """A node whose engine says its own name to whoever connects, and then waits for a word."""
+        """A replica whose engine says its own name to whoever connects, and then waits for a word."""
 
         def __init__(self, name: bytes) -> None:
             self.name = name
@@ -152,14 +152,14 @@ async def test_a_connection_stays_with_its_node_and_the_next_one_leads_to_its_su
             return 1
 
     first, second = Talking(b"first"), Talking(b"second")
-    nodes = [first]
+    replicas = [first]
     loop = LoopThread()
-    relay = await outside(lambda: Relay(loop, lambda: nodes[-1].call))
+    relay = await outside(lambda: Relay(loop, lambda: replicas[-1].call))
     address = "127.0.0.1", int(relay.url.rpartition(":")[2])
     try:
         heard, told = await asyncio.open_connection(*address)
         assert await heard.readexactly(5) == b"first"
-        nodes.append(second)
+        replicas.append(second)
         other, other_told = await asyncio.open_connection(*address)
         assert await other.readexactly(6) == b"second"
         for writer, reader, word in ((told, heard, b"one"), (other_told, other, b"two")):
@@ -172,17 +172,17 @@ async def test_a_connection_stays_with_its_node_and_the_next_one_leads_to_its_su
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_node_that_is_gone_ends_the_connection(known: bool) -> None:
+async def test_a_replica_that_is_gone_ends_the_connection(known: bool) -> None:
     async def call(method: str, *args: object) -> object:
         raise NodeLost("gone")
 
-    def node() -> Call:
+    def replica() -> Call:
         if not known:
             raise NodeLost("the run has ended")
         return call
 
     loop = LoopThread()
-    relay = await outside(lambda: Relay(loop, node))
+    relay = await outside(lambda: Relay(loop, replica))
     try:
         async with httpx.AsyncClient(base_url=relay.url, timeout=20.0) as client:
             with pytest.raises(httpx.TransportError):
@@ -210,10 +210,10 @@ def test_a_container_sees_the_gpus_that_its_process_was_given_and_a_process_need
 
 
 async def test_a_connection_that_was_hung_up_has_ended_for_whoever_still_listens() -> None:
-    node = ReplicaProcess()
+    replica = ReplicaProcess()
     try:
-        await node.hang_up(1)
-        await node.tell(1, b"x")
-        assert await node.hear(1) == b""
+        await replica.hang_up(1)
+        await replica.tell(1, b"x")
+        assert await replica.hear(1) == b""
     finally:
-        await node.stop()
+        await replica.stop()

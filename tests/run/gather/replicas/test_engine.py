@@ -121,7 +121,7 @@ class Run:
         self.again = asyncio.run(self._floor())
 
     async def _floor(self) -> list[Job]:
-        asked = EngineAsking(
+        asking = EngineAsking(
             "a",
             self.ready,
             run=self.run,
@@ -135,12 +135,12 @@ class Run:
         )
         steps = [step_of(self.unit, phase, PROMPTS.cases) for phase in PHASE_ORDER]
         for step in steps:
-            await asked.send(step, floor=True)
-        if again := asked.torn(steps):
+            await asking.send(step, floor=True)
+        if again := asking.torn(steps):
             for step in steps:
-                await asked.send(step, floor=True)
-        assert asked.torn(steps) == []
-        await asked.aclose()
+                await asking.send(step, floor=True)
+        assert asking.torn(steps) == []
+        await asking.aclose()
         return again
 
     def by_case(self, engine: str = "a") -> dict[str, dict[Phase, str]]:
@@ -228,7 +228,7 @@ def test_an_application_is_called_again_where_the_machine_of_its_replica_is_gone
     wires = {case.id: called.request(case) for case in cases}
     adapters = [adapter_of(line.name) for line in lines]
     run, ledger = store.begin(plan_hash="p", session="s", version="1").id, Ledger(Settings())
-    asked = EngineAsking(
+    asking = EngineAsking(
         "a",
         Ready(adapters[0], {unit.key: wires}, further=tuple(adapters[1:])),
         run=run,
@@ -241,7 +241,7 @@ def test_an_application_is_called_again_where_the_machine_of_its_replica_is_gone
         another=lambda name: None,
     )
 
-    asyncio.run(asked.send(step_of(unit, Phase.MAIN, cases)))
+    asyncio.run(asking.send(step_of(unit, Phase.MAIN, cases)))
 
     values = {s.case: s.completion.text for s in store.get(run, "a") if s.completion is not None}
     assert values == {case.id: '"well"' for case in cases}
