@@ -340,9 +340,9 @@ def unread_variables(environ: Mapping[str, str]) -> list[str]:
             given = f" {environ[name].strip()[:40]}" if option.metavar else ""
             sentences.append(f"{text}: it is about one run, so give {option.flag}{given}")
             continue
-        from pytest_llmparity.core.words.problems import nearest_name
+        from pytest_llmparity.core.words.problems import nearest_name, offered
 
         bare = [known.removeprefix(_PREFIX) for known in _VARIABLES]
         if near := nearest_name(name.removeprefix(_PREFIX), bare, cutoff=_NEAR):
-            sentences.append(f"{text} (did you mean {_PREFIX + near!r}?)")
+            sentences.append(f"{text}{offered(_PREFIX + near)}")
     return sentences

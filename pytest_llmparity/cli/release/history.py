@@ -42,7 +42,7 @@ def _history(asked: argparse.Namespace) -> int:
         known = dict.fromkeys(v.test.rpartition("::")[2] for entry in entries for v in entry.verdicts)
         entries = about(entries, asked.test)
         if not entries:
-            close = nearest(asked.test, known)
+            close = nearest(asked.test.rpartition("::")[2], known)
             words = f"no run {where} judged {asked.test!r}{close}; they judged: {', '.join(known) or 'nothing'}"
             return complain(printable(words), REFUSED)
     width = min(history.WIDTH, shutil.get_terminal_size((history.WIDTH, 24)).columns)

@@ -130,7 +130,8 @@ def _why_idle(limit: Limit, tests: Mapping[str, Sequence[str]]) -> str:
     named = [test for test in tests if any(map(pattern(limit.test).fullmatch, names_of_test(test)))]
     own = {test: names_of_test(test)[-1] for test in tests}
     if not named:
-        return f"names no test of the suite{nearest(limit.test, own.values())}; it has {some(own.values())}"
+        close = nearest(names_of_test(limit.test)[-1], own.values())
+        return f"names no test of the suite{close}; it has {some(own.values())}"
     kinds = dict.fromkeys(kind for test in named for kind in tests[test])
     return f"names no check of {some(own[test] for test in named)}, which has {some(kinds)}"
 

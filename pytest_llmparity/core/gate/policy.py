@@ -224,7 +224,7 @@ def _why_idle(rule: Rule, tests: Mapping[str, Iterable[str]], *, declared: bool)
     named = [test for test in tests if rule.fits_test(test)]
     if not named:
         own = [names_of_test(test)[-1] for test in tests]
-        return f"names no test of the suite{nearest(rule.test, own)}; it has {some(own)}"
+        return f"names no test of the suite{nearest(names_of_test(rule.test)[-1], own)}; it has {some(own)}"
     known = dict.fromkeys(name for test in named for name in tests[test])
     judges = "has" if declared else "judged"
     return (

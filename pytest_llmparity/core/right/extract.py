@@ -40,7 +40,7 @@ def refused(extract: object) -> str | None:
     >>> refused("number"), refused("json:$.items[0].price"), refused(r"total: (\d+)")
     (None, None, None)
     >>> refused("boolean")
-    "'boolean' would be a regular expression; did you mean 'bool'? The pattern is written '(boolean)'"
+    "'boolean' would be a regular expression (did you mean 'bool'?); the pattern is written '(boolean)'"
     >>> refused("json:total")
     "'json:total' names no field: 'total' is no path: it begins with $, such as $.price or $.items[0].price"
     """
@@ -57,9 +57,9 @@ def refused(extract: object) -> str | None:
     if extract in WORDS:
         return None
     if meant := _meant(extract):
-        return (
-            f"{extract!r} would be a regular expression; did you mean {meant!r}? The pattern is written '({extract})'"
-        )
+        from pytest_llmparity.core.words.problems import offered
+
+        return f"{extract!r} would be a regular expression{offered(meant)}; the pattern is written '({extract})'"
     no_pattern = _no_pattern()
     try:
         pattern = re.compile(extract)

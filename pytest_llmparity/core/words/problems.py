@@ -96,7 +96,11 @@ def nearest_name(word: str, known: Iterable[str], *, cutoff: float = NEAR) -> st
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the name that :func:`nearest_name` finds, an empty text where it is none."""
-    name = nearest_name(word, known)
+    return offered(nearest_name(word, known))
+
+
+def offered(name: str) -> str:
+    """Return `` (did you mean 'x'?)`` for what a person may have meant, an empty text for an empty one."""
     return f" (did you mean {name!r}?)" if name else ""
 
 

@@ -15,7 +15,7 @@ from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.parts import MAX_BYTES as MAX_PART
 from pytest_llmparity.core.prompts.parts import Read
 from pytest_llmparity.core.prompts.reading import EXAMPLE, INPUT, parse_prompts, prompts_of
-from pytest_llmparity.core.words.problems import nearest_name
+from pytest_llmparity.core.words.problems import nearest_name, offered
 from pytest_llmparity.settings.sources import SIGNATURE
 
 MAX_BYTES = 512 * 2**20
@@ -66,7 +66,7 @@ def _shipped(value: str) -> PromptSet:
     if name not in SETS:
         shipped = [f"{_SHIPPED}{each}" for each in SETS]
         near = nearest_name(name, SETS)
-        close = f" (did you mean {_SHIPPED + near!r}?)" if near else ""
+        close = offered(near and _SHIPPED + near)
         raise PromptSetError(f"no prompts {value!r} come with this plugin{close}; there are: {', '.join(shipped)}")
     text = resources.files("pytest_llmparity").joinpath(f"prompts/{name}.jsonl").read_text("utf-8")
     return parse_prompts(text, source=f"{value}.jsonl", name=name)
@@ -153,7 +153,7 @@ def _nearest_of(wanted: Path, tried: Sequence[Path]) -> str:
     siblings = [sibling for path in tried for sibling in _siblings(path)]
     names = {sibling.stem: sibling.name for sibling in sorted(siblings, key=lambda s: s.suffix == wanted.suffix)}
     near = nearest_name(wanted.stem, names)
-    return f" (did you mean {names[near]!r}?)" if near else ""
+    return offered(near and names[near])
 
 
 def _siblings(path: Path) -> list[Path]:

@@ -70,6 +70,7 @@ def test_a_project_without_runs_says_so(shell: Shell) -> None:
     ("words", "why"),
     [
         (("test_tikets",), "judged 'test_tikets' (did you mean 'test_tickets'?); they judged: test_tickets"),
+        (("some/folder/test_a.py::test_tikets",), " (did you mean 'test_tickets'?); they judged: test_tickets"),
         (("test_gone",), "judged 'test_gone'; they judged: test_tickets"),
         (("--from", "gone.jsonl"), "--from: there is no file gone.jsonl"),
         (("--from", "broken.jsonl"), "broken.jsonl:1: no line of a history"),

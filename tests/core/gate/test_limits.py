@@ -82,6 +82,10 @@ def test_what_is_wrong_with_a_limit_is_said(limit: str, why: str) -> None:
             "[[limit]]\ncheck = 'text'\ntest = 'test_chta'\nmargin = 0.1",
             "names no test of the suite (did you mean 'test_c",
         ),
+        (
+            "[[limit]]\ncheck = 'text'\ntest = 'some/folder/a.py::test_chta'\nmargin = 0.1",
+            "names no test of the suite (did you mean 'test_c",
+        ),
         ("[[limit]]\ncheck = 'schema'\nrate = 0.9", "limit 1 (schema rate=0.9) names no check of test_chat, which has"),
         (
             "[[rule]]\nlevel = 'advisory'\ncheck = 'text[peom]'",

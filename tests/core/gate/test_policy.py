@@ -135,6 +135,11 @@ def test_a_test_is_named_with_or_without_its_file(pattern: str) -> None:
             True,
             'rule 1 (test = "test_gone") names no test of the suite; it has test_chat',
         ),
+        (
+            "test = 'some/folder/test_a.py::test_caht'",
+            True,
+            "names no test of the suite (did you mean 'test_chat'?); it has test_chat",
+        ),
         ("check = 'latency.*'", True, "names no check of test_chat, which has text, schema"),
         (
             "check = 'schema.gap'",

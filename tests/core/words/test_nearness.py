@@ -27,7 +27,6 @@ def test_a_name_that_is_near_none_gets_no_offer(word: str) -> None:
     assert nearest(word, KINDS) == ""
 
 
-def test_likeness_is_measured_in_one_place() -> None:
-    measuring = [path for path in PACKAGE.rglob("*.py") if "get_close_matches" in path.read_text("utf-8")]
-
-    assert measuring == [Path(problems.__file__)]
+@pytest.mark.parametrize("written", ["get_close_matches", "did you mean {"])
+def test_likeness_is_measured_and_told_in_one_place(written: str) -> None:
+    assert [path for path in PACKAGE.rglob("*.py") if written in path.read_text("utf-8")] == [Path(problems.__file__)]
