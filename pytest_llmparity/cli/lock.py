@@ -45,7 +45,8 @@ def _lock(asked: argparse.Namespace) -> int:
         gone = before.keys() - set(names) if _every_engine(asked) else set()
     after = lock.renewed({name: locked for name, locked in before.items() if name not in gone}, seen)
     touched = {*seen, *gone}
-    stale = {name for name, heard in birds.items() if heard.change is not Change.UNCHANGED}
+    unheard = {name for name, heard in birds.items() if heard.change is Change.UNKNOWN}
+    stale = {name for name, heard in birds.items() if heard.change is not Change.UNCHANGED} - unheard
     for name, differences in lock.changes(before, after).items():
         if name in touched:
             if differences is None or any(difference.fails for difference in differences):
@@ -61,7 +62,9 @@ def _lock(asked: argparse.Namespace) -> int:
         print(f"wrote {path}")
     if asked.check and stale:
         complain(printable(_what_next(sorted(stale), before, after)), WRONG)
-    return WRONG if len(seen) < len(names) or (asked.check and stale) else OK
+    if asked.check and unheard:
+        complain(printable(_unheard(sorted(unheard))), WRONG)
+    return WRONG if len(seen) < len(names) or (asked.check and (stale or unheard)) else OK
 
 
 def _seen(session: Session, before: Mapping[str, Locked], *, record: bool) -> tuple[dict[str, Locked], dict[str, Seen]]:
@@ -120,6 +123,17 @@ def _what_next(stale: Sequence[str], before: Mapping[str, Locked], after: Mappin
     )
 
 
+def _unheard(names: Sequence[str]) -> str:
+    """Return what to do about engines whose canaries cannot be compared: whether they changed is not known."""
+    from pytest_llmparity.core.identity import lock
+
+    return (
+        f"what {lock.NAME} has of {' and '.join(names)} could not all be compared: the canaries above say why. Let all "
+        "of them be answered, with logprobs where they were kept with them (llmparity doctor says what an engine gives "
+        "now); if it is to answer as it does now, run the same command without --check and commit the file"
+    )
+
+
 def _every_engine(asked: argparse.Namespace) -> bool:
     """Tell whether the command speaks of all the project has, so that what else stands in the lock is left over."""
     narrowed = [asked.engines, asked.more, asked.profile]
@@ -129,12 +143,14 @@ def _every_engine(asked: argparse.Namespace) -> bool:
 def _tell(
     name: str, before: Locked | None, after: Locked | None, differences: list[Difference] | None, heard: Seen | None
 ) -> None:
+    from pytest_llmparity.core.identity.canaries import Change
+
     state = "removed" if after is None else "new" if before is None else "changed" if differences else "unchanged"
     if differences and all(difference.untold for difference in differences):
         state = "tells less than it did"
-    moved = heard is not None and heard.change != "unchanged"
-    if state == "unchanged" and moved:
-        state = "changed"
+    moved = heard is not None and heard.change is not Change.UNCHANGED
+    if state == "unchanged" and heard is not None and moved:
+        state = str(heard.change) if heard.change is Change.UNKNOWN else "changed"
     print(f"{name}: {state}" + (f" ({heard.numbers})" if heard is not None and state == "unchanged" else ""))
     if before is None and after is not None:
         for field, fact in after.identity.items():

@@ -140,9 +140,12 @@ class Guard:
         """
         if seen.change is Change.UNCHANGED:
             return Held()
-        sentence = f"its canaries do not answer as {lock.NAME} says: {seen}; {self._renew(spec.name)}"
-        unasked = stopped and seen.change is Change.UNKNOWN
-        return Held(notes=(sentence,)) if unasked else self._sorted(sentence)
+        renew = self._renew(spec.name)
+        if seen.change is not Change.UNKNOWN:
+            return self._sorted(f"its canaries do not answer as {lock.NAME} says: {seen}; {renew}")
+        doctor = f"llmparity doctor {self._spelt(spec.name)} says what it gives now"
+        sentence = f"its canaries cannot be compared with those of {lock.NAME}: {seen.numbers}; {doctor}; {renew}"
+        return Held(notes=(sentence,)) if stopped else self._sorted(sentence)
 
     def agreed(self) -> Agreed:
         """Return what the lock says of drift, nothing where it cannot be read: :meth:`hold` tells why."""

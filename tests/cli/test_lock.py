@@ -345,6 +345,21 @@ def test_canaries_are_kept_and_tell_other_weights_behind_the_same_facts(shell: S
     assert (shell.path / NAME).read_text() != text
 
 
+def test_canaries_that_cannot_be_compared_are_no_change(shell: Shell, configured: Configured) -> None:
+    shell.configure(configured(one=llamacpp(shell)))
+    assert shell.run("lock").code == 0
+    shell.configure(configured(one=llamacpp(shell, abilities=Abilities(logprobs="refused"))))
+
+    checked = shell.run("lock", "--check")
+
+    assert checked.out.startswith(
+        "one: not comparable\n  canaries: not comparable (the lock has logprobs, and half of the answers or more"
+    )
+    assert (checked.code, "changed" in checked.out + checked.err, "give one back" in checked.err) == (1, False, False)
+    assert "what llmparity.lock has of one could not all be compared" in checked.err
+    assert "llmparity doctor says what an engine gives now" in checked.err
+
+
 def test_without_logprobs_the_lock_says_what_its_canaries_cannot_see(shell: Shell, configured: Configured) -> None:
     shell.configure(configured(one=llamacpp(shell, abilities=Abilities(logprobs="refused"))))
 
