@@ -51,7 +51,7 @@ def to_json(record: RunRecord, *, places: Places | None = None) -> dict[str, Any
         "requests": record.requests,
         "retries": record.retries,
         "replayed": record.replayed,
-        "notes": list(record.notes),
+        "notes": [*record.notes, *record.unshown],
         "reproduce": [{"test": test, "command": command} for test, command in record.reproduce.items()],
         "ladder": None if record.ladder is None else samples_module.to_json(record.ladder),
     }

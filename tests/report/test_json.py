@@ -391,7 +391,8 @@ def test_what_the_summary_tells_of_a_run_is_published_too() -> None:
     made = varied()
     (first, *others) = made.record.engines
     known = dataclasses.replace(first, notes=("golden answers of prod, recorded 2026-11-29",))
-    record = dataclasses.replace(made.record, engines=(known, *others), retries=3, replayed=True)
+    unshown = ("no tpot of dev is shown: it is not known",)
+    record = dataclasses.replace(made.record, engines=(known, *others), retries=3, replayed=True, unshown=unshown)
 
     content = json_report.to_json(record)
 
@@ -399,6 +400,7 @@ def test_what_the_summary_tells_of_a_run_is_published_too() -> None:
     assert (content["requests"], content["retries"], content["replayed"]) == (145, 3, True)
     assert content["engines"][0]["notes"] == ["golden answers of prod, recorded 2026-11-29"]
     assert content["notes"][0].startswith("a note ")
+    assert content["notes"][1:] == [*unshown]
     command = "pytest tests/test_gate.py::test_tickets --engines prod,dev"
     assert content["reproduce"] == [{"test": "tests/test_gate.py::test_tickets", "command": command}]
     assert [rung["quantization"] for rung in content["ladder"]["rungs"]] == ["Q8_0", "Q6_K", "Q4_K_M", "Q3_K_S"]

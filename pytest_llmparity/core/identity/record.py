@@ -224,9 +224,9 @@ class RunRecord:
     resumed, what a hard stop left out). ``reproduce`` has by test the command that runs it again, ``ladder`` is that of
     the baseline's model, where the lock has one. ``errors`` has by test why it failed where no verdict says so: its
     set-up, its body or its teardown. ``decisions`` are there where a policy was given, one for each candidate.
-    ``unshown`` says of times that no limit asked for why they are in no table; only ``-v`` tells it.
-    ``strict``: what stayed open failed the run (``--parity-inconclusive fail``). ``portion`` has the words of a command
-    line that chose a part of the prompts, empty where all were asked.
+    ``unshown`` says of times that no limit asked for why they are in no table; the terminal tells it with
+    ``-v`` only. ``strict``: what stayed open failed the run (``--parity-inconclusive fail``). ``portion`` has the words
+    of a command line that chose a part of the prompts, empty where all were asked.
     """
 
     run: str

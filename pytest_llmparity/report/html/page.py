@@ -95,6 +95,7 @@ def page(
         "engine_notes": [(e.name, note) for e in record.engines for note in e.notes],
         "tests": _tests(record),
         "notes": list(record.notes),
+        "unshown": list(record.unshown),
         "gauge_width": charts.GAUGE,
         "plot": charts.PLOT,
     }

@@ -133,8 +133,8 @@ def _parts(
     for verdict in overview.in_order(record.verdicts):
         if verdict.outcome not in (Outcome.PASS, Outcome.SKIPPED):
             yield False, _finding(verdict, record, answers, places)
-    if record.latency:
-        yield False, _folded("Latency", _latency(record))
+    if record.latency or record.unshown:
+        yield False, _folded("Latency", _latency(record, escaped))
     if record.engines:
         yield False, _folded("Engines", _engines(record.engines, escaped))
     if record.notes:
@@ -251,12 +251,13 @@ def _severity(difference: Difference) -> tuple[bool, int, float]:
     return (not difference.counted, _GRADES.index(grade), difference.token or 0.0)
 
 
-def _latency(record: RunRecord) -> str:
+def _latency(record: RunRecord, escaped: Callable[[str], str]) -> str:
     lines = ["| engine | metric | p50 | p95 | p99 | n |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     for row in record.latency:
         values = " | ".join(explain.number(value, row.unit) for value in (row.p50, row.p95, row.p99))
         lines.append(f"| {escape(row.engine)} | {row.metric} | {values} | {row.n} |")
-    return "\n".join(lines) + "\n"
+    notes = [f"- {escaped(note)}" for note in record.unshown]
+    return "\n".join([*(lines if record.latency else ()), *(["", *notes] if notes else ())]) + "\n"
 
 
 def _engines(engines: Sequence[EngineRecord], escaped: Callable[[str], str]) -> str:

@@ -54,6 +54,21 @@ def test_a_tag_that_a_pass_hides_is_not_folded_away() -> None:
     assert f"<details open>\n<summary>text, dev: {hidden}</summary>" in text_of(Made([], [passed]))
 
 
+@pytest.mark.parametrize("times", [True, False])
+def test_why_times_are_not_known_is_told_beside_the_latencies(times: bool) -> None:
+    made = varied()
+    why = "no tpot of dev is shown: its answers came in other numbers of events than <tokens>"
+    record = dataclasses.replace(made.record, latency=made.record.latency if times else (), unshown=(why,))
+
+    text = page(record, made.samples if times else (), origin=made.origin)
+
+    _, _, section = text.partition('<h2 id="h-latency">')
+    section = section.partition("</section>")[0]
+    assert f"<li>{why.replace('<', '&lt;').replace('>', '&gt;')}</li>" in section
+    assert ("Share of requests that took" in section) is times
+    assert '<a href="#latency">' in text
+
+
 def test_no_folder_of_the_machine_is_named(tmp_path: Path) -> None:
     made = varied()
 

@@ -45,6 +45,18 @@ def test_what_has_no_content_has_no_section() -> None:
     assert "Nothing was judged." in of(Made([], []))
 
 
+@pytest.mark.parametrize("times", [True, False])
+def test_why_times_are_not_known_is_told_below_the_latencies(times: bool) -> None:
+    made = varied()
+    latency = made.record.latency if times else ()
+    record = dataclasses.replace(made.record, latency=latency, unshown=("no tpot of <dev> is shown",))
+
+    _, _, section = to_markdown(record, made.samples, origin=made.origin).partition("<summary>Latency</summary>")
+
+    assert "\n- no tpot of &#60;dev&#62; is shown\n" in section.partition("</details>")[0]
+    assert ("| engine | metric |" in section.partition("</details>")[0]) is times
+
+
 def test_a_tag_that_a_pass_hides_is_not_folded_away() -> None:
     hidden, left_out = "by themselves above the margin: poem 50 %", "too few prompts for a verdict of their own: ode 2"
     passed = verdict("text", "dev", Outcome.PASS, reason=hidden, remarks=(hidden, left_out))
