@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import lockfile
-from pytest_llmparity.core.identity.lock import NAME, Locked
+from pytest_llmparity.cli.lock import _tell
+from pytest_llmparity.core.identity.lock import NAME, Locked, differences
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.testing import Reply
 from tests.doubles.abilities import Abilities
@@ -210,6 +211,16 @@ def test_a_fact_that_is_not_told_now_is_shown_and_makes_no_lock_old(shell: Shell
         0,
         f"one: tells less than it did\n  kv_cache: f16 -> not told now\n{BIRDS}{BLIND}",
     )
+
+
+def test_an_engine_that_tells_less_is_told_as_that(capsys: pytest.CaptureFixture[str]) -> None:
+    version, cache = Fact(value="1", source="reported"), Fact(value="f16", source="reported")
+    before = Locked(kind="llamacpp", plugin="1", identity={"version": version, "kv_cache": cache})
+    after = dataclasses.replace(before, identity={"version": version})
+
+    _tell("one", before, after, differences(before, after), None)
+
+    assert capsys.readouterr().out.startswith("one: tells less than it did\n  kv_cache: f16 -> not told now\n")
 
 
 @pytest.mark.slow

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.plugin.reported.conftest import project
 from tests.plugin.reported.wire import Answer, Json, document, plain
 from tests.workflow_commands import executed_lines
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
 
 __all__ = ["project"]
 
@@ -35,6 +38,20 @@ def test_skips(parity_run):
 @pytest.mark.parity("prompts.jsonl", check.text(margin=0.05))
 def test_plain(): ...
 """
+
+
+def test_what_a_test_prints_and_raises_is_no_command(bench: Bench) -> None:
+    """Without a request: no test of the run has a gate."""
+    bench.pytester.makepyfile(
+        "def test_orders():\n    print('::error::printed')\n    raise ValueError('##[error]raised')"
+    )
+
+    result = bench.run("-rA", "--engines=a=http://127.0.0.1:9")
+
+    result.assert_outcomes(failed=1)
+    assert ":error::printed" in result.stdout.str()
+    assert "error]raised" in result.stdout.str()
+    assert not executed_lines(result.stdout.str())
 
 
 @pytest.mark.slow

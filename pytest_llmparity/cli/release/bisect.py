@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import shutil
@@ -302,17 +303,25 @@ def _told(asked: argparse.Namespace, variants: Sequence[Variant]) -> tuple[list[
 
 def _gate(asked: argparse.Namespace, job: Job, variant: Variant, root: Path, policy: Policy) -> Decided:
     """Gate one version, and once more where that may ask what it did not; keep and return the decision."""
-    from pytest_llmparity.core.gate.bisecting import Stands, stands
     from pytest_llmparity.report.release import kept
     from pytest_llmparity.store import decisions
 
-    decided = _once(asked, job, variant, root, policy, "--parity-fresh" if asked.fresh else JUDGED_OPTION)
-    if stands(decided.decision) is Stands.OPEN and _may_ask_more(root, decided):
-        decided = _once(asked, job, variant, root, policy, "--parity-retry-failed")
+    once = functools.partial(_once, asked, job, variant, root, policy)
+    first = once("--parity-fresh" if asked.fresh else JUDGED_OPTION)
+    decided = completed(first, once, may_ask_more=functools.partial(_may_ask_more, root))
     _refuse_without_baseline(decided, job)
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
     record = kept.record(decided.decision, decided.whole, decided=now, suite=asked.suite, root=root)
     decisions.append(root / ".llmparity", record)
+    return decided
+
+
+def completed(decided: Decided, once: Callable[[str], Decided], *, may_ask_more: Callable[[Decided], bool]) -> Decided:
+    """Return what a gate decided, where it stays open and may ask more what it decides when it is made once more."""
+    from pytest_llmparity.core.gate.bisecting import Stands, stands
+
+    if stands(decided.decision) is Stands.OPEN and may_ask_more(decided):
+        return once("--parity-retry-failed")
     return decided
 
 

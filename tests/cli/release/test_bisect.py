@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmparity.cli.release.bisect import Job, _refuse_without_baseline, outcome, searched
+from pytest_llmparity.cli.release.bisect import Job, _refuse_without_baseline, completed, outcome, searched
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.gate.bisecting import Stands
 from pytest_llmparity.core.gate.deciding import BrokenTest, decide
@@ -121,6 +121,12 @@ def bisect(shell: Shell, *more: str) -> Ended:
     return shell.run("bisect", *ENGINE, "--versions-from", "v.toml", "--suite", "test_gate.py", *more)
 
 
+def decided_on(verdict: Verdict) -> Any:
+    """What a gate with this one verdict decided."""
+    decision = decide(Policy(), [verdict], baseline="old", candidate="dev")
+    return SimpleNamespace(decision=decision, whole=SimpleNamespace(record=SimpleNamespace(run="r", requests=9)))
+
+
 def test_halves_are_gated_until_the_first_version_that_does_not_pass_is_known(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -133,8 +139,7 @@ def test_halves_are_gated_until_the_first_version_that_does_not_pass_is_known(
         gated.append(variant.label)
         how = Outcome.PASS if variant.label < "d" else Outcome.FAIL
         verdict = Verdict(test="t.py::t", check="c", kind="prompts", engine="dev", baseline="old", outcome=how)
-        decision = decide(Policy(), [verdict], baseline="old", candidate="dev")
-        return SimpleNamespace(decision=decision, whole=SimpleNamespace(record=SimpleNamespace(run="r", requests=9)))
+        return decided_on(verdict)
 
     search, versions = searched(job, gate, asked=SimpleNamespace(fresh=False))  # type: ignore[arg-type]
 
@@ -144,6 +149,30 @@ def test_halves_are_gated_until_the_first_version_that_does_not_pass_is_known(
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("gate ")] == [
         f"gate {number} of at most 3: {label}" for number, label in enumerate(gated, start=1)
     ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "asks_more", "again"),
+    [
+        (Outcome.INCONCLUSIVE, True, ["--parity-retry-failed"]),
+        (Outcome.INCONCLUSIVE, False, []),
+        (Outcome.FAIL, True, []),
+        (Outcome.PASS, True, []),
+    ],
+)
+def test_only_an_open_gate_that_may_ask_more_is_made_once_more(
+    outcome: Outcome, asks_more: bool, again: list[str]
+) -> None:
+    verdict = Verdict(test="t.py::t", check="c", kind="prompts", engine="dev", baseline="old", outcome=outcome)
+    first, second, made = decided_on(verdict), decided_on(dataclasses.replace(verdict, outcome=Outcome.FAIL)), []
+
+    def once(how: str) -> Any:
+        made.append(how)
+        return second
+
+    decided = completed(first, once, may_ask_more=lambda decided: asks_more)
+
+    assert (made, decided) == (again, second if again else first)
 
 
 @pytest.mark.slow

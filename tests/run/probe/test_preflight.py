@@ -24,9 +24,10 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.probe import slots
 from pytest_llmparity.run.probe.media import red_image, silence
-from pytest_llmparity.run.probe.preflight import ALWAYS, PROBES, most_requests, wanted
+from pytest_llmparity.run.probe.preflight import ALWAYS, PROBES, learn, most_requests, wanted
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.specification import Route
+from pytest_llmparity.store.runs import Store
 from pytest_llmparity.testing import Fault, LoopbackEngine, Reply
 from pytest_llmparity.testing.script import prompt_of
 from tests.doubles.abilities import Abilities
@@ -142,6 +143,22 @@ def test_nothing_is_probed_where_nothing_is_judged(project: Project) -> None:
 
 
 # what is remembered ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_found_out_is_kept_for_the_next_run(project: Project) -> None:
+    engine = project.engine(poses_as="llamacpp")
+    spec = project.attached("a", engine)
+    adapter = registry.adapter_of(spec)(spec, engine.base_url, {})
+    identity = adapter.identity()
+    with Store.open(project.path / ".llmparity") as store:
+        first, second, fresh = (
+            learn(adapter, identity, names=ALWAYS, store=store, version="1", fresh=fresh)
+            for fresh in (False, False, True)
+        )
+
+    assert (first.requests > 0, second.requests, fresh.requests) == (True, 0, first.requests)
+    assert first.probed.values == second.probed.values
+    assert first.probed.settled == second.probed.settled == list(ALWAYS)
 
 
 @pytest.mark.slow

@@ -97,6 +97,36 @@ def test_the_next_engine_starts_when_the_one_before_has_really_left(project: Pro
     assert fleet.engage("b").record.error is None
 
 
+def test_an_engine_that_is_up_is_stopped_before_the_next_one_starts(project: Project) -> None:
+    keeper, left = project.keeper(), list[str]()
+    keeper.start(
+        "a",
+        argv=["sleep", "600"],
+        env=dict(os.environ),
+        cwd=project.path,
+        log=project.path / "log",
+        stop_signal=signal.SIGTERM,
+        grace_s=600.0,
+    )
+    turns = Residency({"a": project.process("a"), "b": project.process("b")}, keeper=lambda: keeper, attached=nobody)
+
+    turns.make_room("b", left=left.append)
+
+    assert (left, keeper.members("a")) == (["a"], ())
+
+
+def test_room_is_made_before_an_engine_starts(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet, order = fleet_of(project, project.process("a"), project.process("b")), list[str]()
+    assert fleet._residency is not None
+    monkeypatch.setattr(fleet._residency, "make_room", lambda name, left: order.append(f"room for {name}"))
+    monkeypatch.setattr(fleet, "_engage", lambda spec: order.append(f"{spec.name} starts"))
+
+    fleet.engage("a")
+    fleet.engage("b")
+
+    assert order == ["room for a", "a starts", "room for b", "b starts"]
+
+
 @pytest.fixture
 def deaf(project: Project) -> Iterator[tuple[Keeper, int]]:
     """An engine that could not be used and does not go when it is asked to: the keeper is ending it."""
