@@ -132,7 +132,7 @@ def _from(asked: argparse.Namespace) -> int:
 
 def _show(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import GoldenError
-    from pytest_llmparity.core.words.problems import nearest
+    from pytest_llmparity.core.words.nearest import nearest
     from pytest_llmparity.report import golden as report
 
     goldens = _read(root_of(asked), engine=asked.engine, prompt_set=asked.set)
@@ -225,7 +225,7 @@ def _prune(asked: argparse.Namespace) -> int:
 def _read(root: Path, *, engine: str | None, prompt_set: str | None) -> dict[str, dict[str, Golden]]:
     """Return what there is by set and engine; ``GoldenError`` where that is nothing."""
     from pytest_llmparity.core.errors import GoldenError
-    from pytest_llmparity.core.words.problems import nearest
+    from pytest_llmparity.core.words.nearest import nearest
     from pytest_llmparity.settings.specification import GOLDEN
     from pytest_llmparity.store.golden import files
 

@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
     def _refuse_unknown(self, words: Sequence[str]) -> None:
         if not words:
             return
-        from pytest_llmparity.core.words.problems import nearest
+        from pytest_llmparity.core.words.nearest import nearest
 
         option = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
         close = nearest(option, self._option_string_actions) if option.startswith("--") else ""
@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            from pytest_llmparity.core.words.problems import nearest
+            from pytest_llmparity.core.words.nearest import nearest
 
             known = [str(choice) for choice in action.choices]
             close = nearest(str(value), known) if isinstance(value, str) else ""

@@ -141,7 +141,7 @@ def adapter_for(kind: str) -> type[Adapter]:
         adapter: type[Adapter] = next(value for value in home.values() if getattr(value, "kind", None) == kind)
         return adapter
     names = sorted({*KINDS, *_added})
-    from pytest_llmparity.core.words.problems import nearest
+    from pytest_llmparity.core.words.nearest import nearest
 
     close = nearest(kind, names)
     other = "" if close else " Any server with OpenAI's API can be used as kind 'openai'."

@@ -18,7 +18,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_llmparity.core.errors import ConfigError, EngineSelectionError, UsageError
-from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
+from pytest_llmparity.core.words.nearest import nearest
+from pytest_llmparity.core.words.problems import describe, dotted, given
 from pytest_llmparity.settings import containers
 from pytest_llmparity.settings.file import KEYS, ConfigTable, EngineTable, Pin, ProfileTable
 from pytest_llmparity.settings.selection import (

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pytest_llmparity.core.errors import EngineSelectionError, UsageError
-from pytest_llmparity.core.words.problems import dotted, nearest
+from pytest_llmparity.core.words.nearest import nearest
+from pytest_llmparity.core.words.problems import dotted
 from pytest_llmparity.settings.configuration import Config, Places, has_table, parse_config, select
 from pytest_llmparity.settings.file import ProfileTable
 from pytest_llmparity.settings.given import Given

@@ -121,7 +121,7 @@ def switch(text: str) -> bool:
 
 def _not_allowed(text: str, expected: str, *, wrong: str = "") -> argparse.ArgumentTypeError:
     """Return what to raise for a text that is none of the ``expected`` ones; the nearest to it is offered."""
-    from pytest_llmparity.core.words.problems import nearest
+    from pytest_llmparity.core.words.nearest import nearest
 
     allowed = re.findall(r"[a-z]+", expected.removeprefix("one of: "))
     return argparse.ArgumentTypeError(
@@ -340,7 +340,7 @@ def unread_variables(environ: Mapping[str, str]) -> list[str]:
             given = f" {environ[name].strip()[:40]}" if option.metavar else ""
             sentences.append(f"{text}: it is about one run, so give {option.flag}{given}")
             continue
-        from pytest_llmparity.core.words.problems import nearest_name, offered
+        from pytest_llmparity.core.words.nearest import nearest_name, offered
 
         bare = [known.removeprefix(_PREFIX) for known in _VARIABLES]
         if near := nearest_name(name.removeprefix(_PREFIX), bare, cutoff=_NEAR):

@@ -25,8 +25,8 @@ from pytest_llmparity.core.errors import StoreError
 from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.sample import Identity, Phase, Sample, TokenLogprob
 from pytest_llmparity.core.words.masking import Mask
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.core.words.printable import printable
-from pytest_llmparity.core.words.problems import nearest
 from pytest_llmparity.store.database import (
     PUT_SAMPLE,
     PUT_TOKENS,

@@ -36,6 +36,7 @@ HEAVY = {
 def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("COV")]:
         monkeypatch.delenv(name)  # where these tests are measured, coverage would follow and bring its own modules
+    monkeypatch.setenv("LLMPARITY_OF_THE_PROJECT", "1")  # whether it is a slip is looked up without anything heavy
     bench.pytester.makepyfile("def test_something_else(): ...")
     bench.pytester.makeconftest(
         """
@@ -54,6 +55,9 @@ def test_an_unused_plugin_imports_nothing_heavy(bench: Bench, monkeypatch: pytes
     assert "pytest_llmparity.plugin" in modules
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
     assert {name for name in modules if name.startswith("pytest_llmparity.")} <= {
+        "pytest_llmparity.core",
+        "pytest_llmparity.core.words",
+        "pytest_llmparity.core.words.nearest",
         "pytest_llmparity.plugin.fixtures",
         "pytest_llmparity.plugin.hookspecs",
         "pytest_llmparity.plugin.options",

@@ -172,7 +172,7 @@ def _job(asked: argparse.Namespace, root: Path) -> Job:
     """Read everything that is asked for; whatever cannot be used is an error here, before anybody is started."""
     from pytest_llmparity.core.errors import ConfigError, EngineSelectionError, UsageError
     from pytest_llmparity.core.words.explain import count
-    from pytest_llmparity.core.words.problems import nearest
+    from pytest_llmparity.core.words.nearest import nearest
     from pytest_llmparity.engines import registry
     from pytest_llmparity.settings.given import Given
     from pytest_llmparity.settings.resolving import known
@@ -277,7 +277,7 @@ def _told(asked: argparse.Namespace, variants: Sequence[Variant]) -> tuple[list[
     """Return the versions that are left to search, and how those at their ends stand as far as the person says."""
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.core.gate.bisecting import Stands
-    from pytest_llmparity.core.words.problems import nearest
+    from pytest_llmparity.core.words.nearest import nearest
 
     labels = [variant.label for variant in variants]
     for option in ("good", "bad"):

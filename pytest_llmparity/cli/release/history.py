@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 def _history(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.core.history.entries import about
-    from pytest_llmparity.core.words.problems import nearest
+    from pytest_llmparity.core.words.nearest import nearest
     from pytest_llmparity.report import history
     from pytest_llmparity.store.whole import replace
 

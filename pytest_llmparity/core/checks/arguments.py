@@ -136,6 +136,6 @@ def told_later(make: Callable[P, C], *, collecting: Callable[[], bool]) -> Calla
 
 def nearest_of(word: str, known: Iterable[str]) -> str:
     """Return an offer of the most similar known word, empty where none is similar."""
-    from pytest_llmparity.core.words.problems import nearest
+    from pytest_llmparity.core.words.nearest import nearest
 
     return nearest(word, known)

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 
 from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.words.problems import Strict, given, nearest
+from pytest_llmparity.core.words.nearest import nearest
+from pytest_llmparity.core.words.problems import Strict, given
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Budget = Annotated[str, Field(min_length=1)] | Annotated[float, Field(gt=0)]

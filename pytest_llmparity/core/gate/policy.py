@@ -20,7 +20,8 @@ from pytest_llmparity.core.errors import ConfigError
 from pytest_llmparity.core.gate import NO_FILE, limits
 from pytest_llmparity.core.gate.limits import Limit, names_of_test, pattern, some
 from pytest_llmparity.core.verdict import Verdict
-from pytest_llmparity.core.words.problems import Strict, describe, given, nearest
+from pytest_llmparity.core.words.nearest import nearest
+from pytest_llmparity.core.words.problems import Strict, describe, given
 
 BROKEN_TEST: Final = "test"
 """What a rule's ``check`` calls a test that failed for another reason than a verdict."""

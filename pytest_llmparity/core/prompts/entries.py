@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_llmparity.core.words.problems import Strict, given, listed, nearest
+from pytest_llmparity.core.words.nearest import nearest
+from pytest_llmparity.core.words.problems import Strict, given, listed
 
 MAX_ID = 200
 """Characters in a case id: it goes into file names of goldens, node ids and table cells."""

@@ -17,7 +17,8 @@ from pytest_llmparity.core.errors import PromptSetError, UsageError
 from pytest_llmparity.core.prompts import Case, Expect, PromptSet, parts
 from pytest_llmparity.core.prompts.entries import MAX_TURNS, InputEntry, PromptEntry
 from pytest_llmparity.core.prompts.yaml import MAX_DEPTH, MAX_TEXT, MAX_VALUES, yaml_entries
-from pytest_llmparity.core.words.problems import describe, dotted, given, nearest
+from pytest_llmparity.core.words.nearest import nearest
+from pytest_llmparity.core.words.problems import describe, dotted, given
 
 SHOWN = 10
 """Problems reported at once."""

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.core.prompts.entries import SamplingEntry
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.core.words.problems import describe, nearest
+from pytest_llmparity.core.words.nearest import nearest
+from pytest_llmparity.core.words.problems import describe
 
 NAMES = tuple(field.name for field in dataclasses.fields(Sampling))
 

@@ -57,7 +57,7 @@ def refused(extract: object) -> str | None:
     if extract in WORDS:
         return None
     if meant := _meant(extract):
-        from pytest_llmparity.core.words.problems import offered
+        from pytest_llmparity.core.words.nearest import offered
 
         return f"{extract!r} would be a regular expression{offered(meant)}; the pattern is written '({extract})'"
     no_pattern = _no_pattern()
@@ -76,7 +76,7 @@ def _meant(extract: str) -> str:
     word, _, path = extract.partition(":")
     if not word.isalpha() or (path and word.lower() != "json"):
         return ""
-    from pytest_llmparity.core.words.problems import nearest_name
+    from pytest_llmparity.core.words.nearest import nearest_name
 
     near = nearest_name(word, (*WORDS, "json"))
     return near if near in ("", *WORDS) else f"{JSON}{path or '$.field'}"

@@ -22,7 +22,7 @@ from pytest_llmparity.core.prompts.portion import ALL, Portion
 from pytest_llmparity.core.sample import Sampling
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.explain import plain
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.run.declare.applications import application_of, inputs_of, refuse_mixed, takes_values
 from pytest_llmparity.run.declare.marker import (
     THINKING,

@@ -14,7 +14,7 @@ from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.entries import passed_through
 from pytest_llmparity.core.prompts.sampling import sampling_of
 from pytest_llmparity.core.sample import Sampling
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.settings.sources import SIGNATURE
 
 THINKING: Final = ("reasoning_effort", "chat_template_kwargs")

@@ -15,7 +15,7 @@ from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.parts import MAX_BYTES as MAX_PART
 from pytest_llmparity.core.prompts.parts import Read
 from pytest_llmparity.core.prompts.reading import EXAMPLE, INPUT, parse_prompts, prompts_of
-from pytest_llmparity.core.words.problems import nearest_name, offered
+from pytest_llmparity.core.words.nearest import nearest_name, offered
 from pytest_llmparity.settings.sources import SIGNATURE
 
 MAX_BYTES = 512 * 2**20

@@ -15,7 +15,7 @@ from pytest_llmparity.core.identity import lock
 from pytest_llmparity.core.identity.lock import Difference, Locked
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import IDENTITY
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.run.golden.requests import asked_in, engines_in
 from pytest_llmparity.run.judge.recorded import DECISIONS, Ruling, WholeRun, stored
 from pytest_llmparity.run.ledger import RunState, read_state

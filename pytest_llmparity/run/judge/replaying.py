@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from pytest_llmparity.core.errors import StoreError
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.run.judge.asked import ASKED, tests_of, units_of
 from pytest_llmparity.run.ledger import RunState, read_state
 from pytest_llmparity.run.plan import Declaration, unit_of

@@ -22,7 +22,7 @@ from pytest_llmparity.core.prompts.arms import other
 from pytest_llmparity.core.sample import Completion, JsonValue, Sample, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.masking import Mask
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.run.golden.requests import Asked, asked_in, engines_in, partly_asked
 from pytest_llmparity.run.judge.judging import select
 from pytest_llmparity.run.ledger import RunState, read_state

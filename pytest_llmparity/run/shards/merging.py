@@ -22,7 +22,7 @@ from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Identity, Phase, Sample, to_json
 from pytest_llmparity.core.shards import MOST
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.run.golden.requests import LOCKED, REQUESTS, asked_in, engines_in
 from pytest_llmparity.run.judge.asked import ASKED, AskedUnit, units_of
 from pytest_llmparity.run.judge.judging import AGREED, select

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmparity.core.errors import ConfigError, EngineSelectionError, UsageError
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.selection import Kind
 from pytest_llmparity.settings.specification import GOLDEN, LOCAL, EngineSpec

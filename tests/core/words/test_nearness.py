@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import pytest_llmparity
-from pytest_llmparity.core.words import problems
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words import nearest as nearness
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.settings.selection import KINDS
 
 PACKAGE = Path(pytest_llmparity.__file__).parent
@@ -29,4 +29,4 @@ def test_a_name_that_is_near_none_gets_no_offer(word: str) -> None:
 
 @pytest.mark.parametrize("written", ["get_close_matches", "did you mean {"])
 def test_likeness_is_measured_and_told_in_one_place(written: str) -> None:
-    assert [path for path in PACKAGE.rglob("*.py") if written in path.read_text("utf-8")] == [Path(problems.__file__)]
+    assert [path for path in PACKAGE.rglob("*.py") if written in path.read_text("utf-8")] == [Path(nearness.__file__)]

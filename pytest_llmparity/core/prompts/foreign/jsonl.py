@@ -11,7 +11,7 @@ from pytest_llmparity.core.prompts import NO_TOOL
 from pytest_llmparity.core.prompts.entries import NEWER_LIMIT, SamplingEntry
 from pytest_llmparity.core.prompts.foreign import Fields, Imported, PromptRow, listed, messages, objects, user
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.problems import nearest
+from pytest_llmparity.core.words.nearest import nearest
 
 _SAMPLING: Final = frozenset(SamplingEntry.model_fields) - {NEWER_LIMIT}
 _ASIDE: Final = frozenset(
