@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,7 +24,7 @@ if "wait" in sys.argv:
     print("engines stopped", flush=True)
     sys.exit(2)
 """
-FIRST = "-n|2|--dist|worksteal|-m|not live and not slow|"
+FIRST = "-n|3|--dist|worksteal|-m|not live and not slow|"
 SECOND = "-n|3|--dist|loadscope|-m|live and not slow|"
 
 
@@ -35,14 +37,21 @@ def test_a_step_without_tests_fails_unless_arguments_narrow_what_is_run_and_the_
     assert {codes: code_of(codes, narrowed=False) for codes in whole} == whole
 
 
-def begun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Begin both steps, with a program in place of pytest that prints its arguments."""
+@contextlib.contextmanager
+def begun(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Begin both steps, with a program in place of pytest that prints its arguments; nothing is left of them."""
     stub = folder / "pytest"
     stub.write_text(STUB.format(python=sys.executable))
     stub.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, str(BOTH), "not slow", *arguments]
-    return subprocess.Popen(command, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True) as both:
+        try:
+            yield both
+        finally:
+            family = psutil.Process(both.pid).children(recursive=True) if both.poll() is None else []
+            for process in (both, *family):
+                process.kill()
 
 
 @pytest.mark.slow
