@@ -50,7 +50,8 @@ def begun(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             yield both
         finally:
             family = psutil.Process(both.pid).children(recursive=True) if both.poll() is None else []
-            for process in (both, *family):
+            both.kill()
+            for process in family:
                 process.kill()
 
 
