@@ -182,9 +182,10 @@ def selected(asked: argparse.Namespace, *, baseline: str | None = None, variants
     with told_of("ENGINE" if asked.engines else "--engines"):
         in_force = settings_of(given, otherwise_all=True)
     if not in_force.engines:
+        place = f"put one into {FILE} there" if (root / FILE).is_file() else f"let llmparity init write {FILE}"
         raise EngineSelectionError(
             f"no engine is named and none is configured in {root}; name one, such as llmparity {asked.name} "
-            "http://127.0.0.1:8080, or write llmparity.toml"
+            f"http://127.0.0.1:8080, or {place}"
         )
     return Selection(given, in_force)
 

@@ -59,6 +59,13 @@ def test_misuse_is_a_sentence_and_not_done(shell: Shell, argv: tuple[str, ...], 
     assert ended.out == ""
 
 
+def test_who_has_configured_no_engine_is_told_where_one_goes(shell: Shell) -> None:
+    assert shell.run("lock").err.rstrip().endswith("or let llmparity init write llmparity.toml")
+    shell.configure("# [engines.prod]\n")
+
+    assert shell.run("lock").err.rstrip().endswith("or put one into llmparity.toml there")
+
+
 def test_a_wrong_variable_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMPARITY_PROFILE", "ci")
 
