@@ -24,7 +24,7 @@ if "wait" in sys.argv:
     print("engines stopped", flush=True)
     sys.exit(2)
 """
-FIRST = "-n|3|--dist|worksteal|-m|not live and not slow|"
+FIRST = "-n|2|--dist|worksteal|-m|not live and not slow|"
 SECOND = "-n|3|--dist|loadscope|-m|live and not slow|"
 
 
