@@ -209,8 +209,8 @@ def test_hard_stops_are_shared_by_all_of_them(project: Project) -> None:
 
 
 def test_an_interruption_ends_all_of_them_and_keeps_what_was_answered(project: Project) -> None:
-    flight = Flight(project)
-    answer = flight.script("b")
+    flight, over = Flight(project), threading.Event()
+    answer, other = flight.script("b"), flight.script("a")
 
     def interrupts(request: Mapping[str, Any]) -> str:
         if len(flight.most["b"]) == 3:
@@ -218,11 +218,17 @@ def test_an_interruption_ends_all_of_them_and_keeps_what_was_answered(project: P
             threading.Event().wait(LIMIT_S / 20)
         return answer(request)
 
-    flight.engines["b"].script = interrupts
+    def stays(request: Mapping[str, Any]) -> str:
+        if len(flight.most["a"]) == 3:  # or it would be through before a busy machine delivers the interruption
+            over.wait(LIMIT_S)
+        return other(request)
+
+    flight.engines["a"].script, flight.engines["b"].script = stays, interrupts
     session = project.session(*flight.specs)
     project.declare(session, concurrency=1)
     with pytest.raises(KeyboardInterrupt):
         session.gather()
+    over.set()
 
     assert flight.met.is_set()
     assert session.run is not None
