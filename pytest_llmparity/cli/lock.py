@@ -148,20 +148,20 @@ def _tell(
     state = "removed" if after is None else "new" if before is None else "changed" if differences else "unchanged"
     if differences and all(difference.untold for difference in differences):
         state = "tells less than it did"
-    moved = heard is not None and heard.change is not Change.UNCHANGED
-    if state == "unchanged" and heard is not None and moved:
-        state = str(heard.change) if heard.change is Change.UNKNOWN else "changed"
+    moved = heard.change if heard is not None and heard.change is not Change.UNCHANGED else None
+    if state == "unchanged" and moved is not None:
+        state = str(moved) if moved is Change.UNKNOWN else "changed"
     print(f"{name}: {state}" + (f" ({heard.numbers})" if heard is not None and state == "unchanged" else ""))
     if before is None and after is not None:
         for field, fact in after.identity.items():
             print(printable(f"  {field}: {fact.value} ({fact.source})"))
     for difference in differences or ():
         print(printable(f"  {difference}"))
-    if moved:
+    if moved is not None:
         print(printable(f"  canaries: {heard}"))
     if after is not None:
         canaries = after.canaries
         if canaries is None:
             print("  canaries: none, it answered without text or not at all, or without logprobs and never alike")
-        elif not moved or before is None or before.canaries != canaries:
+        elif moved is None or before is None or before.canaries != canaries:
             print(f"  canaries: {canaries}" + (f"; it {canaries.blind}" if canaries.blind else ""))

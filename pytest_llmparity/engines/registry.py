@@ -10,6 +10,7 @@ from typing import Final
 
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.sample import Sampling
+from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.engines import recognise
 from pytest_llmparity.engines.played import played
 from pytest_llmparity.engines.wire.base import Adapter
@@ -141,8 +142,6 @@ def adapter_for(kind: str) -> type[Adapter]:
         adapter: type[Adapter] = next(value for value in home.values() if getattr(value, "kind", None) == kind)
         return adapter
     names = sorted({*KINDS, *_added})
-    from pytest_llmparity.core.words.nearest import nearest
-
     close = nearest(kind, names)
     other = "" if close else " Any server with OpenAI's API can be used as kind 'openai'."
     raise EngineSelectionError(f"There is no engine kind {kind!r}{close}; known are {', '.join(names)}.{other}")

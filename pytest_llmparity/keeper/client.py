@@ -353,7 +353,7 @@ def log_tail(path: str | Path, lines: int = 20, *, width: int = 300, mask: TextM
             file.seek(0, os.SEEK_END)
             begin = max(0, file.tell() - _TAIL_BYTES)
             file.seek(begin)
-            read = mask.raw(file.read(), torn=True)
+            read = mask.binary(file.read(), torn=True)
             text = read.decode("utf-8", "replace")
     except OSError:
         return ""

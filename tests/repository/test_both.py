@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ if "wait" in sys.argv:
     print("engines stopped", flush=True)
     sys.exit(2)
 """
+TOX = BOTH.parents[1] / "tox.ini"
 FIRST = "-n|2|--dist|worksteal|-m|not live and not slow|"
 SECOND = "-n|3|--dist|loadscope|-m|live and not slow|"
 
@@ -35,6 +38,17 @@ def test_a_step_without_tests_fails_unless_arguments_narrow_what_is_run_and_the_
 
     assert {codes: code_of(codes, narrowed=True) for codes in narrowed} == narrowed
     assert {codes: code_of(codes, narrowed=False) for codes in whole} == whole
+
+
+def test_who_runs_one_of_the_steps_runs_it_as_both_do() -> None:
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(TOX, "utf-8")
+    commands = [
+        f"pytest {' '.join(workers)} -m {shlex.quote(tests)} {{posargs}}".replace("'", '"')
+        for tests, workers in runpy.run_path(str(BOTH))["STEPS"]
+    ]
+
+    assert [tox[f"testenv:{name}"]["commands"] for name in ("engineless", "engines")] == commands
 
 
 @contextlib.contextmanager

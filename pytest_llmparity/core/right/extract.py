@@ -17,6 +17,7 @@ from pytest_llmparity.core.compare.paths import at, steps
 from pytest_llmparity.core.compare.paths import refused as no_path
 from pytest_llmparity.core.right import Extracted
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.nearest import nearest_name, offered
 
 if TYPE_CHECKING:
     from regex import Match, Pattern
@@ -57,8 +58,6 @@ def refused(extract: object) -> str | None:
     if extract in WORDS:
         return None
     if meant := _meant(extract):
-        from pytest_llmparity.core.words.nearest import offered
-
         return f"{extract!r} would be a regular expression{offered(meant)}; the pattern is written '({extract})'"
     no_pattern = _no_pattern()
     try:
@@ -76,8 +75,6 @@ def _meant(extract: str) -> str:
     word, _, path = extract.partition(":")
     if not word.isalpha() or (path and word.lower() != "json"):
         return ""
-    from pytest_llmparity.core.words.nearest import nearest_name
-
     near = nearest_name(word, (*WORDS, "json"))
     return near if near in ("", *WORDS) else f"{JSON}{path or '$.field'}"
 

@@ -71,7 +71,7 @@ class TextMask:
             text = _replace(text, [(start, end, "«»") for start, end, _ in left])
         return text
 
-    def raw(self, body: bytes, *, torn: bool = False) -> bytes:
+    def binary(self, body: bytes, *, torn: bool = False) -> bytes:
         """Return the bytes (a body) with every secret replaced as in :meth:`text`, or as in :meth:`torn`.
 
         Bytes that are not UTF-8 are kept.

@@ -85,7 +85,7 @@ class Mask(TextMask):
             begin, place = place, place + len(token.token)
             if any(start < place and begin < end for start, end in spans):
                 token = TokenLogprob(token="«»".encode(), logprob=token.logprob)
-            elif any(len(other) >= self._shortest and self.raw(other) != other for other, _ in token.top):
-                token = msgspec.structs.replace(token, top=tuple((self.raw(other), lp) for other, lp in token.top))
+            elif any(len(other) >= self._shortest and self.binary(other) != other for other, _ in token.top):
+                token = msgspec.structs.replace(token, top=tuple((self.binary(other), lp) for other, lp in token.top))
             kept.append(token)
         return tuple(kept)

@@ -172,7 +172,7 @@ class Control:
                         engine=self.engine,
                     )
             # Here, because whoever words it will shorten it, and nobody recognises half a key.
-            hidden = self.mask.raw(bytes(came), torn=response.status_code >= 400)
+            hidden = self.mask.binary(bytes(came), torn=response.status_code >= 400)
             return Reply(status=response.status_code, headers=dict(response.headers), body=hidden)
 
     def _worded(self, method: str, path: str, exc: Exception) -> errors.LLMParityError:

@@ -31,7 +31,7 @@ def overhear(adapter: AdapterProtocol, job: Job, exchange: Exchange) -> None:
 
 def exchanged(adapter: AdapterProtocol, job: Job, exchange: Exchange) -> Exchanged:
     """Return an answer as a recording keeps it, what the server repeats of its key hidden."""
-    body, start = bytes(adapter.mask.raw(exchange.body)), 0
+    body, start = bytes(adapter.mask.binary(exchange.body)), 0
     moved = len(body) != len(exchange.body)  # a key was in it: what came when is not known to the byte any more
     chunks = []
     for read in exchange.reads[-1:] if moved else exchange.reads:

@@ -331,7 +331,7 @@ def _read(adapter: AdapterProtocol, exchange: Exchange, case: str) -> Completion
         return adapter.read(exchange, case=case)
     except LLMParityError as error:
         wrong = error
-    hidden = adapter.mask.raw(exchange.body, torn=True)
+    hidden = adapter.mask.binary(exchange.body, torn=True)
     if hidden == exchange.body:
         raise wrong
     adapter.read(dataclasses.replace(exchange, body=hidden), case=case)
