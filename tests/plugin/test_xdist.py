@@ -96,6 +96,32 @@ def test_processes_of_one_run_ask_everything_once_and_hand_back_what_they_planne
     assert first["plan"][0].startswith("plan: 8 requests to each of 2 engines")
 
 
+FIRST_IDLE = """
+def pytest_runtest_setup(item):
+    if item.name == "test_gate" and not pathlib.Path("second").exists():
+        pytest.skip("judged by the other process")
+"""
+
+
+def test_experiments_of_a_process_that_asked_nothing_ask_what_the_other_did(bench: Bench) -> None:
+    """It is told what the other found the engines to be able to: it asked for answers without log probabilities."""
+    bench.gate()
+    bench.pytester.makeconftest(f"import pathlib\n{WORKER}{FIRST_IDLE}")
+    (bench.pytester.path / "given.json").write_text(json.dumps({"token": "t", "attached": "{}", "trouble": ""}))
+    engines = [bench.engine(), bench.engine(drift=0.4)]
+
+    bench.run(engines=engines)
+    gathered = [bench.asked(engine) for engine in engines]
+    (bench.pytester.path / "second").touch()
+    result = bench.run("--parity-explain-requests=24", engines=engines)
+
+    assert result.ret == FAILED
+    for engine, before in zip(engines, gathered, strict=True):
+        after = bench.asked(engine)[len(before) :]
+        assert before and after
+        assert {request.get("top_logprobs") for request in after} == {request.get("top_logprobs") for request in before}
+
+
 def test_a_worker_is_given_what_the_controller_shares_and_is_heard_unless_it_crashed() -> None:
     heard: list[Any] = []
     hooks = XdistHooks(lambda: {"token": "t"}, heard.append)

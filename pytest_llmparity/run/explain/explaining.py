@@ -276,6 +276,8 @@ class Explaining:
             adapter = self.fleet.engage(name).adapter
             if adapter is None:
                 return None
+            # Another process of the run may have asked what it can do, or an earlier one.
+            adapter.learnt(self.judging.records[name].capabilities)
             adapters.append(adapter)
         return adapters[0], adapters[1]
 
