@@ -118,7 +118,8 @@ def test_experiments_of_a_process_that_asked_nothing_ask_what_the_other_did(benc
     assert result.ret == FAILED
     for engine, before in zip(engines, gathered, strict=True):
         after = bench.asked(engine)[len(before) :]
-        assert before and after
+        assert before
+        assert after
         assert {request.get("top_logprobs") for request in after} == {request.get("top_logprobs") for request in before}
 
 

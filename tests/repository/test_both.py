@@ -27,7 +27,7 @@ if "wait" in sys.argv:
     sys.exit(2)
 """
 TOX = BOTH.parents[1] / "tox.ini"
-FIRST = "-n|2|--dist|worksteal|-m|not live and not slow|"
+FIRST = "-n|3|--dist|worksteal|-m|not live and not slow|"
 SECOND = "-n|3|--dist|loadscope|-m|live and not slow|"
 
 
