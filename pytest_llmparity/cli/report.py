@@ -177,8 +177,9 @@ def _change(pair: Change) -> str:
 
 def _named(verdict: Verdict) -> str:
     from pytest_llmparity.core.words.explain import pair
+    from pytest_llmparity.core.words.nodeids import own_name
 
-    return f"{verdict.test.rpartition('::')[2]}: {verdict.kind}, {pair(verdict)}"
+    return f"{own_name(verdict.test)}: {verdict.kind}, {pair(verdict)}"
 
 
 def _outcome(verdict: Verdict) -> str:

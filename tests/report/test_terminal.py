@@ -17,6 +17,7 @@ from pytest_llmparity.core.verdict import Apart, Explanation, Outcome, Verdict
 from pytest_llmparity.core.words.printable import cells
 from pytest_llmparity.report import overview, terminal
 from pytest_llmparity.report.terminal import ahead
+from pytest_llmparity.report.terminal.troubles import troubles
 
 
 def verdict(engine: str, outcome: Outcome, kind: str = "text", **more: Any) -> Verdict:
@@ -262,6 +263,17 @@ def test_the_worst_comes_first_and_verbose_shows_what_passed() -> None:
         "q4_0: FAIL  text  8.1 %/token, margin 5 %  (test_tickets)",
     ]
     assert "q4_0: pass  schema.rate  99 %, at least 95 % asked  (test_tickets)" in long
+
+
+def test_a_test_keeps_its_parameters_whatever_they_hold() -> None:
+    test = "tests/test_demo.py::TestDemo::test_tickets[a::b]"
+    caught = dataclasses.replace(CAUGHT, test=test)
+    skipped = verdict("mlx", Outcome.SKIPPED, "schema.gap", reason="it has none", test=test)
+    blocked = [verdict("q4", Outcome.ERROR, reason="it died", blocked_by="q4", test=test) for _ in range(2)]
+
+    assert terminal.conclusions([caught], [], verbose=False)[0].endswith("margin 5 %  (test_tickets[a::b])")
+    assert terminal.unjudged([skipped]) == ["skipped:", "  it has none: schema.gap of test_tickets[a::b]"]
+    assert "text of test_tickets[a::b]" in " ".join(troubles(blocked, [], width=200))
 
 
 def test_what_was_explained_is_told_of_a_pass_too() -> None:

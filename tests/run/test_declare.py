@@ -223,6 +223,12 @@ def test_a_missing_prompt_file_names_the_nearest(folder: Path) -> None:
         load_prompts("no.jsonl", [folder])
 
 
+def test_rows_are_named_after_their_test_without_its_parameters() -> None:
+    rows = [{"id": "a", "prompt": "Hi"}]
+
+    assert load_prompts(rows, [], test="t.py::TestIt::test_it[a::b]").name == "test_it"
+
+
 def test_a_prompt_file_in_another_encoding_says_where(folder: Path) -> None:
     (folder / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
 

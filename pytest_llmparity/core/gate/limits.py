@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.words.nearest import nearest
+from pytest_llmparity.core.words.nodeids import names_of_test, own_name
 from pytest_llmparity.core.words.problems import Strict, given
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -129,19 +130,12 @@ def idle(limits: Sequence[Limit], tests: Mapping[str, Iterable[str]]) -> list[st
 
 def _why_idle(limit: Limit, tests: Mapping[str, Sequence[str]]) -> str:
     named = [test for test in tests if any(map(pattern(limit.test).fullmatch, names_of_test(test)))]
-    own = {test: names_of_test(test)[-1] for test in tests}
+    own = {test: own_name(test) for test in tests}
     if not named:
-        close = nearest(names_of_test(limit.test)[-1], own.values())
+        close = nearest(own_name(limit.test), own.values())
         return f"names no test of the suite{close}; it has {some(own.values())}"
     kinds = dict.fromkeys(kind for test in named for kind in tests[test])
     return f"names no check of {some(own[test] for test in named)}, which has {some(kinds)}"
-
-
-def names_of_test(test: str) -> tuple[str, str, str]:
-    """Return a node id, what of it stands behind the file, and the test's own name with its parameters."""
-    inside = test.partition("::")[2] or test
-    plain, bracket, parameters = inside.partition("[")
-    return test, inside, f"{plain.rpartition('::')[2]}{bracket}{parameters}"
 
 
 def pattern(text: str) -> re.Pattern[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.report.html.made import HOSTILE, TEST, WORDS, Made, answer, decided, large, turning, varied
+from pytest_llmparity.core.verdict import Outcome
+from tests.report.html.made import HOSTILE, TEST, WORDS, Made, answer, decided, large, turning, varied, verdict
 
 pytestmark = pytest.mark.live
 
@@ -77,6 +78,19 @@ def test_filters_stand_in_the_address_and_the_back_button_takes_them_back(opened
     assert rows(page) == ["fork-2", "hostile-3", "wrong-7", "silent-6"]
     page.go_back()
     assert page.locator("#count").inner_text() == "6 of 8 cases"
+
+
+def test_tests_are_chosen_by_their_own_names(opened: Open) -> None:
+    parametrised = "tests/test_gate.py::TestGate::test_tickets[a::b]"
+    verdicts = [verdict("text", "dev", Outcome.PASS, test=test) for test in (TEST, parametrised)]
+    page = opened(Made([answer(name, "one", "amber") for name in ("prod", "dev")], verdicts))
+
+    assert page.locator("select[name=test] option").all_inner_texts() == ["any", "test_tickets", "test_tickets[a::b]"]
+    choose(page, "test", "test_tickets")
+    show(page, "all")
+    assert rows(page) == ["one"]
+    choose(page, "test", "test_tickets[a::b]")
+    assert rows(page) == []
 
 
 @pytest.mark.parametrize(

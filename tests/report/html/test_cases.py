@@ -6,8 +6,9 @@ from typing import Any
 
 from pytest_llmparity.core.identity.record import SampleOrigin
 from pytest_llmparity.core.sample import Phase, Sample
+from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.report.html.cases import LONGEST_ANSWER, LONGEST_PROMPT, matrix
-from tests.report.html.made import HOSTILE, TEST, Made, answer, large, turning, varied
+from tests.report.html.made import HOSTILE, TEST, Made, answer, large, turning, varied, verdict
 
 
 def of(made: Made) -> dict[str, Any]:
@@ -22,6 +23,13 @@ def test_the_worst_case_comes_first() -> None:
     cases = [case["id"] for case in of(varied())["cases"]]
 
     assert cases == ["fork-2", "hostile-3", "wrong-7", "json-4", "silent-6", "odd/8 &?#", "call-5", "plain-1"]
+
+
+def test_tests_are_filtered_by_their_own_names_whatever_their_parameters_hold() -> None:
+    parametrised = "tests/test_gate.py::TestGate::test_tickets[a::b]"
+    made = Made([answer("prod", "one", "amber")], [verdict("text", "dev", Outcome.PASS, test=parametrised)])
+
+    assert of(made)["own_names"][:1] == ["test_tickets[a::b]"]
 
 
 def test_an_answer_that_is_the_same_is_written_down_once() -> None:

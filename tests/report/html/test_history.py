@@ -41,6 +41,16 @@ def test_a_picture_has_a_mark_for_each_run_and_holds_all_of_them() -> None:
     assert changes["text"] == ["1.1 Q4_0", "1.2 Q4_0"]
 
 
+def test_a_picture_names_the_test_with_its_parameters() -> None:
+    test = "tests/test_gate.py::TestGate::test_tickets[a::b]"
+    entries = [
+        dataclasses.replace(entry, verdicts=tuple(dataclasses.replace(judged, test=test) for judged in entry.verdicts))
+        for entry in runs(2)
+    ]
+
+    assert "dev against prod, test_tickets[a::b]" in {picture.beside for picture in history.pictures(entries)}
+
+
 def test_one_run_has_no_history_and_a_quantity_that_is_judged_no_more_neither() -> None:
     before, after = runs(2)
     gone = dataclasses.replace(after, verdicts=(), latency=())

@@ -91,6 +91,14 @@ def test_the_line_of_a_version_begins_with_what_decided() -> None:
     assert "; text 0 %" in told
 
 
+def test_a_test_that_broke_is_named_with_its_parameters() -> None:
+    broken = {"t.py::TestIt::test_it[a::b]": "assert 1 == 2"}
+
+    told = drift(decide(Policy(), [], baseline="old", candidate="new", tests=broken))
+
+    assert told == "test_it[a::b]: assert 1 == 2"
+
+
 def test_the_plan_says_how_many_gates_it_takes_at_most() -> None:
     versions, search = made("........")
     told = Search(count=8, known={0: GOOD, 7: BAD})
