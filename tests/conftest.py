@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import signal
 import sys
 from collections.abc import Generator
@@ -24,11 +23,7 @@ pytest_plugins = ["pytester", "tests.real_ollama", "tests.engines.live", "tests.
 if (root := str(Path(__file__).parents[1])) not in sys.path:
     sys.path.append(root)
 
-LIVE = "mark.live"
-"""How a file with a live test spells the marker: others are not even imported by ``pytest -m live``.
-
-And files whose every test has it (``pytestmark``) not by ``pytest -m "not live"``.
-"""
+from tests.marked import LIVE, demanded, has_none_of  # noqa: E402  # it is found by the line above
 
 MEMORY, ROOM = Path("/dev/shm"), 2 * 2**30
 """Where files are in memory, and the bytes that must be free there; the folders of three runs take a tenth of it."""
@@ -66,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Real engines need the memory, and what is made for them is large. Where programs may not lie there, none do.
     """
-    if "not live" in config.option.markexpr and sys.platform == "linux" and MEMORY.is_dir():
+    if "not live" in demanded(config.option.markexpr) and sys.platform == "linux" and MEMORY.is_dir():
         memory = os.statvfs(MEMORY)
         room = memory.f_bavail * memory.f_frsize
         if room >= ROOM and not memory.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK):
@@ -90,14 +85,11 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out files without a test of what is asked for, real engines or all else: importing them takes longer."""
     asked = config.option.markexpr
-    if "live" not in asked or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    if not demanded(asked) or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return None
     if not collection_path.name.startswith("test_") or collection_path.suffix != ".py":
         return None
-    text = collection_path.read_text("utf-8")
-    if "not live" in asked:
-        return True if re.search(rf"^pytestmark = \[?pytest\.{LIVE}\b", text, re.MULTILINE) else None
-    return True if asked.startswith("live") and LIVE not in text else None
+    return True if has_none_of(asked, collection_path.read_text("utf-8")) else None
 
 
 @pytest.hookimpl(optionalhook=True)
