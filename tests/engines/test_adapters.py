@@ -386,10 +386,10 @@ def test_a_prefix_cache_of_vllm_is_a_limit(
         told = f'vllm:cache_config_info{{block_size="16",enable_prefix_caching="{caches}",engine="0"}} 1.0\n'
         call.send(404 if caches is None else 200, told.encode() if caches else b"")
 
-    said = attach(answering(how), "vllm").limits()
+    sentences = attach(answering(how), "vllm").limits()
 
-    assert len(said) == limits
-    assert all("the prefix cache is on" in limit for limit in said)
+    assert len(sentences) == limits
+    assert all("the prefix cache is on" in limit for limit in sentences)
 
 
 def test_what_llama_cpp_and_openai_servers_change_is_told(attach: Attach) -> None:
@@ -535,7 +535,7 @@ def test_headers_are_read_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         ({}, r"api_key_env names the environment variable KEY, which is not set"),
         ({"KEY": "  "}, "is not set"),
@@ -544,10 +544,10 @@ def test_headers_are_read_from_the_environment() -> None:
         ({"KEY": "k"}, r"headers.X-Token names the environment variable TOKEN"),
     ],
 )
-def test_unusable_variable_is_named_and_its_value_is_not(environ: dict[str, str], said: str) -> None:
+def test_unusable_variable_is_named_and_its_value_is_not(environ: dict[str, str], message: str) -> None:
     spec = EngineSpec(name="e", api_key_env="KEY", headers={"X-Token": EnvRef("TOKEN")})
 
-    with pytest.raises(errors.ConfigError, match=said) as caught:
+    with pytest.raises(errors.ConfigError, match=message) as caught:
         resolve_headers(spec, environ)
 
     assert "clé" not in str(caught.value)

@@ -148,12 +148,12 @@ def test_every_field_of_a_request_is_sent_or_refused_as_reviewed(
 ) -> None:
     adapter = attach(start("30 days", poses_as=kind).base_url, kind, route=route, model="tiny")
     rows = TABLE[f"{kind}-{route}"]
-    said = told(adapter)
+    sent = told(adapter)
 
-    assert said.keys() == rows.keys()
+    assert sent.keys() == rows.keys()
     for name, expected in rows.items():
         if expected.startswith("refused: "):
-            assert said[name].startswith("refused: cand"), name
-            assert expected.removeprefix("refused: ") in said[name], name
+            assert sent[name].startswith("refused: cand"), name
+            assert expected.removeprefix("refused: ") in sent[name], name
         else:
-            assert said[name] == expected, name
+            assert sent[name] == expected, name

@@ -116,9 +116,9 @@ class Answering(LoopbackServer):
 
 @pytest.fixture(params=WAYS, ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
-    found = request.param
-    assert isinstance(found, Way)
-    return found
+    param = request.param
+    assert isinstance(param, Way)
+    return param
 
 
 @pytest.fixture(params=[True, False], ids=["streamed", "whole"])
@@ -163,8 +163,8 @@ def asking(**fields: Any) -> Request:
 
 def begin(adapter: Adapter) -> None:
     """Do what a run does before the first prompt."""
-    said = adapter.ready()
-    assert said is None, said
+    reason = adapter.ready()
+    assert reason is None, reason
     adapter.load()
     adapter.warm_up()
 
@@ -238,19 +238,19 @@ def test_a_server_that_loads_is_not_ready(way: Way, answering: Callable[[Callabl
         with pytest.raises(errors.LaunchError):
             adapter.ready()
     else:
-        said = adapter.ready()
-        assert said is not None
-        assert "503" in said
+        reason = adapter.ready()
+        assert reason is not None
+        assert "503" in reason
 
 
 def test_a_server_without_a_word_is_not_yet_ready(answering: Callable[[Callable[[Call], None]], Adapter]) -> None:
     def hang_up(call: Call) -> None:
         raise Hangup
 
-    said = answering(hang_up).ready()
+    reason = answering(hang_up).ready()
 
-    assert said is not None
-    assert "did not end as HTTP does" in said
+    assert reason is not None
+    assert "did not end as HTTP does" in reason
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -322,10 +322,10 @@ def test_an_identity_names_known_fields_with_legal_sources_and_plain_values(way:
 def test_limits_are_sentences(pose: Pose) -> None:
     _, adapter = pose()
 
-    for said in adapter.limits():
-        assert len(said) > 20
-        assert said.isprintable()
-        assert not said.startswith(" ")
+    for limit in adapter.limits():
+        assert len(limit) > 20
+        assert limit.isprintable()
+        assert not limit.startswith(" ")
 
 
 def test_an_identity_never_holds_the_key(pose: Pose) -> None:
@@ -337,10 +337,10 @@ def test_an_identity_never_holds_the_key(pose: Pose) -> None:
 
 
 def test_a_server_that_is_gone_is_only_what_was_declared(way: Way, attach: Attach) -> None:
-    found = attach(f"http://127.0.0.1:{free_port()}", way.kind, route=way.route).identity().facts
+    identity = attach(f"http://127.0.0.1:{free_port()}", way.kind, route=way.route).identity()
 
-    assert found["kind"].value == way.kind
-    assert {fact.source for fact in found.values()} == {"declared"}
+    assert identity.facts["kind"].value == way.kind
+    assert {fact.source for fact in identity.facts.values()} == {"declared"}
 
 
 # ---- requests: which fields they have, kind by kind, is held by test_asked.py ---------------------------------------
@@ -496,21 +496,25 @@ def test_an_answer_is_the_same_streamed_or_whole(way: Way, pose: Pose, send: Sen
     _, adapter = pose(Reply(text="30 days, says the agent.", reasoning=thought), took_ms=12.0)
 
     streamed, whole = (send(adapter, asking(), stream=stream) for stream in (True, False))
-    found = adapter.read(whole, case="refund-3")
+    completion = adapter.read(whole, case="refund-3")
 
-    assert (found.text, found.reasoning, found.finish_reason) == ("30 days, says the agent.", thought, "stop")
-    assert (found.prompt_tokens, found.completion_tokens) == ((7, 7) if thought else (6, 5))
-    assert found.normalised == ()
+    assert (completion.text, completion.reasoning, completion.finish_reason) == (
+        "30 days, says the agent.",
+        thought,
+        "stop",
+    )
+    assert (completion.prompt_tokens, completion.completion_tokens) == ((7, 7) if thought else (6, 5))
+    assert completion.normalised == ()
     without = STREAMS_WITHOUT.get(way.kind, set()) | WHOLE_WITHOUT.get(str(way), set())
     lost = {name: getattr(Completion(text=""), name) for name in without}
-    alike = [msgspec.structs.replace(each, **lost) for each in (adapter.read(streamed, case="refund-3"), found)]
+    alike = [msgspec.structs.replace(each, **lost) for each in (adapter.read(streamed, case="refund-3"), completion)]
     assert alike[0] == alike[1]
 
 
 def test_tokens_end_where_events_that_carry_tokens_end(way: Way, pose: Pose, send: Send) -> None:
     raw = way.route == "completions"  # which has a text and nothing beside it
-    said = Reply(text="30 days, says", reasoning="refund policy", tool_calls=[("f", "{}")])
-    _, adapter = pose("30 days, says" if raw else said)
+    reply = Reply(text="30 days, says", reasoning="refund policy", tool_calls=[("f", "{}")])
+    _, adapter = pose("30 days, says" if raw else reply)
 
     streamed, whole = (send(adapter, asking(), stream=stream) for stream in (True, False))
     ends = adapter.read(streamed, case="c").token_ends
@@ -526,9 +530,9 @@ def test_tokens_end_where_events_that_carry_tokens_end(way: Way, pose: Pose, sen
 def test_the_server_s_own_timings_are_in_milliseconds(way: Way, pose: Pose, send: Send) -> None:
     _, adapter = pose("30 days", took_ms=12.0)
 
-    found = adapter.read(send(adapter, asking(), stream=False), case="c")
+    completion = adapter.read(send(adapter, asking(), stream=False), case="c")
 
-    assert set(found.server.values()) == ({12.0} if str(way) in TIMED else set())
+    assert set(completion.server.values()) == ({12.0} if str(way) in TIMED else set())
 
 
 def test_tool_calls_arrive_streamed_or_whole(way: Way, pose: Pose, stream: bool, send: Send) -> None:
@@ -537,12 +541,12 @@ def test_tool_calls_arrive_streamed_or_whole(way: Way, pose: Pose, stream: bool,
     calls = [("get_weather", '{"city": "Lisbon", "at": "noon"}'), ("get_time", "{}")]
     _, adapter = pose(Reply(tool_calls=calls))
 
-    found = adapter.read(send(adapter, asking(tools=TOOLS), stream=stream), case="c")
+    completion = adapter.read(send(adapter, asking(tools=TOOLS), stream=stream), case="c")
 
-    assert [(call.name, list(json.loads(call.arguments).items())) for call in found.tool_calls] == [
+    assert [(call.name, list(json.loads(call.arguments).items())) for call in completion.tool_calls] == [
         (name, list(json.loads(arguments).items())) for name, arguments in calls
     ]
-    assert (found.text, found.finish_reason) == ("", "tool_calls")
+    assert (completion.text, completion.finish_reason) == ("", "tool_calls")
 
 
 def test_a_raw_prompt_is_answered(way: Way, pose: Pose, stream: bool, send: Send) -> None:
@@ -550,9 +554,9 @@ def test_a_raw_prompt_is_answered(way: Way, pose: Pose, stream: bool, send: Send
         pytest.skip("this route takes none")
     _, adapter = pose("Paris it is")
 
-    found = adapter.read(send(adapter, asking(messages=None, prompt="raw text"), stream=stream), case="c")
+    completion = adapter.read(send(adapter, asking(messages=None, prompt="raw text"), stream=stream), case="c")
 
-    assert (found.text, found.finish_reason) == ("Paris it is", "stop")
+    assert (completion.text, completion.finish_reason) == ("Paris it is", "stop")
 
 
 def test_length_and_stop_are_told_apart(way: Way, pose: Pose, stream: bool, send: Send) -> None:
@@ -578,22 +582,22 @@ def test_reasoning_never_mixes_with_the_text(way: Way, pose: Pose, stream: bool,
         pytest.skip("this route has no such channel")
     _, adapter = pose(Reply(text="4", reasoning="two and two"))
 
-    found = adapter.read(send(adapter, asking(), stream=stream), case="c")
+    completion = adapter.read(send(adapter, asking(), stream=stream), case="c")
 
-    assert (found.text, found.reasoning) == ("4", "two and two")
+    assert (completion.text, completion.reasoning) == ("4", "two and two")
 
 
 def test_logprobs_are_bytes_with_alternatives_best_first(way: Way, pose: Pose, send: Send) -> None:
     _, adapter = pose("30 days, then")
 
-    found = adapter.read(send(adapter, asking(top_logprobs=1)), case="c")
+    completion = adapter.read(send(adapter, asking(top_logprobs=1)), case="c")
 
     if adapter.on_route().logprobs is False:
-        assert found.logprobs == ()
+        assert completion.logprobs == ()
         return
-    assert b"".join(token.token for token in found.logprobs) == b"30 days, then"
-    assert {token.logprob for token in found.logprobs} == {-0.25}
-    for token in found.logprobs:
+    assert b"".join(token.token for token in completion.logprobs) == b"30 days, then"
+    assert {token.logprob for token in completion.logprobs} == {-0.25}
+    for token in completion.logprobs:
         assert token.top[0] == (token.token, -0.25)
         assert token.top[1:] in ((), ((b" otherwise", -2.25),))  # where an engine takes no request for one alone
 
@@ -619,13 +623,13 @@ FAULTS: dict[str, tuple[Fault, type[errors.EngineError], str]] = {
 def test_a_fault_is_the_same_typed_error(pose: Pose, stream: bool, send: Send) -> None:
     engine, adapter = pose()
 
-    for name, (fault, error, said) in FAULTS.items():
+    for name, (fault, error, message) in FAULTS.items():
         engine.script = fault
         answer = send(adapter, asking(), stream=stream)
         with pytest.raises(error) as caught:
             adapter.read(answer, case=name)
         assert type(caught.value) is error, name
-        assert said in str(caught.value), name
+        assert message in str(caught.value), name
         assert (caught.value.engine, caught.value.case) == ("cand", name)
         assert caught.value.retry_after_s == (7.0 if name == "429" else None), name
 
@@ -662,9 +666,9 @@ def test_a_prompt_beyond_the_context_is_told_as_such(way: Way, pose: Pose, strea
 def test_a_lone_surrogate_is_replaced_and_recorded(pose: Pose, stream: bool, send: Send) -> None:
     _, adapter = pose(Reply(text="a\ud800b"))
 
-    found = adapter.read(send(adapter, asking(), stream=stream), case="c")
+    completion = adapter.read(send(adapter, asking(), stream=stream), case="c")
 
-    assert (found.text, found.normalised) == ("a\ufffdb", ("lone surrogate replaced",))
+    assert (completion.text, completion.normalised) == ("a\ufffdb", ("lone surrogate replaced",))
 
 
 def test_odd_text_is_read_whole(pose: Pose, stream: bool, send: Send) -> None:
@@ -716,17 +720,17 @@ def test_a_launch_is_text_on_loopback_without_a_secret(kind: str, models: Path, 
         spec = starting(kind, models, tmp_path, command=(program,))
         return ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
 
-    found = launch()
-    told = [*found.argv, *found.env.values()]
+    launched = launch()
+    told = [*launched.argv, *launched.env.values()]
 
     assert all(isinstance(part, str) for part in told)
-    assert found.argv[0] == program
-    assert "8123" in found.argv or "127.0.0.1:8123" in told
-    assert "127.0.0.1" in found.argv or "127.0.0.1:8123" in told
+    assert launched.argv[0] == program
+    assert "8123" in launched.argv or "127.0.0.1:8123" in told
+    assert "127.0.0.1" in launched.argv or "127.0.0.1:8123" in told
     assert not any("0.0.0.0" in part for part in told)
-    assert KEY not in " ".join(found.argv)
-    assert found.deadline_s > 0
-    assert found.grace_s > 0
+    assert KEY not in " ".join(launched.argv)
+    assert launched.deadline_s > 0
+    assert launched.grace_s > 0
 
 
 @pytest.mark.parametrize("kind", STARTED)
@@ -736,11 +740,11 @@ def test_arguments_variables_and_the_deadline_are_the_user_s(
     spec = starting(kind, models, tmp_path, command=(program,), env={"A": "b"}, start_timeout_s=42.0)
     spec = dataclasses.replace(spec, args=(*spec.args, "--mine"))
 
-    found = ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
+    launch = ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
 
-    assert found.argv[-1] == "--mine"
-    assert found.env["A"] == "b"
-    assert found.deadline_s == 42.0
+    assert launch.argv[-1] == "--mine"
+    assert launch.env["A"] == "b"
+    assert launch.deadline_s == 42.0
 
 
 @pytest.mark.parametrize("kind", STARTED)
@@ -749,10 +753,10 @@ def test_nothing_is_downloaded_unless_asked_for(kind: str, models: Path, tmp_pat
         pytest.skip("fetches nothing from the hub at its start")
     spec = starting(kind, models, tmp_path, command=(program,))
 
-    found = ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
+    launch = ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
     asked = ADAPTERS[kind].launch(dataclasses.replace(spec, download=True), 8123, tmp_path, environ=ENVIRON)
 
-    assert found.env["HF_HUB_OFFLINE"] == "1"
+    assert launch.env["HF_HUB_OFFLINE"] == "1"
     assert "HF_HUB_OFFLINE" not in asked.env
 
 
@@ -836,12 +840,12 @@ def test_a_recorded_cut_is_told_from_a_recorded_end(recorded: Recorded) -> None:
 
 
 def test_declared_logprobs_were_seen(recorded: Recorded) -> None:
-    found = recorded.read("v1_chat_logprobs")[1]
+    completion = recorded.read("v1_chat_logprobs")[1]
 
     if recorded.declares("logprobs") is not None:
-        assert bool(found.logprobs) is recorded.declares("logprobs")
+        assert bool(completion.logprobs) is recorded.declares("logprobs")
     if recorded.declares("token_ids") is not None:
-        ids = bool(found.logprobs) and found.logprobs[0].id is not None
+        ids = bool(completion.logprobs) and completion.logprobs[0].id is not None
         assert ids is recorded.declares("token_ids")
 
 

@@ -49,11 +49,11 @@ def test_any_text_is_an_address_or_a_selection_error(host: str) -> None:
     try:
         url = daemons.ollama_address(host)
     except EngineSelectionError as error:
-        said = str(error)
+        message = str(error)
     else:
         assert urlsplit(url).hostname
         return
-    assert "OLLAMA_HOST" in said
+    assert "OLLAMA_HOST" in message
 
 
 @pytest.mark.parametrize(

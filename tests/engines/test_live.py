@@ -70,42 +70,42 @@ def test_kind_is_recognised_by_its_address(served: Served) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_chat_is_answered(stream: bool, served: Served, ask: Ask) -> None:
-    found = ask(stream, messages=CAPITAL)
+    completion = ask(stream, messages=CAPITAL)
 
-    assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
+    assert (completion.text, completion.finish_reason) == ("The capital of France is Paris.", "stop")
     if "stream_options" in served.adapter.stream_fields or not stream:
-        assert (found.prompt_tokens, found.completion_tokens) == (20, 12 - served.uncounted)
+        assert (completion.prompt_tokens, completion.completion_tokens) == (20, 12 - served.uncounted)
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_chat_with_logprobs(stream: bool, served: Served, ask: Ask) -> None:
-    found = ask(stream, messages=CAPITAL, top_logprobs=3)
+    completion = ask(stream, messages=CAPITAL, top_logprobs=3)
 
-    assert found.text == "The capital of France is Paris."
+    assert completion.text == "The capital of France is Paris."
     if not served.can.logprobs:
-        assert found.logprobs == ()
+        assert completion.logprobs == ()
         return
-    assert found.logprobs[0].token == b"The"
-    assert len(found.logprobs[0].top) == 3
-    assert b"".join(token.token for token in found.logprobs).startswith(found.text.encode())
-    assert all(token.logprob == token.top[0][1] for token in found.logprobs if token.token)
+    assert completion.logprobs[0].token == b"The"
+    assert len(completion.logprobs[0].top) == 3
+    assert b"".join(token.token for token in completion.logprobs).startswith(completion.text.encode())
+    assert all(token.logprob == token.top[0][1] for token in completion.logprobs if token.token)
     if served.can.token_ids:
-        assert [token.id for token in found.logprobs[:2]] == [437, 395]
+        assert [token.id for token in completion.logprobs[:2]] == [437, 395]
 
 
 def test_chosen_token_alone(served: Served, ask: Ask) -> None:
-    found = ask(messages=CAPITAL, top_logprobs=0)
+    completion = ask(messages=CAPITAL, top_logprobs=0)
 
     if served.can.logprobs:
-        assert found.logprobs[0].logprob == pytest.approx(0, abs=0.01)
+        assert completion.logprobs[0].logprob == pytest.approx(0, abs=0.01)
 
 
 def test_raw_prompt_is_the_rendered_chat(served: Served, ask: Ask) -> None:
-    found = ask(stream=False, prompt=RENDERED, top_logprobs=2)
+    completion = ask(stream=False, prompt=RENDERED, top_logprobs=2)
 
-    assert (found.text, found.prompt_tokens) == ("The capital of France is Paris.", 20)
+    assert (completion.text, completion.prompt_tokens) == ("The capital of France is Paris.", 20)
     if served.can.logprobs:
-        assert len(found.logprobs[0].top) == 2
+        assert len(completion.logprobs[0].top) == 2
 
 
 def test_a_rendered_chat_is_told_as_the_raw_prompt_that_it_is_or_not_at_all(served: Served, ask: Ask) -> None:
@@ -155,12 +155,12 @@ def test_tool_is_called(top: int | None, served: Served, ask: Ask) -> None:
         with pytest.raises(errors.UnsupportedParameter, match="logprobs is not supported with tools"):
             ask(stream, messages=WEATHER, tools=TOOLS, top_logprobs=top)
         return
-    found = ask(stream, messages=WEATHER, tools=TOOLS, top_logprobs=top)
+    completion = ask(stream, messages=WEATHER, tools=TOOLS, top_logprobs=top)
 
     if served.can.tools is False:
-        assert found.text.startswith("<tool_call>")
+        assert completion.text.startswith("<tool_call>")
         return
-    assert [(call.name, json.loads(call.arguments)) for call in found.tool_calls] == [
+    assert [(call.name, json.loads(call.arguments)) for call in completion.tool_calls] == [
         ("get_weather", {"city": "Lisbon"})
     ]
 
@@ -248,18 +248,18 @@ def test_several_choices_are_drawn_each_for_itself_or_not_asked_for(stream: bool
     if "top_k" not in served.adapter.fields:
         pytest.skip("it has no field to switch top_k off, so nothing is sampled over it")
 
-    found = ask(stream, **asked)
+    completion = ask(stream, **asked)
 
-    (other,) = found.choices
-    assert found.text
-    assert other.text not in ("", found.text)
-    assert found.counted
+    (other,) = completion.choices
+    assert completion.text
+    assert other.text not in ("", completion.text)
+    assert completion.counted
 
 
 def test_length_is_said(served: Served, ask: Ask) -> None:
-    found = ask(stream=False, messages=CAPITAL, sampling=Sampling(max_tokens=3))
+    completion = ask(stream=False, messages=CAPITAL, sampling=Sampling(max_tokens=3))
 
-    assert (found.text, found.finish_reason, found.completion_tokens) == ("The capital of", "length", 3)
+    assert (completion.text, completion.finish_reason, completion.completion_tokens) == ("The capital of", "length", 3)
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -168,9 +168,11 @@ def test_identity_says_what_is_behind_the_proxy(served: Served) -> None:
 
 @ONLY["litellm"]
 def test_proxys_own_time_is_told(served: Served, send: Send) -> None:
-    found = served.adapter.read(send(served.adapter, Request(case="c", messages=CAPITAL), stream=False), case="c")
+    completion = served.adapter.read(send(served.adapter, Request(case="c", messages=CAPITAL), stream=False), case="c")
 
-    assert 0 < found.server["x-litellm-overhead-duration-ms"] <= found.server["x-litellm-response-duration-ms"]
+    assert (
+        0 < completion.server["x-litellm-overhead-duration-ms"] <= completion.server["x-litellm-response-duration-ms"]
+    )
 
 
 @ONLY["litellm"]

@@ -120,9 +120,9 @@ def test_what_it_reads_is_what_it_says_and_what_a_probe_finds(seeing: Adapter) -
     assert (able.images, able.audio) == (True, False)
 
     attached = make(dataclasses.replace(seeing.spec, kind="openai"), seeing.base_url, environ=os.environ)
-    found = probe(attached, PROBES, declares=attached.capabilities()).values
+    probed = probe(attached, PROBES, declares=attached.capabilities()).values
 
-    assert found == {"images": True, "audio": False}
+    assert probed == {"images": True, "audio": False}
 
 
 @pytest.mark.parametrize("served", ["llamacpp", *sorted(PYTHONS), "ollama", "ollama-native"], indirect=True)

@@ -63,73 +63,73 @@ def ask(send: Send) -> Ask:
 def test_responses_answer_as_the_chat_does(stream: bool, served: Served, ask: Ask) -> None:
     adapter = over(served, "responses")
 
-    chat, found = ask(served.adapter, messages=CAPITAL), ask(adapter, stream, messages=CAPITAL)
+    chat, response = ask(served.adapter, messages=CAPITAL), ask(adapter, stream, messages=CAPITAL)
 
-    assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
-    assert (found.text, found.reasoning) == (chat.text, chat.reasoning)
-    assert (found.prompt_tokens, found.completion_tokens) == (20, 12)
-    assert found.normalised == ()
+    assert (response.text, response.finish_reason) == ("The capital of France is Paris.", "stop")
+    assert (response.text, response.reasoning) == (chat.text, chat.reasoning)
+    assert (response.prompt_tokens, response.completion_tokens) == (20, 12)
+    assert response.normalised == ()
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_cut_response_is_known_as_cut_whatever_its_status_says(stream: bool, served: Served, ask: Ask) -> None:
     adapter = over(served, "responses")
 
-    found = ask(adapter, stream, messages=STORY, sampling=Sampling(max_tokens=16))
+    response = ask(adapter, stream, messages=STORY, sampling=Sampling(max_tokens=16))
 
-    assert found.cut
-    assert found.completion_tokens == 16
-    assert found.finish_reason == ("length" if adapter.kind == "vllm" else "stop")
+    assert response.cut
+    assert response.completion_tokens == 16
+    assert response.finish_reason == ("length" if adapter.kind == "vllm" else "stop")
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_tool_is_called_over_responses(stream: bool, served: Served, ask: Ask) -> None:
     adapter = over(served, "responses")
 
-    found = ask(adapter, stream, messages=WEATHER, tools=TOOLS)
+    response = ask(adapter, stream, messages=WEATHER, tools=TOOLS)
 
     if served.can.tools is False:
-        assert found.text.startswith("<tool_call>")
+        assert response.text.startswith("<tool_call>")
         return
-    assert [(call.name, json.loads(call.arguments)) for call in found.tool_calls] == [
+    assert [(call.name, json.loads(call.arguments)) for call in response.tool_calls] == [
         ("get_weather", {"city": "Lisbon"})
     ]
-    assert found.finish_reason == "tool_calls"
+    assert response.finish_reason == "tool_calls"
 
 
 def test_a_conversation_with_a_call_makes_the_same_prompt_over_both_routes(served: Served, ask: Ask) -> None:
     adapter = over(served, "responses")
 
-    chat, found = (ask(each, False, messages=CALLED) for each in (served.adapter, adapter))
+    chat, response = (ask(each, False, messages=CALLED) for each in (served.adapter, adapter))
 
-    assert found.prompt_tokens == chat.prompt_tokens
-    assert found.text == chat.text
+    assert response.prompt_tokens == chat.prompt_tokens
+    assert response.text == chat.text
 
 
 def test_probes_find_out_what_responses_can_do(served: Served) -> None:
     adapter = over(served, "responses")
     able = adapter.on_route()
 
-    found = probe(adapter, {"logprobs": LOGPROBS, "schema": STRUCTURED}, declares=able).values
+    probed = probe(adapter, {"logprobs": LOGPROBS, "schema": STRUCTURED}, declares=able).values
 
     logprobs = {"vllm": True}
     # vLLM's grammar lets the tiny model write blanks without end, which settles nothing, or end: by the CPU's bfloat16.
     schema = {"litellm": (False,), "llamacpp": (False,), "ollama": (True,), "vllm": (None, True)}
-    assert bool(found.get("logprobs")) is logprobs.get(adapter.kind, False)
-    assert found.get("json_schema") in schema.get(adapter.kind, (None,))
+    assert bool(probed.get("logprobs")) is logprobs.get(adapter.kind, False)
+    assert probed.get("json_schema") in schema.get(adapter.kind, (None,))
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_completions_take_the_raw_prompt(stream: bool, served: Served, ask: Ask) -> None:
     adapter = over(served, "completions")
 
-    found = ask(adapter, stream, prompt=RENDERED, top_logprobs=2)
+    completion = ask(adapter, stream, prompt=RENDERED, top_logprobs=2)
 
-    assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
-    if found.prompt_tokens is not None:
-        assert found.prompt_tokens == (30 if adapter.kind == "ollama" else 20)
+    assert (completion.text, completion.finish_reason) == ("The capital of France is Paris.", "stop")
+    if completion.prompt_tokens is not None:
+        assert completion.prompt_tokens == (30 if adapter.kind == "ollama" else 20)
     if adapter.gives_logprobs and not (stream and adapter.kind == "litellm"):
-        assert b"".join(token.token for token in found.logprobs).startswith(found.text.encode())
+        assert b"".join(token.token for token in completion.logprobs).startswith(completion.text.encode())
 
 
 def test_completions_refuse_chats_and_show_what_is_made_of_a_raw_prompt(served: Served, ask: Ask) -> None:
@@ -137,5 +137,5 @@ def test_completions_refuse_chats_and_show_what_is_made_of_a_raw_prompt(served: 
 
     with pytest.raises(errors.ParameterNotHonoured, match="has messages"):
         adapter.build(Request(case="c", messages=CAPITAL))
-    found = probe(adapter, {"raw prompt": RAW}, declares=adapter.on_route()).values
-    assert found == {"raw_prompt": adapter.kind != "ollama"}
+    probed = probe(adapter, {"raw prompt": RAW}, declares=adapter.on_route()).values
+    assert probed == {"raw_prompt": adapter.kind != "ollama"}

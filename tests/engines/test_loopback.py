@@ -54,12 +54,12 @@ def call(base_url: str, method: str, path: str, body: bytes = b"") -> tuple[int,
 
 
 def test_same_prompt_gets_the_same_text_from_equal_engines(start: Start, attach: Attach, send: Send) -> None:
-    one, two = (attach(start().base_url) for _ in range(2))
+    first, second = (attach(start().base_url) for _ in range(2))
 
-    texts = [adapter.read(send(adapter, ask("hello")), case="c").text for adapter in (one, one, two)]
+    texts = [adapter.read(send(adapter, ask("hello")), case="c").text for adapter in (first, first, second)]
 
     assert len(set(texts)) == 1
-    assert texts[0] != one.read(send(one, ask("good bye")), case="c").text
+    assert texts[0] != first.read(send(first, ask("good bye")), case="c").text
 
 
 def test_drift_is_repeatable_and_noise_is_not(start: Start, attach: Attach, send: Send) -> None:
@@ -120,11 +120,11 @@ def test_most_requests_at_once_are_counted(start: Start) -> None:
 def test_tokens_are_paced(start: Start) -> None:
     engine = start("one two three four", token_delay_s=0.03)
 
-    async def one() -> Exchange:
+    async def exchanged() -> Exchange:
         async with Client(engine.base_url) as client:
             return await client.send("POST", "/v1/chat/completions", b'{"stream":true}')
 
-    exchange = asyncio.run(one())
+    exchange = asyncio.run(exchanged())
     assert exchange.done_ns - exchange.headers_ns >= 4 * 25_000_000
 
 
@@ -285,12 +285,12 @@ def test_request_is_answered_by_its_recording(wire: Path) -> None:
 def test_pieces_arrive_as_they_were_recorded(wire: Path) -> None:
     pieces = json.loads((wire / "llamacpp/v1_chat_stream.json").read_text())["response"]["pieces"]
 
-    async def one(base_url: str) -> Exchange:
+    async def exchanged(base_url: str) -> Exchange:
         async with Client(base_url + "/@v1_chat_stream", reader="transport") as client:
             return await client.send("POST", "/v1/chat/completions", b"{}")
 
     with Replay(wire / "llamacpp", paced=True) as replay:
-        exchange = asyncio.run(one(replay.base_url))
+        exchange = asyncio.run(exchanged(replay.base_url))
 
     assert exchange.body == "".join(text for _, text in pieces).encode()
     assert exchange.done_ns - exchange.sent_ns >= pieces[-1][0] * 1_000_000
@@ -338,17 +338,19 @@ def test_folder_without_recordings_is_an_error(tmp_path: Path) -> None:
 def test_a_forced_schema_leaves_no_choice(start: Start, schema: object, answer: object) -> None:
     engine = start("something else", abilities=Abilities(schema="forced"))
 
-    assert json.loads(said(engine, "hello", schema)) == answer
-    assert said(engine, "hello", None) == "something else"
+    assert json.loads(forced_text(engine, "hello", schema)) == answer
+    assert forced_text(engine, "hello", None) == "something else"
 
 
 def test_a_forced_text_depends_on_the_prompt(start: Start) -> None:
     engine = start(abilities=Abilities(schema="forced"))
 
-    assert said(engine, "one prompt", {"type": "string"}) != said(engine, "another prompt", {"type": "string"})
+    assert forced_text(engine, "one prompt", {"type": "string"}) != forced_text(
+        engine, "another prompt", {"type": "string"}
+    )
 
 
-def said(engine: PosingEngine, text: str, schema: object) -> str:
+def forced_text(engine: PosingEngine, text: str, schema: object) -> str:
     shape = {"json_schema": {"name": "x", "schema": schema}} if schema else {"type": "json_object"}
     body = {"messages": [{"role": "user", "content": text}], "response_format": shape}
     _, answer = call(engine.base_url, "POST", "/v1/chat/completions", json.dumps(body).encode())

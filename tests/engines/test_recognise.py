@@ -31,11 +31,11 @@ class Routes(LoopbackServer):
 
     def answer(self, call: Call) -> None:
         self.asked.append(call.path)
-        found = self.routes.get(call.path, 404)
-        if isinstance(found, int):
-            call.send(found, b"{}", self.headers)
+        reply = self.routes.get(call.path, 404)
+        if isinstance(reply, int):
+            call.send(reply, b"{}", self.headers)
         else:
-            call.send(200, found if isinstance(found, bytes) else json.dumps(found).encode(), self.headers)
+            call.send(200, reply if isinstance(reply, bytes) else json.dumps(reply).encode(), self.headers)
 
 
 class Counting(Replay):

@@ -54,7 +54,7 @@ def fetch(replay: Replay, name: str) -> Exchange:
     return asyncio.run(exchange())
 
 
-def said(completion: Completion) -> str:
+def text_and_calls(completion: Completion) -> str:
     calls = "".join(f"{call.name}({call.arguments})" for call in completion.tool_calls)
     return completion.text + calls
 
@@ -65,7 +65,7 @@ def test_recorded_answers(folder: str, replays: dict[str, Replay], adapter_of: C
 
     for name, expected in EXPECTED[folder]["answers"].items():
         adapter, exchange = adapter_of(folder, expected), fetch(replays[folder], name)
-        found = adapter.read(exchange, case=name)
+        completion = adapter.read(exchange, case=name)
         wanted[name] = {
             "said": expected["said"],
             "finish": expected["finish"],
@@ -82,19 +82,19 @@ def test_recorded_answers(folder: str, replays: dict[str, Replay], adapter_of: C
             "not told by the server": set(),
         }
         read[name] = {
-            "said": said(found),
-            "finish": found.finish_reason,
-            "prompt_tokens": found.prompt_tokens,
-            "completion_tokens": found.completion_tokens,
-            "counted": found.counted,
-            "choices": [said(choice) for choice in found.choices],
-            "logprobs": len(found.logprobs),
+            "said": text_and_calls(completion),
+            "finish": completion.finish_reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "counted": completion.counted,
+            "choices": [text_and_calls(choice) for choice in completion.choices],
+            "logprobs": len(completion.logprobs),
             "events": len(adapter.read(exchange, case=name).token_ends),
-            "reasoning": found.reasoning,
-            "normalised": found.normalised,
-            "fingerprint": found.fingerprint,
-            "cached_tokens": found.cached_tokens,
-            "not told by the server": set(expected.get("server", ())) - found.server.keys(),
+            "reasoning": completion.reasoning,
+            "normalised": completion.normalised,
+            "fingerprint": completion.fingerprint,
+            "cached_tokens": completion.cached_tokens,
+            "not told by the server": set(expected.get("server", ())) - completion.server.keys(),
         }
 
     assert read == wanted
@@ -140,18 +140,18 @@ def test_every_folder_of_recordings_is_read(wire: Path) -> None:
 def test_logprobs_of_both_engines_name_the_same_tokens(
     replays: dict[str, Replay], attach: Callable[..., Adapter]
 ) -> None:
-    found = {
+    logprobs = {
         kind: attach(replay.base_url, kind, model="tiny").read(fetch(replay, "v1_chat_logprobs"), case="c").logprobs
         for kind, replay in replays.items()
         if kind in ("llamacpp", "vllm")
     }
 
-    ends = {kind: tokens[-1].token for kind, tokens in found.items()}
+    ends = {kind: tokens[-1].token for kind, tokens in logprobs.items()}
     assert ends == {"llamacpp": b"", "vllm": b"<|im_end|>"}  # llama.cpp reports the end token without its text
-    assert [token.token for token in found["llamacpp"][:-1]] == [token.token for token in found["vllm"][:-1]]
-    assert all(len(token.top) == 5 for tokens in found.values() for token in tokens)
-    assert [token.id for token in found["llamacpp"][:2]] == [437, 395]
-    for mine, theirs in zip(found["llamacpp"], found["vllm"], strict=True):
+    assert [token.token for token in logprobs["llamacpp"][:-1]] == [token.token for token in logprobs["vllm"][:-1]]
+    assert all(len(token.top) == 5 for tokens in logprobs.values() for token in tokens)
+    assert [token.id for token in logprobs["llamacpp"][:2]] == [437, 395]
+    for mine, theirs in zip(logprobs["llamacpp"], logprobs["vllm"], strict=True):
         assert mine.logprob == pytest.approx(theirs.logprob, abs=0.01)  # BF16 against F16 arithmetic
 
 

@@ -77,8 +77,8 @@ def written(tmp_path: Path) -> Written:
     ) -> Path:
         writer = gguf.GGUFWriter(tmp_path / name, "llama")
         fill(writer)
-        for tensor, data in (tensors or {}).items():
-            writer.add_tensor(tensor, data)
+        for tensor, values in (tensors or {}).items():
+            writer.add_tensor(tensor, values)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -371,7 +371,7 @@ def test_a_snapshot_of_the_hub_knows_its_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "found"),
+    ("template", "text"),
     [
         ('"{{ x }}"', "{{ x }}"),
         ('[{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]', "d"),
@@ -379,13 +379,13 @@ def test_a_snapshot_of_the_hub_knows_its_commit(tmp_path: Path) -> None:
         ("7", None),
     ],
 )
-def test_the_template_stands_in_the_tokenizer_s_configuration(tmp_path: Path, template: str, found: str | None) -> None:
+def test_the_template_stands_in_the_tokenizer_s_configuration(tmp_path: Path, template: str, text: str | None) -> None:
     (tmp_path / "tokenizer_config.json").write_text(f'{{"chat_template": {template}}}')
 
     facts = files.hf_facts(tmp_path)
 
     assert {name: fact.value for name, fact in facts.items()} == (
-        {} if found is None else {"template_sha256": files.text_sha256(found + "\n")}
+        {} if text is None else {"template_sha256": files.text_sha256(text + "\n")}
     )
 
 

@@ -23,7 +23,7 @@ KINDS: Mapping[str, type[Adapter]] = {
 }
 
 
-def said(kind: str, *args: str, **env: str) -> dict[str, object]:
+def declared_by(kind: str, *args: str, **env: str) -> dict[str, object]:
     """Return what a kind's flags and variables declare."""
     adapter = KINDS[kind]
     known = declared(adapter.serving_flags, args, env, inherited={}, scrub=adapter.scrub)
@@ -62,11 +62,11 @@ def said(kind: str, *args: str, **env: str) -> dict[str, object]:
     ],
 )
 def test_flags_say_how_a_model_is_served(kind: str, args: tuple[str, ...], field: str, value: object) -> None:
-    assert said(kind, *args).get(field) == value
+    assert declared_by(kind, *args).get(field) == value
 
 
 def test_variables_count_like_flags_unless_they_are_kept_from_the_engine() -> None:
-    assert said("tgi", PREFIX_CACHING="1", NUM_SHARD="2") == {
+    assert declared_by("tgi", PREFIX_CACHING="1", NUM_SHARD="2") == {
         "adapters": "none",
         "speculative": "off",
         "tensor_parallel": 2,
@@ -90,7 +90,7 @@ def test_the_rank_of_an_adapter_stands_in_its_folder_or_file(tmp_path: Path) -> 
     write_adapter(file, rank=8)
 
     assert (rank_of(folder), rank_of(file)) == (16, 8)
-    assert said("mlx", "--adapter-path", str(folder))["adapters"] == "sql rank 16"
+    assert declared_by("mlx", "--adapter-path", str(folder))["adapters"] == "sql rank 16"
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"\xff" * 40])

@@ -100,31 +100,31 @@ def test_configured_interpreter_runs_the_child(models: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"model": "qwen3:8b"}, "'qwen3:8b' is none.*hf download"),
         ({"model": "x", "model_path": Path("/nowhere/x.gguf")}, "'/nowhere/x.gguf' is none"),
         ({"model": None}, "None is none"),
     ],
 )
-def test_missing_model_is_told_before_anything_starts(fields: dict[str, object], said: str, tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match=said) as caught:
+def test_missing_model_is_told_before_anything_starts(fields: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=message) as caught:
         LlamaCppAdapter.launch(spec(**fields), 1, tmp_path)
 
     assert caught.value.engine == "cand"
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"command": ("no-such-server",)}, "'no-such-server' is not on PATH. Name llama-server"),
         ({"python": "no-such-python"}, "'no-such-python' is not on PATH. Name llama-server"),
     ],
 )
 def test_missing_program_is_told_before_anything_starts(
-    fields: dict[str, object], said: str, models: Path, tmp_path: Path
+    fields: dict[str, object], message: str, models: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(LaunchError, match=said):
+    with pytest.raises(LaunchError, match=message):
         LlamaCppAdapter.launch(spec(model_path=models / "tiny-F16.gguf", **fields), 1, tmp_path)
 
 
@@ -226,14 +226,14 @@ def test_hub_model_must_be_here_unless_downloads_were_asked_for(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"model": "./models/none"}, "not on this machine; correct the path"),
         ({"model": None}, "give model ="),
     ],
 )
-def test_vllm_without_a_model_is_told(fields: dict[str, object], said: str, tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match=said):
+def test_vllm_without_a_model_is_told(fields: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=message):
         VllmAdapter.launch(spec(**fields), 1, tmp_path)
 
 

@@ -64,9 +64,9 @@ def test_configuration_is_found_from_the_rootdir(args: tuple[str, ...], rootdir:
     assert launch.env["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
 
 
-@pytest.mark.parametrize(("args", "said"), [((), "give args = "), (("--config", "none.yaml"), "there is no file")])
-def test_missing_configuration_is_told(args: tuple[str, ...], said: str, rootdir: Path) -> None:
-    with pytest.raises(errors.LaunchError, match=said):
+@pytest.mark.parametrize(("args", "message"), [((), "give args = "), (("--config", "none.yaml"), "there is no file")])
+def test_missing_configuration_is_told(args: tuple[str, ...], message: str, rootdir: Path) -> None:
+    with pytest.raises(errors.LaunchError, match=message):
         LiteLlmAdapter.launch(spec(args=args), 1, rootdir / ".llmparity", environ={"PATH": str(rootdir)})
 
 
@@ -93,12 +93,12 @@ def test_key_that_requests_carry_is_the_proxys_own(
 
 
 @pytest.mark.parametrize(
-    ("listed", "said"), [({"data": [{"id": "a"}, {"id": "b"}]}, "but a, b"), ({"data": "none"}, "but none")]
+    ("listed", "served"), [({"data": [{"id": "a"}, {"id": "b"}]}, "but a, b"), ({"data": "none"}, "but none")]
 )
-def test_proxy_without_our_model_is_noticed(listed: dict[str, Any], said: str) -> None:
+def test_proxy_without_our_model_is_noticed(listed: dict[str, Any], served: str) -> None:
     table = {"/health/readiness": (200, {"status": "healthy"}), "/v1/models": (200, listed)}
     with routes(table) as server:
-        with pytest.raises(errors.LaunchError, match=f"serves no 'tiny', {said}"):
+        with pytest.raises(errors.LaunchError, match=f"serves no 'tiny', {served}"):
             LiteLlmAdapter(spec(), server.base_url, {}).ready()
 
         assert LiteLlmAdapter(spec(launch="attach"), server.base_url, {}).ready() is None
@@ -133,7 +133,7 @@ def deployment(name: str, **params: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("data", "upstream"),
+    ("models", "upstream"),
     [
         (
             [deployment("tiny", model="openai/a", api_base="http://user:secret@10.0.0.5:8000/v1?key=s")],
@@ -148,8 +148,8 @@ def deployment(name: str, **params: Any) -> dict[str, Any]:
         ("nothing", None),
     ],
 )
-def test_upstream_is_told_without_what_its_address_carries(data: object, upstream: str | None) -> None:
-    with routes({"/model/info": (200, {"data": data})}) as server:
+def test_upstream_is_told_without_what_its_address_carries(models: object, upstream: str | None) -> None:
+    with routes({"/model/info": (200, {"data": models})}) as server:
         facts = LiteLlmAdapter(spec(launch="attach"), server.base_url, {}).identity().facts
 
     assert (facts["upstream"].value if "upstream" in facts else None) == upstream
@@ -174,7 +174,7 @@ STREAM = (
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (reply(x_litellm_attempted_fallbacks="2", x_litellm_model_group="big"), r"fell back to 'big' \(fallbacks: 2\)"),
         (reply(x_litellm_attempted_fallbacks="1"), "fell back to 'another model'"),
@@ -186,8 +186,8 @@ STREAM = (
         ),
     ],
 )
-def test_answer_of_somebody_else_is_an_error(answer: Reply, said: str, adapter: LiteLlmAdapter) -> None:
-    with pytest.raises(errors.Substituted, match=said) as caught:
+def test_answer_of_somebody_else_is_an_error(answer: Reply, message: str, adapter: LiteLlmAdapter) -> None:
+    with pytest.raises(errors.Substituted, match=message) as caught:
         adapter.read(answer, case="c")
 
     assert (caught.value.engine, caught.value.case, caught.value.retryable) == ("cand", "c", False)

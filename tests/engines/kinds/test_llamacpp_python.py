@@ -63,14 +63,14 @@ def test_missing_package_is_told(served: EngineSpec, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"model": "qwen"}, "'qwen' is none.*hf download"),
         ({"model_path": Path("/nowhere/x.gguf")}, "'/nowhere/x.gguf' is none"),
     ],
 )
-def test_missing_file_is_told(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(errors.LaunchError, match=said):
+def test_missing_file_is_told(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match=message):
         LlamaCppPythonAdapter.launch(spec(**fields), 1, tmp_path)
 
 
@@ -157,10 +157,10 @@ def sent(adapter: LlamaCppPythonAdapter, **fields: Any) -> dict[str, Any]:
 def test_schema_goes_into_json_object(
     asked: dict[str, Any], wanted: dict[str, Any], adapter: LlamaCppPythonAdapter
 ) -> None:
-    found = sent(adapter, response_format=asked)["response_format"]
+    response_format = sent(adapter, response_format=asked)["response_format"]
 
-    assert found == wanted
-    assert json.dumps(found) == json.dumps(wanted), "the order of properties is meaning"
+    assert response_format == wanted
+    assert json.dumps(response_format) == json.dumps(wanted), "the order of properties is meaning"
 
 
 def test_own_penalty_is_switched_off_aloud(adapter: LlamaCppPythonAdapter) -> None:

@@ -75,9 +75,9 @@ def test_server_is_recognised_and_ready(studio: LmStudioDouble, old: LmStudioDou
 
 
 def test_server_that_says_200_to_everything_is_not_ready_for_that(studio: LmStudioDouble, attach: Attach) -> None:
-    said = attach(studio.base_url + "/lmstudio", "lmstudio", model=MODEL).ready()
+    reason = attach(studio.base_url + "/lmstudio", "lmstudio", model=MODEL).ready()
 
-    assert said == (
+    assert reason == (
         "GET /v1/models answers without a list of models (Unexpected endpoint or method. (GET /lmstudio/v1/models))"
     )
 
@@ -88,9 +88,9 @@ def test_answer_without_a_word_is_not_ready_either(attach: Attach) -> None:
             call.send(200, b"")
 
     with Silent() as double:
-        said = attach(double.base_url, "lmstudio", model=MODEL).ready()
+        reason = attach(double.base_url, "lmstudio", model=MODEL).ready()
 
-    assert said == "GET /v1/models answers without a list of models"
+    assert reason == "GET /v1/models answers without a list of models"
 
 
 @pytest.mark.parametrize(
@@ -161,12 +161,12 @@ def test_unload_of_one_instance_leaves_the_others(studio: LmStudioDouble, attach
     assert studio.loaded == {MODEL: 2048}
 
 
-@pytest.mark.parametrize("found", [{}, {MODEL: 2048}, {MODEL: 2048, f"{MODEL}:2": 4096}])
+@pytest.mark.parametrize("loaded", [{}, {MODEL: 2048}, {MODEL: 2048, f"{MODEL}:2": 4096}])
 @pytest.mark.parametrize("context", [None, 8192])
 def test_what_somebody_had_loaded_is_loaded_again_as_it_was(
-    found: dict[str, int], context: int | None, studio: LmStudioDouble, attach: Attach
+    loaded: dict[str, int], context: int | None, studio: LmStudioDouble, attach: Attach
 ) -> None:
-    studio.loaded = dict(found)
+    studio.loaded = dict(loaded)
     adapter = attach(studio.base_url, "lmstudio", model=MODEL, context_length=context)
     adapter.unload()
 
@@ -174,8 +174,8 @@ def test_what_somebody_had_loaded_is_loaded_again_as_it_was(
     used = dict(studio.loaded)
     adapter.restore()
 
-    assert used == {MODEL: context or found.get(MODEL, studio.default_context)}
-    assert studio.loaded == found
+    assert used == {MODEL: context or loaded.get(MODEL, studio.default_context)}
+    assert studio.loaded == loaded
 
 
 def test_what_was_left_alone_is_not_touched(studio: LmStudioDouble, adapter: Adapter) -> None:
@@ -291,9 +291,9 @@ def test_warm_up_does_without_the_deprecated_route(hangs_up: bool, attach: Attac
 
 
 def test_limits_name_what_is_lost(adapter: Adapter) -> None:
-    said = " ".join(adapter.limits())
+    limits = " ".join(adapter.limits())
 
-    assert all(words in said for words in ("min_p", "Outlines", "no logprobs", "context length"))
+    assert all(words in limits for words in ("min_p", "Outlines", "no logprobs", "context length"))
     assert adapter.capabilities().logprobs is False
 
 
@@ -340,10 +340,10 @@ def test_format_without_a_schema_is_refused(adapter: Adapter) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("request_", [Request(case="c", messages=CHAT), Request(case="c", prompt="x")])
 def test_answer_is_read(request_: Request, stream: bool, adapter: Adapter, send: Send) -> None:
-    found = adapter.read(send(adapter, request_, stream=stream), case="c")
+    completion = adapter.read(send(adapter, request_, stream=stream), case="c")
 
-    assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
-    assert (found.prompt_tokens, found.completion_tokens, found.logprobs) == (9, 6, ())
+    assert (completion.text, completion.finish_reason) == ("The capital of France is Paris.", "stop")
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.logprobs) == (9, 6, ())
 
 
 def test_prompt_that_does_not_fit_is_told(studio: LmStudioDouble, adapter: Adapter, send: Send) -> None:

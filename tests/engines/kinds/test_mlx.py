@@ -229,24 +229,24 @@ def test_what_changes_nothing_is_left_out(adapter: MlxAdapter) -> None:
 
 @pytest.mark.parametrize(("asked", "sent"), [(0, 2), (5, 5), (20, 11)])
 def test_logprobs_are_asked_for_unstreamed_within_its_limits(asked: int, sent: int, adapter: MlxAdapter) -> None:
-    found = body(adapter, top_logprobs=asked)
+    fields = body(adapter, top_logprobs=asked)
 
-    assert (found["logprobs"], found["top_logprobs"]) == (True, sent)
-    assert "stream" not in found
+    assert (fields["logprobs"], fields["top_logprobs"]) == (True, sent)
+    assert "stream" not in fields
 
 
 def test_raw_prompts_ask_for_logprobs_in_the_chat_routes_words(adapter: MlxAdapter) -> None:
-    found = body(adapter, messages=None, prompt="Hi", top_logprobs=3)
+    fields = body(adapter, messages=None, prompt="Hi", top_logprobs=3)
 
-    assert (found["logprobs"], found["top_logprobs"]) == (True, 3)
+    assert (fields["logprobs"], fields["top_logprobs"]) == (True, 3)
     assert "logprobs" not in body(adapter, messages=None, prompt="Hi")
 
 
 def test_sampled_requests_ask_for_no_logprobs(adapter: MlxAdapter) -> None:
-    found = body(adapter, top_logprobs=3, sampling=Sampling(temperature=0.7))
+    fields = body(adapter, top_logprobs=3, sampling=Sampling(temperature=0.7))
 
-    assert "logprobs" not in found
-    assert found["stream"] is True
+    assert "logprobs" not in fields
+    assert fields["stream"] is True
 
 
 # ---- answers -------------------------------------------------------------------------------------------------------
@@ -273,25 +273,27 @@ def read(adapter: MlxAdapter) -> Callable[..., Completion]:
 
 
 def test_likeliest_token_is_named_whatever_stands_first(read: Callable[..., Completion]) -> None:
-    found = read("The cap", [[(9, "One", -8.0), (4, "The", -0.5)], [(7, "Ġcap", -0.25), (8, "Ġdog", -3.0)]], "length")
+    completion = read(
+        "The cap", [[(9, "One", -8.0), (4, "The", -0.5)], [(7, "Ġcap", -0.25), (8, "Ġdog", -3.0)]], "length"
+    )
 
-    assert [(token.token, token.logprob, token.id) for token in found.logprobs] == [
+    assert [(token.token, token.logprob, token.id) for token in completion.logprobs] == [
         (b"The", -0.5, 4),
         (b" cap", -0.25, 7),
     ]
-    assert found.logprobs[0].top == ((b"The", -0.5), (b"One", -8.0))
+    assert completion.logprobs[0].top == ((b"The", -0.5), (b"One", -8.0))
 
 
 def test_of_equal_tokens_the_smaller_id_is_taken(read: Callable[..., Completion]) -> None:
-    found = read("The", [[(1094, "One", -0.75), (437, "The", -0.75)]], "length")
+    completion = read("The", [[(1094, "One", -0.75), (437, "The", -0.75)]], "length")
 
-    assert (found.logprobs[0].token, found.logprobs[0].id) == (b"The", 437)
+    assert (completion.logprobs[0].token, completion.logprobs[0].id) == (b"The", 437)
 
 
 def test_end_token_and_stop_string_come_after_the_text(read: Callable[..., Completion]) -> None:
-    found = read("Hi", [[(1, "Hi", 0.0)], [(2, "<|im_end|>", -0.5)]])
+    completion = read("Hi", [[(1, "Hi", 0.0)], [(2, "<|im_end|>", -0.5)]])
 
-    assert [token.token for token in found.logprobs] == [b"Hi", b"<|im_end|>"]
+    assert [token.token for token in completion.logprobs] == [b"Hi", b"<|im_end|>"]
 
 
 def test_dropped_space_at_the_beginning_is_known(read: Callable[..., Completion]) -> None:
@@ -299,9 +301,9 @@ def test_dropped_space_at_the_beginning_is_known(read: Callable[..., Completion]
 
 
 def test_sentence_piece_spelling_is_tried_too(read: Callable[..., Completion]) -> None:
-    found = read("é ja", [[(1, "<0xC3>", 0.0)], [(2, "<0xA9>", 0.0)], [(3, "▁ja", 0.0)]], "length")
+    completion = read("é ja", [[(1, "<0xC3>", 0.0)], [(2, "<0xA9>", 0.0)], [(3, "▁ja", 0.0)]], "length")
 
-    assert [token.token for token in found.logprobs] == [b"\xc3", b"\xa9", b" ja"]
+    assert [token.token for token in completion.logprobs] == [b"\xc3", b"\xa9", b" ja"]
 
 
 def test_reasoning_stands_before_the_text(read: Callable[..., Completion]) -> None:
@@ -322,22 +324,22 @@ def test_reasoning_stands_before_the_text(read: Callable[..., Completion]) -> No
 def test_logprobs_that_do_not_spell_the_answer_are_dropped(
     text: str, positions: list[Alternatives], finish: str, read: Callable[..., Completion]
 ) -> None:
-    found = read(text, positions, finish)
+    completion = read(text, positions, finish)
 
-    assert (found.text, found.logprobs) == (text, ())
+    assert (completion.text, completion.logprobs) == (text, ())
 
 
 def test_alternative_without_a_number_ends_the_list(adapter: MlxAdapter) -> None:
     entry = {"token": "Hi", "logprob": 0.0, "top_logprobs": [{"token": "Hi", "logprob": None, "id": 1}]}
     choice = {"finish_reason": "stop", "message": {"content": "Hi"}, "logprobs": {"content": [entry]}}
 
-    found = adapter.read(Reply(status=200, headers={}, body=json.dumps({"choices": [choice]}).encode()), case="c")
+    completion = adapter.read(Reply(status=200, headers={}, body=json.dumps({"choices": [choice]}).encode()), case="c")
 
-    assert found.logprobs == ()
+    assert completion.logprobs == ()
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "words"),
+    ("message", "error", "words"),
     [
         ("generation thread died", errors.EngineDied, "404 whenever it fails"),
         ("can only concatenate str", errors.ServerFailure, "404 whenever it fails"),
@@ -345,9 +347,9 @@ def test_alternative_without_a_number_ends_the_list(adapter: MlxAdapter) -> None
         ("Not Found", errors.AnswerError, "no such route"),
     ],
 )
-def test_404_is_told_apart(said: str, error: type[errors.EngineError], words: str, adapter: MlxAdapter) -> None:
+def test_404_is_told_apart(message: str, error: type[errors.EngineError], words: str, adapter: MlxAdapter) -> None:
     with pytest.raises(errors.EngineError, match=words) as caught:
-        adapter.read(Reply(status=404, headers={}, body=json.dumps({"error": said}).encode()), case="c")
+        adapter.read(Reply(status=404, headers={}, body=json.dumps({"error": message}).encode()), case="c")
 
     assert type(caught.value) is error
     assert (caught.value.engine, caught.value.case, caught.value.status) == ("cand", "c", 404)

@@ -73,10 +73,10 @@ def test_sampling_defaults_are_the_modelfiles_over_the_releases_under_the_routes
     route: str, temperature: float, top_p: float, wire: Path, attach: Attach
 ) -> None:
     with Replay(wire / "ollama-paths") as replay:
-        said = dict(attach(replay.base_url, "ollama", model="tiny-hot", route=route).reported())
+        reported = dict(attach(replay.base_url, "ollama", model="tiny-hot", route=route).reported())
         with_release = about.sampling_defaults(recorded(replay, "show_with_parameters"), "0.33.0", "openai")
 
-    assert json.loads(str(said["sampling_defaults"].value)) == {
+    assert json.loads(str(reported["sampling_defaults"].value)) == {
         "temperature": temperature,
         "top_p": top_p,
         "top_k": 40,
@@ -101,7 +101,7 @@ def test_context_in_force_is_the_loaded_models(wire: Path) -> None:
     with Replay(wire / "ollama-paths") as replay:
         listings = {name: recorded(replay, name) for name in replay.recordings if name.startswith("ps_")}
 
-    context = {name: about.entry(said, "tiny:q4_k_m").get("context_length") for name, said in listings.items()}
+    context = {name: about.entry(listing, "tiny:q4_k_m").get("context_length") for name, listing in listings.items()}
     assert context == {"ps_default_context": 1024, "ps_num_ctx_changed": 512, "ps_two_models": 1024}
     # Two names over the same weights were in use by then.
     assert about.names(listings["ps_two_models"]) == ("tiny:q4_k_m",)
@@ -255,10 +255,10 @@ def test_capabilities_follow_template_path_and_route(
 ) -> None:
     daemon.models["tiny:latest"] = model
 
-    found = ask(route).capabilities()
+    capabilities = ask(route).capabilities()
 
-    assert (found.schema_order, found.overflow, found.tools) == (order, overflow, True)
-    assert found.probed == ()
+    assert (capabilities.schema_order, capabilities.overflow, capabilities.tools) == (order, overflow, True)
+    assert capabilities.probed == ()
 
 
 @pytest.mark.parametrize(("offered", "tools"), [(["completion"], False), (None, None)])
@@ -290,7 +290,7 @@ def test_limits_of_a_model_name_what_its_modelfile_adds(daemon: OllamaDaemon, as
         },
     )
 
-    said = " ".join(ask().limits())
+    limits = " ".join(ask().limits())
 
     for words in (
         "repeat_penalty 1.3",
@@ -301,5 +301,5 @@ def test_limits_of_a_model_name_what_its_modelfile_adds(daemon: OllamaDaemon, as
         "thinks",
         "not on this machine",
     ):
-        assert words in said
+        assert words in limits
     assert "repeat_penalty 1.3" not in " ".join(ask("native").limits())

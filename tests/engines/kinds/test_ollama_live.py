@@ -137,7 +137,9 @@ def test_a_go_template_keeps_declared_order_and_drops_the_oldest_turns(start_oll
     identity, can = adapter.identity(), adapter.capabilities()
     probes: dict[str, Any] = {"schema": STRUCTURED, "overflow": OVERFLOW}
 
-    found = probe(adapter, probes, declares=can, context=context_of(adapter.spec, identity))
+    probed = probe(adapter, probes, declares=can, context=context_of(adapter.spec, identity))
 
     assert (identity.get("template_path"), can.schema_order) == ("go-template", True)
-    assert found.values == {"json_schema": True, "schema_order": True, "overflow": "oldest turns dropped"}, found.notes
+    assert probed.values == {"json_schema": True, "schema_order": True, "overflow": "oldest turns dropped"}, (
+        probed.notes
+    )

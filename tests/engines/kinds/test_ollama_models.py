@@ -266,8 +266,8 @@ def test_two_models_over_the_same_weights_of_one_daemon_share_a_process(other: d
 
 
 def test_dead_llama_server_is_told_from_a_dead_daemon(daemon: OllamaDaemon, ask: Attach) -> None:
-    said = b'{"error":"llama-server process has terminated: signal: illegal instruction"}'
-    daemon.refuse["/api/generate"] = (500, said)
+    refusal = b'{"error":"llama-server process has terminated: signal: illegal instruction"}'
+    daemon.refuse["/api/generate"] = (500, refusal)
 
     with pytest.raises(errors.ServerFailure, match=r"illegal instruction.*Ollama itself is alive") as caught:
         ask().warm_up()

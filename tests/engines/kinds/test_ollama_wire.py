@@ -272,11 +272,11 @@ def test_native_answer_is_the_same_streamed_and_whole(request_: Request, stream:
     adapter = ask("native")
     exchange = send(adapter, request_, stream=stream)
 
-    found = adapter.read(exchange, case="c")
+    completion = adapter.read(exchange, case="c")
 
-    assert (found.text, found.finish_reason, found.model) == ("The capital is Paris.", "stop", "tiny")
-    assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == (20, 4, None)
-    assert found.server == {"total_duration": 5.0}
+    assert (completion.text, completion.finish_reason, completion.model) == ("The capital is Paris.", "stop", "tiny")
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens) == (20, 4, None)
+    assert completion.server == {"total_duration": 5.0}
     assert len(adapter.read(exchange, case="c").token_ends) == (4 if stream else 0)
 
 
@@ -307,9 +307,9 @@ def test_thinking_is_reasoning_and_counts_as_tokens(attach: Attach) -> None:
     adapter = attach(DEAD, "ollama", model="tiny", route="native")
     answer = answered(message(thinking="hm"), message(content="Yes"), {**DONE, "prompt_eval_cached_count": 7})
 
-    found = adapter.read(answer, case="c")
+    completion = adapter.read(answer, case="c")
 
-    assert (found.text, found.reasoning, found.cached_tokens) == ("Yes", "hm", 7)
+    assert (completion.text, completion.reasoning, completion.cached_tokens) == ("Yes", "hm", 7)
     assert len(adapter.read(answer, case="c").token_ends) == 2
 
 
@@ -317,22 +317,22 @@ def test_tool_calls_are_kept_apart_though_they_share_an_index(attach: Attach) ->
     calls = [{"id": name, "function": {"index": 0, "name": name, "arguments": {"é": 1}}} for name in "ab"]
     answer = answered(message(tool_calls=calls[:1]), message(tool_calls=[calls[1], "odd"]), DONE)
 
-    found = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
+    completion = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
 
-    assert [(call.id, call.name, call.arguments) for call in found.tool_calls] == [
+    assert [(call.id, call.name, call.arguments) for call in completion.tool_calls] == [
         ("a", "a", '{"é": 1}'),
         ("b", "b", '{"é": 1}'),
     ]
-    assert found.finish_reason == "tool_calls"
+    assert completion.finish_reason == "tool_calls"
 
 
 def test_tool_call_without_a_function_is_one_without_a_name(attach: Attach) -> None:
     answer = answered(message(tool_calls=[{"id": "1", "function": None}]), {**DONE, "done_reason": "length"})
 
-    found = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
+    completion = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
 
-    assert [(call.name, call.arguments) for call in found.tool_calls] == [("", "{}")]
-    assert found.finish_reason == "length"
+    assert [(call.name, call.arguments) for call in completion.tool_calls] == [("", "{}")]
+    assert completion.finish_reason == "length"
 
 
 @pytest.mark.parametrize(
@@ -381,12 +381,12 @@ def test_answer_in_openais_shape_is_read_so_on_either_route(attach: Attach) -> N
 
     for route in ("openai", "native"):
         adapter = attach(DEAD, "ollama", model="tiny", route=route)
-        assert [adapter.read(one, case="c").text for one in (answer, events)] == ["Hi", "Hi"]
+        assert [adapter.read(reply, case="c").text for reply in (answer, events)] == ["Hi", "Hi"]
 
 
 def test_lone_surrogates_are_replaced(attach: Attach) -> None:
     answer = answered(message(content="a\ud800"), DONE)
 
-    found = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
+    completion = attach(DEAD, "ollama", model="tiny", route="native").read(answer, case="c")
 
-    assert (found.text, found.normalised) == ("a\ufffd", ("lone surrogate replaced",))
+    assert (completion.text, completion.normalised) == ("a\ufffd", ("lone surrogate replaced",))

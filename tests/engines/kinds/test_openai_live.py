@@ -37,17 +37,17 @@ def generic(served: Served) -> Adapter:
 def test_chat_is_answered(stream: bool, generic: Adapter, send: Callable[..., Exchange]) -> None:
     request = Request(case="c", messages=CAPITAL)
 
-    found = generic.read(send(generic, request, stream=stream), case="c")
+    completion = generic.read(send(generic, request, stream=stream), case="c")
 
-    assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
-    assert (found.prompt_tokens, found.completion_tokens) == (20, 12)
+    assert (completion.text, completion.finish_reason) == ("The capital of France is Paris.", "stop")
+    assert (completion.prompt_tokens, completion.completion_tokens) == (20, 12)
     assert generic.build(request).omitted == ("top_k", "min_p", "repetition_penalty")
 
 
 def test_raw_prompt_is_the_rendered_chat(generic: Adapter, send: Callable[..., Exchange]) -> None:
-    found = generic.read(send(generic, Request(case="c", prompt=RENDERED)), case="c")
+    completion = generic.read(send(generic, Request(case="c", prompt=RENDERED)), case="c")
 
-    assert (found.text, found.prompt_tokens) == ("The capital of France is Paris.", 20)
+    assert (completion.text, completion.prompt_tokens) == ("The capital of France is Paris.", 20)
 
 
 def test_prompt_too_long_is_refused(generic: Adapter, send: Callable[..., Exchange]) -> None:

@@ -61,9 +61,9 @@ def routes() -> Iterator[Callable[[dict[str, tuple[int, Any]]], str]]:
 def told(routes: Callable[[dict[str, tuple[int, Any]]], str]) -> Told:
     """Starts a ready server that says these things in ``/server_info``."""
 
-    def serve(**said: object) -> str:
+    def serve(**server_info: object) -> str:
         listed = {"data": [{"id": "tiny", "owned_by": "sglang", "max_model_len": 1024}]}
-        return routes({"/ready": (200, None), "/v1/models": (200, listed), "/server_info": (200, said)})
+        return routes({"/ready": (200, None), "/v1/models": (200, listed), "/server_info": (200, server_info)})
 
     return serve
 
@@ -110,18 +110,18 @@ def test_nothing_that_generates_is_asked_while_waiting(attach: Attach) -> None:
     server = Routes({"/ready": (503, None), "/health": (200, None)})
 
     with server:
-        said = attach(server.base_url, "sglang", model="tiny").ready()
+        reason = attach(server.base_url, "sglang", model="tiny").ready()
 
-    assert said == "GET /ready says 503"
+    assert reason == "GET /ready says 503"
 
 
-@pytest.mark.parametrize(("status", "said"), [(200, None), (503, "GET /health says 503")])
+@pytest.mark.parametrize(("status", "reason"), [(200, None), (503, "GET /health says 503")])
 def test_old_server_without_the_flag_is_asked_for_its_health(
-    status: int, said: str | None, attach: Attach, routes: Callable[[dict[str, tuple[int, Any]]], str]
+    status: int, reason: str | None, attach: Attach, routes: Callable[[dict[str, tuple[int, Any]]], str]
 ) -> None:
     url = routes({"/health": (status, None), "/v1/models": (200, {"data": [{"id": "tiny"}]})})
 
-    assert attach(url, "sglang", model="tiny").ready() == said
+    assert attach(url, "sglang", model="tiny").ready() == reason
 
 
 def test_key_is_asked_for_by_the_list_of_models_only(
@@ -142,21 +142,21 @@ def test_list_that_does_not_come_is_not_yet_ready(
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("other", "serves tiny, poet and not 'other', but would answer under that name. Name what it serves"),
         ("tiny:8b", "would answer under that name, with the LoRA adapter '8b'"),
     ],
 )
 def test_name_that_is_not_served_is_refused_because_sglang_would_answer(
-    model: str, said: str, attach: Attach, routes: Callable[[dict[str, tuple[int, Any]]], str]
+    model: str, message: str, attach: Attach, routes: Callable[[dict[str, tuple[int, Any]]], str]
 ) -> None:
     url = routes({"/ready": (200, None), "/v1/models": (200, {"data": [{"id": "tiny"}, {"id": "poet"}, "x"]})})
 
     with pytest.raises(errors.ModelMissing) as caught:
         attach(url, "sglang", model=model).ready()
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny:poet", "poet"])
@@ -205,9 +205,9 @@ def test_identity_of_the_recorded_server(attach: Attach, recorded: Callable[[str
 
 
 def test_identity_of_the_recorded_server_in_single_precision(attach: Attach, recorded: Callable[[str], str]) -> None:
-    found = attach(recorded("fp32_cached_"), "sglang", model="tiny").identity().facts
+    identity = attach(recorded("fp32_cached_"), "sglang", model="tiny").identity()
 
-    assert found["quantization"] == Fact(value="F32", source="reported", raw="float32")
+    assert identity.facts["quantization"] == Fact(value="F32", source="reported", raw="float32")
 
 
 def test_no_key_and_no_command_line_is_kept(attach: Attach, recorded: Callable[[str], str]) -> None:
@@ -222,13 +222,13 @@ def test_no_key_and_no_command_line_is_kept(attach: Attach, recorded: Callable[[
 
 
 def test_defaults_that_are_sglangs_own_are_part_of_the_identity(attach: Attach, told: Told) -> None:
-    found = attach(told(sampling_defaults="openai"), "sglang", model="tiny").identity()
+    identity = attach(told(sampling_defaults="openai"), "sglang", model="tiny").identity()
 
-    assert json.loads(str(found.get("sampling_defaults"))) == {**NEUTRAL_DEFAULTS, "top_k": 0}
+    assert json.loads(str(identity.get("sampling_defaults"))) == {**NEUTRAL_DEFAULTS, "top_k": 0}
 
 
 @pytest.mark.parametrize(
-    ("said", "field", "value"),
+    ("server_info", "field", "value"),
     [
         ({"quantization": "fp8", "dtype": "bfloat16"}, "quantization", "FP8"),
         ({"dtype": "half"}, "quantization", "F16"),
@@ -252,9 +252,9 @@ def test_defaults_that_are_sglangs_own_are_part_of_the_identity(attach: Attach, 
     ],
 )
 def test_what_server_info_says_becomes_a_fact(
-    said: dict[str, object], field: str, value: object, attach: Attach, told: Told
+    server_info: dict[str, object], field: str, value: object, attach: Attach, told: Told
 ) -> None:
-    assert attach(told(**said), "sglang", model="tiny").identity().get(field) == value
+    assert attach(told(**server_info), "sglang", model="tiny").identity().get(field) == value
 
 
 def test_an_adapter_is_named_where_the_name_of_the_model_asks_for_one(attach: Attach, told: Told) -> None:
@@ -269,9 +269,9 @@ def test_accelerator_is_named_where_the_server_names_it(
 ) -> None:
     url = routes({"/v1/loads": (200, {"accelerator": "NVIDIA H200"}), "/get_server_info": (200, {"version": "0.4"})})
 
-    found = attach(url, "sglang", model="tiny").identity()
+    identity = attach(url, "sglang", model="tiny").identity()
 
-    assert (found.get("device"), found.get("version")) == ("NVIDIA H200", "0.4")
+    assert (identity.get("device"), identity.get("version")) == ("NVIDIA H200", "0.4")
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,9 @@ def test_quantised_checkpoint_says_so_itself(tmp_path: Path) -> None:
 
 
 def test_limits_name_what_tgi_changes(adapter: Adapter) -> None:
-    said = " ".join(adapter.limits())
+    limits = " ".join(adapter.limits())
 
-    assert all(words in said for words in ("p + 2", "stop string", "special tokens", "5 alternatives"))
+    assert all(words in limits for words in ("p + 2", "stop string", "special tokens", "5 alternatives"))
 
 
 # ---- the wire ------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_format_text_is_no_format(adapter: Adapter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         (Request(case="c", messages=CHAT, response_format={"type": "json_object"}), "response_format 'json_object'"),
         (Request(case="c", messages=CHAT, response_format=FORMAT, tools=TOOLS), "tools beside a response_format"),
@@ -208,8 +208,8 @@ def test_format_text_is_no_format(adapter: Adapter) -> None:
         ),
     ],
 )
-def test_what_tgi_cannot_constrain_is_refused(request_: Request, said: str, adapter: Adapter) -> None:
-    with pytest.raises(errors.ParameterNotHonoured, match=said):
+def test_what_tgi_cannot_constrain_is_refused(request_: Request, message: str, adapter: Adapter) -> None:
+    with pytest.raises(errors.ParameterNotHonoured, match=message):
         adapter.build(request_)
 
 
@@ -228,14 +228,14 @@ def test_alternatives_are_asked_for_up_to_five_and_never_with_a_raw_prompt(adapt
 def test_chat_is_read_with_usage_logprobs_and_timings(stream: bool, adapter: Adapter, send: Send) -> None:
     exchange = send(adapter, Request(case="c", messages=CHAT, top_logprobs=2), stream=stream)
 
-    found = adapter.read(exchange, case="c")
+    completion = adapter.read(exchange, case="c")
 
-    assert (found.text, found.finish_reason) == ("The capital of France is Paris.", "stop")
-    assert (found.prompt_tokens, found.completion_tokens, found.fingerprint) == (9, 6, "3.3.7-native")
-    assert [token.token for token in found.logprobs[:2]] == [b"The", b" capital"]
-    assert all(len(token.top) == 2 for token in found.logprobs)
+    assert (completion.text, completion.finish_reason) == ("The capital of France is Paris.", "stop")
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.fingerprint) == (9, 6, "3.3.7-native")
+    assert [token.token for token in completion.logprobs[:2]] == [b"The", b" capital"]
+    assert all(len(token.top) == 2 for token in completion.logprobs)
     assert len(adapter.read(exchange, case="c").token_ends) == (6 if stream else 0)
-    assert found.server == (
+    assert completion.server == (
         {}
         if stream
         else {
@@ -254,10 +254,10 @@ def test_finish_reasons_of_tgi_become_everybodys(stream: bool, adapter: Adapter,
     cut = Request(case="c", messages=CHAT, sampling=Sampling(max_tokens=2))
     ended = Request(case="c", prompt="x")
 
-    found = [adapter.read(send(adapter, each, stream=stream), case="c") for each in (stopped, cut, ended)]
+    completions = [adapter.read(send(adapter, each, stream=stream), case="c") for each in (stopped, cut, ended)]
 
-    assert [each.finish_reason for each in found] == ["stop", "length", "stop"]
-    assert found[0].text == "The capital of"  # the stop string stays
+    assert [each.finish_reason for each in completions] == ["stop", "length", "stop"]
+    assert completions[0].text == "The capital of"  # the stop string stays
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -142,9 +142,9 @@ def test_a_server_that_only_says_yes_is_not_believed(vllm: Start) -> None:
         adapter.load()
 
 
-@pytest.mark.parametrize(("found", "left"), [(False, False), (True, True)])
-def test_it_is_left_as_it_was_found(vllm: Start, found: bool, left: bool) -> None:
-    server, adapter = vllm(asleep=found)
+@pytest.mark.parametrize(("before", "left"), [(False, False), (True, True)])
+def test_it_is_left_as_it_was_found(vllm: Start, before: bool, left: bool) -> None:
+    server, adapter = vllm(asleep=before)
 
     adapter.restore()
     adapter.load()

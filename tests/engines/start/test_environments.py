@@ -41,8 +41,8 @@ def run(argv, *, env, cwd, log):
 
 print("here", flush=True)
 sys.stdin.readline()
-found = provide(EngineSpec(name="a", requires=("tiny",)), environ=os.environ, run=run)
-print(found.took_s is not None, found.folder)
+made = provide(EngineSpec(name="a", requires=("tiny",)), environ=os.environ, run=run)
+print(made.took_s is not None, made.folder)
 """
 
 
@@ -101,10 +101,10 @@ def test_packages_are_installed_apart_and_their_versions_known(make: Provide, en
     assert made.versions(["no-such", "Tiny"]) == {"tiny": "1.0"}
     assert made.took_s is not None
     script = "import tiny, sys, importlib.util as u; print(tiny.version, sys.prefix, u.find_spec('pytest_llmparity'))"
-    said = subprocess.run(
+    printed = subprocess.run(
         [made.python, "-P", "-c", script], env=made.environ(environ), capture_output=True, text=True, check=True
     ).stdout
-    assert said == f"1.0 {made.folder} None\n", "nothing of the tests' own environment is there"
+    assert printed == f"1.0 {made.folder} None\n", "nothing of the tests' own environment is there"
 
 
 def test_its_programs_come_first_and_variables_of_ours_stay_outside(make: Provide) -> None:
@@ -238,10 +238,10 @@ def test_two_processes_that_ask_at_once_install_once(environ: dict[str, str]) ->
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=120)[0].split() for process in both]
+    printed = [process.communicate(timeout=120)[0].split() for process in both]
 
-    assert sorted(made for made, _ in said) == ["False", "True"]
-    assert len({folder for _, folder in said}) == 1
+    assert sorted(made for made, _ in printed) == ["False", "True"]
+    assert len({folder for _, folder in printed}) == 1
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def test_who_waits_for_another_run_says_so_once_and_can_be_interrupted(
 ) -> None:
     spec = EngineSpec(name="b", requires=("tiny",))
     inside, done = threading.Event(), threading.Event()
-    said: list[str] = []
+    messages: list[str] = []
     reasons = [None, None, "it was interrupted"]
 
     def hold() -> None:
@@ -258,7 +258,7 @@ def test_who_waits_for_another_run_says_so_once_and_can_be_interrupted(
         done.wait()
 
     def stop() -> str | None:
-        return reasons.pop(0) if said else None
+        return reasons.pop(0) if messages else None
 
     uv.before = hold
     other = threading.Thread(target=make, args=("tiny",))
@@ -266,22 +266,22 @@ def test_who_waits_for_another_run_says_so_once_and_can_be_interrupted(
     inside.wait()
     try:
         with pytest.raises(LaunchError, match="b was not started: it was interrupted"):
-            provide(spec, environ=environ, run=uv, say=said.append, stop=stop)
+            provide(spec, environ=environ, run=uv, say=messages.append, stop=stop)
     finally:
         done.set()
         other.join()
 
-    assert said == ["b: waiting for another run that installs 'tiny'"]
+    assert messages == ["b: waiting for another run that installs 'tiny'"]
 
 
 def test_what_takes_its_time_is_said_before(environ: dict[str, str], uv: Uv) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     spec = EngineSpec(name="a", requires=("tiny", "helper<2"))
 
     for _ in range(2):
-        provide(spec, environ=environ, run=uv, say=said.append)
+        provide(spec, environ=environ, run=uv, say=messages.append)
 
-    assert said == ["a: installing 'tiny' 'helper<2' into an environment of its own; this can take minutes"]
+    assert messages == ["a: installing 'tiny' 'helper<2' into an environment of its own; this can take minutes"]
 
 
 def test_uv_of_this_interpreter_is_used_where_none_is_on_path(

@@ -93,11 +93,11 @@ def test_processes_that_are_there_are_named_with_what_they_hold() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
 
-    found = memory.resident([os.getpid(), ended.pid, 2**22 + 1])
+    processes = memory.resident([os.getpid(), ended.pid, 2**22 + 1])
     ended.wait()
 
-    assert set(found) == {os.getpid()}
-    name, size = found[os.getpid()]
+    assert set(processes) == {os.getpid()}
+    name, size = processes[os.getpid()]
     assert name
     assert size > 2**20
 

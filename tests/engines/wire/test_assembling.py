@@ -67,8 +67,8 @@ def entry(index: int | None, name: str | None, arguments: object, id: str | None
     return fields | ({} if id is None else {"id": id, "type": "function"})
 
 
-def called(found: Completion) -> list[Tool]:
-    return [(call.name, call.arguments, call.id) for call in found.tool_calls]
+def called(completion: Completion) -> list[Tool]:
+    return [(call.name, call.arguments, call.id) for call in completion.tool_calls]
 
 
 # ---- the dialects: one call's arguments in pieces, as the entries of chunks ---------------------------------------
@@ -273,9 +273,9 @@ def test_a_piece_with_nothing_but_the_id_once_more_ends_a_call(last: Delta) -> N
 @given(pieces=st.lists(st.sampled_from(["", "{", "}", "{}", "[]", "null", '"a"', ":", "1", ",", "\ud800", '{"a":1}'])))
 @pytest.mark.parametrize("id", ["a", None])
 def test_any_pieces_are_read(id: str | None, pieces: list[str]) -> None:
-    found = called(streamed({"content": "x"}, *({"tool_calls": [entry(0, "f", piece, id)]} for piece in pieces)))
+    calls = called(streamed({"content": "x"}, *({"tool_calls": [entry(0, "f", piece, id)]} for piece in pieces)))
 
-    assert bool(found) == bool(pieces)
+    assert bool(calls) == bool(pieces)
 
 
 def test_two_calls_without_anything_to_tell_them_apart_but_what_they_say() -> None:
@@ -307,20 +307,20 @@ def test_two_calls_without_anything_to_tell_them_apart_but_what_they_say() -> No
     ids=["name in pieces", "name grows", "twice", "run together", "empty first", "null first", "value grows"],
 )
 def test_what_is_guessed_or_cannot_be_told_is_said(entries: list[Delta], wanted: list[Tool], remark: str) -> None:
-    found = streamed(*({"tool_calls": [piece]} for piece in entries))
+    completion = streamed(*({"tool_calls": [piece]} for piece in entries))
 
-    assert called(found) == wanted
-    assert found.normalised == (remark,)
+    assert called(completion) == wanted
+    assert completion.normalised == (remark,)
 
 
 @pytest.mark.parametrize("id", ["call_a", None])
 def test_a_last_chunk_that_repeats_the_calls_too_is_taken_once(id: str | None) -> None:
     calls = [entry(None, "f", "{}", id), entry(None, "g", '{"a": 1}', id)]
 
-    found = streamed({"tool_calls": calls[:1]}, {"tool_calls": calls[1:]}, last={"delta": {"tool_calls": calls}})
+    completion = streamed({"tool_calls": calls[:1]}, {"tool_calls": calls[1:]}, last={"delta": {"tool_calls": calls}})
 
-    assert [call[:2] for call in called(found)] == [("f", "{}"), ("g", '{"a": 1}')]
-    assert found.normalised == (() if id else (TWICE_REMARK,))
+    assert [call[:2] for call in called(completion)] == [("f", "{}"), ("g", '{"a": 1}')]
+    assert completion.normalised == (() if id else (TWICE_REMARK,))
 
 
 def test_a_last_chunk_that_repeats_the_calls_under_new_ids_is_taken_once_unless_it_is_one_call() -> None:
@@ -337,10 +337,12 @@ def test_a_last_chunk_that_repeats_the_calls_under_new_ids_is_taken_once_unless_
 def test_a_closing_message_with_other_calls_than_were_streamed_is_said() -> None:
     message = {"tool_calls": [entry(None, *WEATHER), entry(None, *TIME)]}
 
-    found = streamed({"tool_calls": [entry(0, *WEATHER)]}, last={"message": message, "finish_reason": "tool_calls"})
+    completion = streamed(
+        {"tool_calls": [entry(0, *WEATHER)]}, last={"message": message, "finish_reason": "tool_calls"}
+    )
     alike = streamed({"tool_calls": message["tool_calls"]}, last={"message": message, "finish_reason": "tool_calls"})
 
-    assert (called(found), found.normalised) == ([WEATHER], (DIFFERENT_REMARK,))
+    assert (called(completion), completion.normalised) == ([WEATHER], (DIFFERENT_REMARK,))
     assert (called(alike), alike.normalised) == ([WEATHER, TIME], ())
 
 
@@ -354,11 +356,11 @@ def test_arguments_under_another_name(name: str) -> None:
 def test_a_last_chunk_may_bring_the_same_call_under_another_index() -> None:
     calls = [entry(0, "f", "{}", "a"), entry(1, "f", "{}", "a")]
 
-    found = streamed(
+    completion = streamed(
         {"tool_calls": calls[:1]}, last={"delta": {"tool_calls": calls[1:]}, "finish_reason": "tool_calls"}
     )
 
-    assert called(found) == [("f", "{}", "a")] * 2
+    assert called(completion) == [("f", "{}", "a")] * 2
 
 
 def test_calls_without_their_list_or_their_inner_object() -> None:
@@ -378,9 +380,9 @@ def test_one_id_for_every_call_and_calls_of_one_function_named_by_their_function
 def test_the_first_api_for_calls_has_one() -> None:
     pieces = [{"name": "f", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ": 1}"}]
 
-    found = streamed(*({"function_call": piece} for piece in pieces))
+    completion = streamed(*({"function_call": piece} for piece in pieces))
 
-    assert called(found) == called(unstreamed({"function_call": {"name": "f", "arguments": '{"a": 1}'}}))
+    assert called(completion) == called(unstreamed({"function_call": {"name": "f", "arguments": '{"a": 1}'}}))
 
 
 def test_every_rule_says_when_it_applies_and_who_needs_it() -> None:
@@ -401,20 +403,20 @@ def test_text_and_reasoning_are_the_whole_ones_however_they_are_cut(text: str, r
     deltas = [{"reasoning_content": piece} for piece in cut(reasoning, cuts)] if reasoning else []
     deltas += [{"content": piece} for piece in cut(text, cuts)]
 
-    found = streamed({"role": "assistant", "content": ""}, *deltas)
+    completion = streamed({"role": "assistant", "content": ""}, *deltas)
 
-    assert (found.text, found.reasoning) == (text, reasoning)
-    assert found.normalised in ((), (UNSURE_REMARK,))
+    assert (completion.text, completion.reasoning) == (text, reasoning)
+    assert completion.normalised in ((), (UNSURE_REMARK,))
 
 
 @pytest.mark.parametrize("channel", ["content", "reasoning"])
 @given(cuts=st.lists(st.integers(1, len(SENTENCE) - 1), min_size=1, max_size=8, unique=True))
 def test_deltas_that_repeat_everything_so_far_are_taken_once(channel: str, cuts: list[int]) -> None:
     pieces = list(itertools.accumulate(cut(SENTENCE, cuts)))
-    found = streamed(*({channel: piece} for piece in pieces), {channel: pieces[-1]})
+    completion = streamed(*({channel: piece} for piece in pieces), {channel: pieces[-1]})
 
-    assert SENTENCE in (found.text, found.reasoning)
-    assert found.normalised in ((GROWING_REMARK,), (REPEATED_REMARK,))
+    assert SENTENCE in (completion.text, completion.reasoning)
+    assert completion.normalised in ((GROWING_REMARK,), (REPEATED_REMARK,))
 
 
 @given(cuts=st.lists(st.integers(1, len(SENTENCE) - 1), max_size=8))
@@ -443,22 +445,22 @@ def test_a_closing_message_may_be_all_there_is_or_repeat_its_calls() -> None:
 def test_a_stream_of_messages_grows() -> None:
     growing = ({"message": {"role": "assistant", "content": SENTENCE[:end]}} for end in (9, 20, len(SENTENCE)))
 
-    found = parse_answer(stream(*growing, {"finish_reason": "stop"}), engine="cand", case="c")
+    completion = parse_answer(stream(*growing, {"finish_reason": "stop"}), engine="cand", case="c")
 
-    assert found.text == SENTENCE
+    assert completion.text == SENTENCE
 
 
 def test_a_closing_message_that_says_something_else_is_named() -> None:
-    found = streamed({"content": "Yes"}, {"content": "."}, last={"message": {"content": "No."}})
+    completion = streamed({"content": "Yes"}, {"content": "."}, last={"message": {"content": "No."}})
 
-    assert (found.text, found.normalised) == ("Yes.", (DIFFERENT_REMARK,))
+    assert (completion.text, completion.normalised) == ("Yes.", (DIFFERENT_REMARK,))
 
 
 @pytest.mark.parametrize(("pieces", "whole"), [(["Yes", "Yes"], "Yes"), (["The", "The cat"], "The cat")])
 def test_the_closing_message_tells_what_two_pieces_cannot(pieces: list[str], whole: str) -> None:
-    found = streamed(*({"content": piece} for piece in pieces), last={"message": {"content": whole}})
+    completion = streamed(*({"content": piece} for piece in pieces), last={"message": {"content": whole}})
 
-    assert (found.text, found.normalised) == (whole, (GROWING_REMARK,))
+    assert (completion.text, completion.normalised) == (whole, (GROWING_REMARK,))
 
 
 @pytest.mark.parametrize(
@@ -480,9 +482,9 @@ def test_the_closing_message_tells_what_two_pieces_cannot(pieces: list[str], who
     ],
 )
 def test_pieces_that_could_be_either_stay_and_say_so(pieces: list[str], text: str, normalised: tuple[str, ...]) -> None:
-    found = streamed(*({"content": piece} for piece in pieces))
+    completion = streamed(*({"content": piece} for piece in pieces))
 
-    assert (found.text, found.normalised) == (text, normalised)
+    assert (completion.text, completion.normalised) == (text, normalised)
 
 
 def test_a_repetition_is_no_event_with_tokens() -> None:
@@ -501,10 +503,10 @@ def test_tokens_of_a_repetition_are_listed_once() -> None:
     def chunk(text: str) -> dict[str, Any]:
         return {"delta": {"content": text}, "logprobs": {"content": [{"token": text, "logprob": -0.1}]}}
 
-    found = parse_answer(
+    completion = parse_answer(
         stream(chunk(SENTENCE[:9]), chunk(SENTENCE[9:]), chunk(SENTENCE), {"delta": {}, "finish_reason": "stop"}),
         engine="cand",
         case="c",
     )
 
-    assert b"".join(token.token for token in found.logprobs).decode() == found.text == SENTENCE
+    assert b"".join(token.token for token in completion.logprobs).decode() == completion.text == SENTENCE

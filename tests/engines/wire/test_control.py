@@ -52,10 +52,10 @@ def listening(behaviour: Behaviour) -> Iterator[int]:
                 thread.join(2)
 
 
-def trickle(line: socket.socket, data: bytes) -> None:
+def trickle(line: socket.socket, payload: bytes) -> None:
     """Send byte after byte, each long before anybody gives up waiting for it."""
-    for place in range(len(data)):
-        line.sendall(data[place : place + 1])
+    for place in range(len(payload)):
+        line.sendall(payload[place : place + 1])
         time.sleep(0.02)
 
 
@@ -181,10 +181,13 @@ def test_an_unknown_authority_is_named_with_the_next_step(authority: trustme.CA,
 def test_a_certificate_for_another_name_is_not_healed_by_an_authority(authority: trustme.CA, tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
-    with listening(over_tls(authority, "other.example")) as port, pytest.raises(TlsFailure, match="issued for") as said:
+    with (
+        listening(over_tls(authority, "other.example")) as port,
+        pytest.raises(TlsFailure, match="issued for") as caught,
+    ):
         control(f"https://127.0.0.1:{port}", ca_bundle=bundle).get("/")
 
-    assert "ca_bundle" not in str(said.value)
+    assert "ca_bundle" not in str(caught.value)
 
 
 def test_plain_http_to_a_port_with_tls_is_named(authority: trustme.CA) -> None:

@@ -97,10 +97,10 @@ def test_reasoning_is_kept_apart_whatever_its_field(field: str) -> None:
     ],
 )
 def test_inline_thinking_at_the_start_is_reasoning(content: str, text: str, reasoning: str) -> None:
-    found = read(message(content=content))
+    completion = read(message(content=content))
 
-    assert (found.text, found.reasoning) == (text, reasoning)
-    assert found.normalised == (("inline <think> moved to reasoning",) if reasoning else ())
+    assert (completion.text, completion.reasoning) == (text, reasoning)
+    assert completion.normalised == (("inline <think> moved to reasoning",) if reasoning else ())
 
 
 def test_inline_thinking_beside_a_field_of_its_own_is_added_once() -> None:
@@ -110,9 +110,11 @@ def test_inline_thinking_beside_a_field_of_its_own_is_added_once() -> None:
 
 
 def test_reasoning_may_be_parts_of_the_content() -> None:
-    found = read(message(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "2+2"}]}, {"text": "4"}]))
+    completion = read(
+        message(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "2+2"}]}, {"text": "4"}])
+    )
 
-    assert (found.text, found.reasoning) == ("4", "2+2")
+    assert (completion.text, completion.reasoning) == ("4", "2+2")
 
 
 def test_tokens_of_inline_thinking_are_not_those_of_the_answer() -> None:
@@ -142,7 +144,7 @@ def test_content_may_be_a_list_of_parts() -> None:
 
 
 def test_tool_calls_are_put_together_by_index() -> None:
-    found = read(
+    completion = read(
         events(
             {"tool_calls": [{"index": 1, "id": "b", "function": {"name": "g", "arguments": "{"}}]},
             {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}]},
@@ -152,18 +154,23 @@ def test_tool_calls_are_put_together_by_index() -> None:
         STREAM,
     )
 
-    assert [(call.name, call.arguments, call.id) for call in found.tool_calls] == [("f", "{}", "a"), ("g", "{}", "b")]
-    assert (found.text, found.finish_reason) == ("", "tool_calls")
+    assert [(call.name, call.arguments, call.id) for call in completion.tool_calls] == [
+        ("f", "{}", "a"),
+        ("g", "{}", "b"),
+    ]
+    assert (completion.text, completion.finish_reason) == ("", "tool_calls")
 
 
 def test_tool_arguments_that_are_a_value_become_its_text() -> None:
-    found = read(message(content=None, tool_calls=[{"function": {"name": "f", "arguments": {"b": 1, "a": 2}}}, None]))
+    completion = read(
+        message(content=None, tool_calls=[{"function": {"name": "f", "arguments": {"b": 1, "a": 2}}}, None])
+    )
 
-    assert found.tool_calls[0].arguments == '{"b": 1, "a": 2}'
+    assert completion.tool_calls[0].arguments == '{"b": 1, "a": 2}'
 
 
 def test_usage_timings_model_and_fingerprint_are_read() -> None:
-    found = read(
+    completion = read(
         message(content="x")
         | {
             "model": "tiny",
@@ -174,17 +181,17 @@ def test_usage_timings_model_and_fingerprint_are_read() -> None:
         }
     )
 
-    assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == (9, 2, 4)
-    assert (found.model, found.fingerprint) == ("tiny", "b1")
-    assert found.server == {"prompt_ms": 1.5, "time_to_first_token_ms": 7.0}
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens) == (9, 2, 4)
+    assert (completion.model, completion.fingerprint) == ("tiny", "b1")
+    assert completion.server == {"prompt_ms": 1.5, "time_to_first_token_ms": 7.0}
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, True, "three", 2**70, None])
 def test_counts_that_are_none_stay_unknown(count: object) -> None:
-    found = read(message(content="x") | {"usage": {"prompt_tokens": count}, "timings": {"cache_n": 2}})
+    completion = read(message(content="x") | {"usage": {"prompt_tokens": count}, "timings": {"cache_n": 2}})
 
-    assert found.prompt_tokens is None
-    assert found.cached_tokens == 2
+    assert completion.prompt_tokens is None
+    assert completion.cached_tokens == 2
 
 
 @pytest.mark.parametrize(
@@ -225,9 +232,9 @@ def test_counts_may_stand_in_the_choice() -> None:
         "output_tokens_details": {"reasoning_tokens": 3},
     }
 
-    found = read(body)
+    completion = read(body)
 
-    assert (found.prompt_tokens, found.cached_tokens, found.reasoning_tokens) == (9, 4, 3)
+    assert (completion.prompt_tokens, completion.cached_tokens, completion.reasoning_tokens) == (9, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -296,9 +303,9 @@ def test_legacy_logprobs_of_the_completions_route() -> None:
 
 
 def test_surrogate_pair_shared_by_two_deltas_is_one_character() -> None:
-    found = read(events({"content": "\ud83d"}, {"content": "\ude00"}), STREAM)
+    completion = read(events({"content": "\ud83d"}, {"content": "\ude00"}), STREAM)
 
-    assert (found.text, found.normalised) == ("😀", ())
+    assert (completion.text, completion.normalised) == ("😀", ())
 
 
 @pytest.mark.parametrize(
@@ -311,10 +318,10 @@ def test_surrogate_pair_shared_by_two_deltas_is_one_character() -> None:
     ids=["text", "reasoning", "arguments"],
 )
 def test_lone_surrogate_is_replaced_and_recorded(body: dict[str, object]) -> None:
-    found = read(body)
+    completion = read(body)
 
-    assert found.normalised == ("lone surrogate replaced",)
-    everything = found.text + found.reasoning + "".join(call.arguments for call in found.tool_calls)
+    assert completion.normalised == ("lone surrogate replaced",)
+    everything = completion.text + completion.reasoning + "".join(call.arguments for call in completion.tool_calls)
     assert "\ufffd" in everything
     everything.encode("utf-8")
 
@@ -363,7 +370,7 @@ def test_what_follows_done_is_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "said"),
+    ("body", "headers", "words"),
     [
         ("", {}, "the body is empty"),
         ('{"choices":[{"mess', {}, "stops being JSON at character"),
@@ -380,11 +387,11 @@ def test_what_follows_done_is_not_read() -> None:
         ('{"choices":' + "1" * 5000 + "}", {}, "the body is not JSON"),
     ],
 )
-def test_what_is_not_a_whole_answer_is_a_protocol_error(body: bytes | str, headers: dict[str, str], said: str) -> None:
+def test_what_is_not_a_whole_answer_is_a_protocol_error(body: bytes | str, headers: dict[str, str], words: str) -> None:
     with pytest.raises(errors.ProtocolError) as caught:
         read(body, headers)
 
-    assert said in str(caught.value)
+    assert words in str(caught.value)
     assert str(caught.value).startswith("cand answered 200 for case 'c', but ")
     assert (caught.value.engine, caught.value.case, caught.value.status) == ("cand", "c", 200)
 
@@ -539,9 +546,11 @@ def test_counts_may_stand_elsewhere(place: tuple[str, ...]) -> None:
     counted: dict[str, Any] = {"prompt_tokens": 9, "completion_tokens": 2}
     for name in reversed(place):
         counted = {name: counted}
-    found = read(events({"content": "x"}, done=False) + f"data: {json.dumps({'choices': [], **counted})}\n\n", STREAM)
+    completion = read(
+        events({"content": "x"}, done=False) + f"data: {json.dumps({'choices': [], **counted})}\n\n", STREAM
+    )
 
-    assert (found.prompt_tokens, found.completion_tokens) == (9, 2)
+    assert (completion.prompt_tokens, completion.completion_tokens) == (9, 2)
 
 
 @pytest.mark.parametrize(
@@ -581,9 +590,9 @@ def test_events_that_are_no_errors_end_nothing() -> None:
         'data: {"choices": [], "prompt_filter_results": [], "error": null}\n\n'
     )
 
-    found = read(harmless + events({"content": "x"}, finish=None), STREAM)
+    completion = read(harmless + events({"content": "x"}, finish=None), STREAM)
 
-    assert (found.text, found.normalised) == ("x", ())
+    assert (completion.text, completion.normalised) == ("x", ())
 
 
 def test_a_finish_reason_of_null_in_words_is_none() -> None:
@@ -595,8 +604,8 @@ def test_a_finish_reason_of_null_in_words_is_none() -> None:
 
 def test_a_whole_answer_is_read_though_its_type_says_stream() -> None:
     for body in (json.dumps(message(content="x")), json.dumps(message(content="x"), indent=1)):
-        found = read(body, STREAM)
-        assert (found.text, found.normalised) == (
+        completion = read(body, STREAM)
+        assert (completion.text, completion.normalised) == (
             "x",
             ("chunks outside the event stream's framing: read all the same",),
         )
@@ -622,12 +631,12 @@ def test_a_tool_call_that_the_token_limit_cut_is_an_answer_though_the_server_cal
     refused = answer(nested, status=500)
     begun = events({"content": "x"}, finish=None, done=False)
 
-    found = [parse_answer(refused, engine="cand", case="c"), read(begun + f"data: {nested}\n\n", STREAM)]
+    completions = [parse_answer(refused, engine="cand", case="c"), read(begun + f"data: {nested}\n\n", STREAM)]
 
-    for one, text in zip(found, ("", "x"), strict=True):
-        assert (one.text, one.finish_reason, one.cut) == (text, "length", True)
-        assert [(part.name, part.arguments) for part in one.tool_calls] == [call]
-        assert one.normalised == ("a tool call that the token limit cut came as an error",)
+    for completion, text in zip(completions, ("", "x"), strict=True):
+        assert (completion.text, completion.finish_reason, completion.cut) == (text, "length", True)
+        assert [(part.name, part.arguments) for part in completion.tool_calls] == [call]
+        assert completion.normalised == ("a tool call that the token limit cut came as an error",)
 
 
 def test_empty_answer_of_the_token_limit_names_the_limit() -> None:
@@ -639,10 +648,10 @@ def test_timings_in_seconds_become_milliseconds() -> None:
     whole = message(content="x") | {"stats": {"time_to_first_token": 0.25, "tokens_per_second": 51.4}}
     whole["choices"][0]["meta_info"] = {"e2e_latency": 0.5, "cached_tokens": 19}  # type: ignore[index]
 
-    found = read(whole)
+    completion = read(whole)
 
-    assert found.server == {"time_to_first_token": 250.0, "e2e_latency": 500.0}
-    assert found.cached_tokens == 19
+    assert completion.server == {"time_to_first_token": 250.0, "e2e_latency": 500.0}
+    assert completion.cached_tokens == 19
 
 
 def test_errors_without_a_case_name_none() -> None:
@@ -713,21 +722,21 @@ def test_any_json_is_a_completion_or_a_typed_error(chunks: list[object], streame
         body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
     else:
         body = json.dumps({"choices": chunks})
-    one = answer(body, STREAM if streamed else None)
+    reply = answer(body, STREAM if streamed else None)
 
     try:
-        found = parse_answer(one, engine="cand", case="c")
+        completion = parse_answer(reply, engine="cand", case="c")
     except errors.AnswerError:
         return
-    found.text.encode("utf-8")
+    completion.text.encode("utf-8")
 
 
 @given(body=st.binary(max_size=80), streamed=st.booleans())
 def test_any_bytes_are_a_completion_or_a_typed_error(body: bytes, streamed: bool) -> None:
-    one = answer(body, STREAM if streamed else None)
+    reply = answer(body, STREAM if streamed else None)
 
     with pytest.raises(errors.EngineError):
-        parse_answer(one, engine="cand", case="c")
+        parse_answer(reply, engine="cand", case="c")
 
 
 @given(text=st.text(min_size=1), cuts=st.lists(st.integers(0, 200), max_size=6))
@@ -744,7 +753,7 @@ def chunks(*choices: list[dict[str, Any]], done: bool = True) -> str:
 
 
 def test_choices_of_a_stream_interleave_and_each_is_read_by_its_index() -> None:
-    found = read(
+    completion = read(
         chunks(
             [{"index": 1, "delta": {"role": "assistant", "content": ""}}],
             [{"index": 0, "delta": {"content": "fo"}}, {"index": 1, "delta": {"content": "si"}}],
@@ -758,8 +767,8 @@ def test_choices_of_a_stream_interleave_and_each_is_read_by_its_index() -> None:
         STREAM,
     )
 
-    assert (found.text, found.finish_reason) == ("four", "stop")
-    assert [(c.text, c.reasoning, c.finish_reason, c.cut) for c in found.choices] == [
+    assert (completion.text, completion.finish_reason) == ("four", "stop")
+    assert [(c.text, c.reasoning, c.finish_reason, c.cut) for c in completion.choices] == [
         ("six", "", "length", True),
         ("ten", "hm", "stop", False),
     ]
@@ -772,10 +781,18 @@ def test_counts_of_an_answer_with_several_choices_are_those_of_no_single_one() -
         {"index": 0, "message": {"content": "four"}, "finish_reason": "stop"},
         {"index": 2, "message": {"content": ""}, "finish_reason": "stop"},
     ]
-    found = read({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 8}})
+    completion = read({"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 8}})
 
-    assert (found.text, found.prompt_tokens, found.completion_tokens, found.counted) == ("four", 5, None, 8)
-    assert [(c.text, c.completion_tokens, len(c.logprobs)) for c in found.choices] == [("six", 1, 0), ("", None, 0)]
+    assert (completion.text, completion.prompt_tokens, completion.completion_tokens, completion.counted) == (
+        "four",
+        5,
+        None,
+        8,
+    )
+    assert [(c.text, c.completion_tokens, len(c.logprobs)) for c in completion.choices] == [
+        ("six", 1, 0),
+        ("", None, 0),
+    ]
 
 
 def test_a_stream_is_whole_when_every_choice_has_ended() -> None:
@@ -796,7 +813,9 @@ def test_any_order_of_pieces_gives_each_choice_its_own_words(pieces: list[tuple[
     marked = [(0, "first "), *((index, f"<{number}:{index}>") for number, (index, _) in enumerate(pieces))]
     text = chunks(*([{"index": index, "delta": {"content": piece}}] for index, piece in marked))
 
-    found = read(text, STREAM)
+    completion = read(text, STREAM)
 
-    said = {index: "".join(piece for at, piece in marked if at == index) for index, _ in marked}
-    assert [found.text, *(choice.text for choice in found.choices)] == [said[index] for index in sorted(said)]
+    texts = {index: "".join(piece for at, piece in marked if at == index) for index, _ in marked}
+    assert [completion.text, *(choice.text for choice in completion.choices)] == [
+        texts[index] for index in sorted(texts)
+    ]

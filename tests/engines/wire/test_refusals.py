@@ -79,11 +79,11 @@ def nested(message: str, **fields: object) -> dict[str, object]:
     ],
 )
 def test_every_refusal_is_one_typed_error(status: int, body: object, kind: type[errors.EngineError]) -> None:
-    found = error(status, body)
+    refusal = error(status, body)
 
-    assert type(found) is kind
-    assert (found.engine, found.case, found.status) == ("cand", "refund-3", status)
-    assert str(found).startswith(f"cand answered {status} to case 'refund-3': ")
+    assert type(refusal) is kind
+    assert (refusal.engine, refusal.case, refusal.status) == ("cand", "refund-3", status)
+    assert str(refusal).startswith(f"cand answered {status} to case 'refund-3': ")
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_other_limits_are_no_context(words: str) -> None:
 
 
 def test_field_and_reason_of_a_validation_error_are_named() -> None:
-    found = str(error(422, {"detail": [{"loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}]}))
+    message = str(error(422, {"detail": [{"loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}]}))
 
-    assert "Extra inputs are not permitted (field body.top_k)" in found
+    assert "Extra inputs are not permitted (field body.top_k)" in message
 
 
 def test_full_stop_of_the_server_is_not_doubled() -> None:
@@ -128,9 +128,9 @@ def test_full_stop_of_the_server_is_not_doubled() -> None:
 
 
 def test_request_without_a_case_is_named_as_one() -> None:
-    found = refused(read_refusal(b""), status=500, headers={}, engine="cand", case=None)
+    refusal = refused(read_refusal(b""), status=500, headers={}, engine="cand", case=None)
 
-    assert str(found).startswith("cand answered 500 to a request: nothing.")
+    assert str(refusal).startswith("cand answered 500 to a request: nothing.")
 
 
 def test_html_is_told_by_its_title() -> None:
@@ -151,25 +151,25 @@ def test_error_without_a_message_is_shown_whole() -> None:
 def test_error_of_the_server_behind_is_read_out_of_the_message(wrap: Callable[[str], dict[str, object]]) -> None:
     behind = json.dumps(nested("request (2829 tokens) is too much", type="exceed_context_size_error", code=400))
 
-    found = error(400, wrap(behind))
+    refusal = error(400, wrap(behind))
 
-    assert type(found) is errors.ContextOverflow
-    assert str(found).startswith("cand answered 400 to case 'refund-3': request (2829 tokens) is too much. ")
+    assert type(refusal) is errors.ContextOverflow
+    assert str(refusal).startswith("cand answered 400 to case 'refund-3': request (2829 tokens) is too much. ")
 
 
 def test_status_of_the_server_behind_counts_where_the_one_before_says_none() -> None:
-    found = refusal_of({"error": json.dumps(nested("boom", code=503))})
+    refusal = refusal_of({"error": json.dumps(nested("boom", code=503))})
 
-    assert found is not None
-    assert (found.message, found.status) == ("boom", 503)
+    assert refusal is not None
+    assert (refusal.message, refusal.status) == ("boom", 503)
 
 
 @pytest.mark.parametrize("text", ['{"error": "half', '{"message": {}}', 'no such field in {"message": "hi"}'])
 def test_message_that_only_looks_like_an_error_stays_as_it_is(text: str) -> None:
-    found = refusal_of({"error": text})
+    refusal = refusal_of({"error": text})
 
-    assert found is not None
-    assert found.message == text
+    assert refusal is not None
+    assert refusal.message == text
 
 
 @pytest.mark.parametrize("value", [{"choices": []}, [], "x", None, {"error": None}, {"error": ""}])

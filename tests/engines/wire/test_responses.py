@@ -61,11 +61,11 @@ def ended(*output: dict[str, Any], **fields: Any) -> dict[str, Any]:
 def test_a_response_has_text_reasoning_calls_and_counts() -> None:
     thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "two and two"}]}
 
-    found = read(response(thought, message("4", "!"), called("f", "{}")))
+    completion = read(response(thought, message("4", "!"), called("f", "{}")))
 
-    assert (found.text, found.reasoning, found.finish_reason) == ("4!", "two and two", "tool_calls")
-    assert found.tool_calls == (ToolCall(name="f", arguments="{}", id="call_0"),)
-    assert (found.prompt_tokens, found.completion_tokens, found.reasoning_tokens) == (5, 3, 1)
+    assert (completion.text, completion.reasoning, completion.finish_reason) == ("4!", "two and two", "tool_calls")
+    assert completion.tool_calls == (ToolCall(name="f", arguments="{}", id="call_0"),)
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.reasoning_tokens) == (5, 3, 1)
 
 
 def test_a_summary_is_the_reasoning_where_nothing_else_is_shown() -> None:
@@ -130,8 +130,8 @@ def test_logprobs_of_the_whole_response_win_over_those_of_its_events() -> None:
     both = read(events(text("é", logprobs=[bare]), ended(whole)), STREAM)
     alone = read(events(text("é", logprobs=[bare]), ended(message("é"))), STREAM)
 
-    for found in (both, alone):
-        assert [(each.token, each.logprob) for each in found.logprobs] == [("é".encode(), -0.5)]
+    for completion in (both, alone):
+        assert [(each.token, each.logprob) for each in completion.logprobs] == [("é".encode(), -0.5)]
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_a_failed_response_is_the_error_it_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [("in_progress", "says in_progress"), ("queued", "says queued"), (None, "is")]
+    ("status", "words"), [("in_progress", "says in_progress"), ("queued", "says queued"), (None, "is")]
 )
-def test_a_response_that_does_not_say_that_it_ended_is_no_answer(status: str | None, said: str) -> None:
+def test_a_response_that_does_not_say_that_it_ended_is_no_answer(status: str | None, words: str) -> None:
     begun = response(message("One"), status=status)
     if status is None:
         del begun["status"]
 
-    with pytest.raises(errors.ProtocolError, match=f"its status {said}.*whether the answer is whole is not known"):
+    with pytest.raises(errors.ProtocolError, match=f"its status {words}.*whether the answer is whole is not known"):
         read(begun)
 
 

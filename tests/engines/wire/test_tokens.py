@@ -6,7 +6,7 @@ from pytest_llmparity.engines.wire.tokens import SPELLINGS, byte_level, sentence
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "expected"),
     [
         ("The", b"The"),
         ("Ġcapital", b" capital"),
@@ -17,16 +17,16 @@ from pytest_llmparity.engines.wire.tokens import SPELLINGS, byte_level, sentence
         ("<end▁of▁sentence>", "<end▁of▁sentence>".encode()),
     ],
 )
-def test_byte_level_token_is_its_bytes(token: str, said: bytes) -> None:
-    assert byte_level(token) == said
+def test_byte_level_token_is_its_bytes(token: str, expected: bytes) -> None:
+    assert byte_level(token) == expected
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "expected"),
     [("▁capital", b" capital"), ("é", "é".encode()), ("<0xC3>", b"\xc3"), ("<0xC3>x", b"<0xC3>x")],
 )
-def test_sentence_piece_token_is_its_bytes(token: str, said: bytes) -> None:
-    assert sentence_piece(token) == said
+def test_sentence_piece_token_is_its_bytes(token: str, expected: bytes) -> None:
+    assert sentence_piece(token) == expected
 
 
 def test_every_byte_has_a_letter_of_its_own() -> None:
