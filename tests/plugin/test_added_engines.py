@@ -106,7 +106,7 @@ def test_a_broken_entry_point_is_of_no_concern_to_runs_without_engines(bench: Be
 
 
 @pytest.mark.parametrize(
-    ("entry", "adapter", "said"),
+    ("entry", "adapter", "message"),
     [
         ("mine = brought:Mine", "raise RuntimeError('too old')", "cannot be loaded (RuntimeError: too old)"),
         ("mine = brought:Gone", ADAPTER, "cannot be loaded (AttributeError: "),
@@ -117,19 +117,19 @@ def test_a_broken_entry_point_is_of_no_concern_to_runs_without_engines(bench: Be
     ],
 )
 def test_an_entry_point_that_cannot_be_used_names_its_distribution(
-    bench: Bench, install: Install, entry: str, adapter: str, said: str
+    bench: Bench, install: Install, entry: str, adapter: str, message: str
 ) -> None:
     install(entry, adapter)
 
     text = refused(bench)
 
-    assert said in text
+    assert message in text
     assert "of llmparity-mine 0.3" in text
     assert "Correct, update or uninstall llmparity-mine 0.3." in text
 
 
 @pytest.mark.parametrize(
-    ("adapter", "said"),
+    ("adapter", "message"),
     [
         (ADAPTER.replace('"mine"', '"My Engine"'), "brought.Mine has kind 'My Engine'; names consist of"),
         (ADAPTER.replace('kind = "mine"', "pass"), "brought.Mine has kind ''; names consist of"),
@@ -140,20 +140,20 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
         (ADAPTER + "    def launch(self): ...\n", "brought.Mine has a launch that is no classmethod"),
     ],
 )
-def test_an_adapter_that_cannot_work_is_told(bench: Bench, bring: Bring, adapter: str, said: str) -> None:
+def test_an_adapter_that_cannot_work_is_told(bench: Bench, bring: Bring, adapter: str, message: str) -> None:
     bring(adapter=adapter)
 
     text = refused(bench)
 
-    assert said in text
+    assert message in text
     assert "pytest_llmparity_engines: " in text
 
 
-@pytest.mark.parametrize(("returned", "said"), [("Mine", "returned <class 'brought.Mine'>"), ("7", "returned 7")])
-def test_a_hook_returns_a_list(bench: Bench, bring: Bring, returned: str, said: str) -> None:
+@pytest.mark.parametrize(("returned", "message"), [("Mine", "returned <class 'brought.Mine'>"), ("7", "returned 7")])
+def test_a_hook_returns_a_list(bench: Bench, bring: Bring, returned: str, message: str) -> None:
     bring(HOOK.replace("[Mine]", returned))
 
-    assert f"{said}; expected a list of adapter classes" in refused(bench)
+    assert f"{message}; expected a list of adapter classes" in refused(bench)
 
 
 def test_the_same_class_may_come_twice(bench: Bench, bring: Bring) -> None:

@@ -88,9 +88,9 @@ def test_any_client_is_recorded_and_runs_beside_each_other_are_told_apart(bench:
     assert len(answers) == 2 * INPUTS
     for answer in answers:
         (call,) = answer["calls"]
-        said = json.loads(answer["text"])
-        assert (call["status"], call["answer"], call["path"]) == (200, said, "/v1/chat/completions")
-        assert json.loads(call["request"])["messages"][0]["content"] == said
+        text = json.loads(answer["text"])
+        assert (call["status"], call["answer"], call["path"]) == (200, text, "/v1/chat/completions")
+        assert json.loads(call["request"])["messages"][0]["content"] == text
 
 
 def test_no_key_is_in_what_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

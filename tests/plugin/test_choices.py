@@ -77,9 +77,9 @@ def test_an_engine_that_gives_fewer_choices_is_told_of(bench: Bench) -> None:
 
     bench.run(*REPORTED, engines=engines)
 
-    said = "b gave fewer choices than n asks for to 8 prompts; first: case-0: 1 of 3"
+    remark = "b gave fewer choices than n asks for to 8 prompts; first: case-0: 1 of 3"
     of_b = [verdict for verdict in bench.report()["verdicts"] if verdict["engine"] == "b"]
-    assert {said in verdict["remarks"] for verdict in of_b} == {True}
+    assert {remark in verdict["remarks"] for verdict in of_b} == {True}
     (drawn,) = [verdict for verdict in of_b if verdict["kind"] == "distribution"]
     assert (
         "too few answers to compare: nothing was compared: 8 prompts drawn only once on an engine" in drawn["message"]

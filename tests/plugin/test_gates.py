@@ -361,10 +361,10 @@ def test_junit_properties(bench: Bench) -> None:
 
     bench.run("--junitxml=junit.xml", engines=[bench.engine(), bench.engine()])
 
-    found = {p.get("name"): p.get("value") for p in ET.parse("junit.xml").iter("property")}
-    assert found["llmparity.text.b.outcome"] == "PASS"
-    assert found["llmparity.outcome"] == "PASS"
-    assert float(str(found["llmparity.text.b.margin"])) == 0.05
+    properties = {p.get("name"): p.get("value") for p in ET.parse("junit.xml").iter("property")}
+    assert properties["llmparity.text.b.outcome"] == "PASS"
+    assert properties["llmparity.outcome"] == "PASS"
+    assert float(str(properties["llmparity.text.b.margin"])) == 0.05
 
 
 def test_hooks_observe_verdicts_and_the_record(bench: Bench) -> None:

@@ -88,6 +88,6 @@ def test_what_is_kept_of_a_run_is_nobody_elses(project: Any) -> None:
 
     project.run()
 
-    found = [kept, project.pytester.path / "out", *kept.rglob("*"), *(project.pytester.path / "out").iterdir()]
-    open_to_others = [path.name for path in found if path.stat().st_mode & 0o077 and path.name != ".gitignore"]
+    paths = [kept, project.pytester.path / "out", *kept.rglob("*"), *(project.pytester.path / "out").iterdir()]
+    open_to_others = [path.name for path in paths if path.stat().st_mode & 0o077 and path.name != ".gitignore"]
     assert open_to_others == []

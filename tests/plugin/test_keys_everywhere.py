@@ -78,7 +78,7 @@ def test_a_key_is_in_nothing_that_is_written_or_said(
 
     result = bench.run("--engines=base,cand", "--parity-policy=release.toml", *words, "-vv")
 
-    said = result.stdout.str() + result.stderr.str()
+    shown = result.stdout.str() + result.stderr.str()
     assert result.ret == 1
     capsys.readouterr()
     for command in (
@@ -91,14 +91,14 @@ def test_a_key_is_in_nothing_that_is_written_or_said(
     ):
         main(command)
         told = capsys.readouterr()
-        said += told.out + told.err
+        shown += told.out + told.err
         if command[0] in ("golden", "record"):
             assert "is not written: " in told.err, command
             assert "case case-" in told.err, "the place is named"
     with Store.open(bench.pytester.path / ".llmparity") as store:
         (run,) = {info.id for info in store.runs()}
         whole = stored(store, run, root=bench.pytester.path)
-        said += comment.of_run(whole.record, whole.samples, name="cpu", root=bench.pytester.path, origin=whole.origin)
+        shown += comment.of_run(whole.record, whole.samples, name="cpu", root=bench.pytester.path, origin=whole.origin)
     assert "«LIVE_KEY»" in (bench.pytester.path / "out/report.html").read_text("utf-8")
     files = [path for path in bench.pytester.path.rglob("*") if path.is_file() and path.suffix != ".toml"]
     names = {path.name for path in files}
@@ -106,7 +106,7 @@ def test_a_key_is_in_nothing_that_is_written_or_said(
     assert not [name for name in names if name in ("cand.jsonl", "llmparity.lock")]
     written = {path.name: path.read_bytes().decode("utf-8", "replace") for path in files}
     assert {name: pieces for name, text in written.items() if (pieces := leaked(text))} == {}
-    assert leaked(said) == []
+    assert leaked(shown) == []
 
 
 @pytest.mark.usefixtures("warm_commands")

@@ -107,11 +107,11 @@ def test_a_schema_that_one_engine_does_not_force_is_left_out_of_that_check_alone
 
     bench.run(*REPORT, engines=engines)
 
-    found = {v["kind"]: v for v in bench.report()["verdicts"]}
-    assert found["prompts"]["left_out"] == []
-    assert found["prompts"]["n"] == 20
-    assert len(found["schema.gap"]["left_out"][0]["cases"]) == 1
-    assert found["schema.gap"]["n"] == 19
+    verdicts = {v["kind"]: v for v in bench.report()["verdicts"]}
+    assert verdicts["prompts"]["left_out"] == []
+    assert verdicts["prompts"]["n"] == 20
+    assert len(verdicts["schema.gap"]["left_out"][0]["cases"]) == 1
+    assert verdicts["schema.gap"]["n"] == 19
 
 
 @pytest.mark.slow

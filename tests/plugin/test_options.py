@@ -33,9 +33,9 @@ def pytest_configure(config):
         from pytest_llmparity.settings.sources import OUT
         settings = Settings(out=config.rootpath / OUT)
     heavy = [name for name in ("pydantic", "httpx", "openai", "numpy", "yaml") if name in sys.modules]
-    found = {**to_json(settings), "asked": asked, "heavy": heavy, "out": str(settings.out)}
-    found["engines"] = [[s.name, s.launch, s.model_path and str(s.model_path)] for s in settings.engines]
-    (config.rootpath / "settings.json").write_text(json.dumps(found, default=str))
+    resolved = {**to_json(settings), "asked": asked, "heavy": heavy, "out": str(settings.out)}
+    resolved["engines"] = [[s.name, s.launch, s.model_path and str(s.model_path)] for s in settings.engines]
+    (config.rootpath / "settings.json").write_text(json.dumps(resolved, default=str))
 """
 TWO = ("--engines", "a=http://h:1,b=http://h:2")
 OURS = '[engines.a]\nkind = "vllm"\nmodel = "m"\n'
@@ -65,8 +65,8 @@ required = true
 
 ALONE = leave_out(("llmparity", "asyncio", *UNSEEN, *IDLE))
 
-Found = dict[str, object]
-Resolve = Callable[..., Found]
+Resolved = dict[str, object]
+Resolve = Callable[..., Resolved]
 Refuse = Callable[..., str]
 
 
@@ -84,12 +84,12 @@ def resolve(pytester: pytest.Pytester) -> Resolve:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile("def test_a(): pass")
 
-    def run(*options: str, process: bool = False) -> Found:
+    def run(*options: str, process: bool = False) -> Resolved:
         start = pytester.runpytest_subprocess if process else pytester.runpytest_inprocess
         result = start(*ALONE, *options)
         assert result.ret == 0, result.stdout.str() + result.stderr.str()
-        found: Found = json.loads((pytester.path / "settings.json").read_text())
-        return found
+        settings: Resolved = json.loads((pytester.path / "settings.json").read_text())
+        return settings
 
     return run
 
@@ -178,18 +178,18 @@ def test_parsers_say_what_was_given_and_what_is_allowed(
 def test_an_unused_plugin_reads_nothing_and_imports_nothing(resolve: Resolve, pytester: pytest.Pytester) -> None:
     pytester.path.joinpath("llmparity.toml").write_text("broken")
 
-    found = resolve(process=True)
+    settings = resolve(process=True)
 
-    assert (found["asked"], found["engines"], found["heavy"]) == (False, [], [])
-    assert found["out"] == str(pytester.path / ".llmparity/report")
+    assert (settings["asked"], settings["engines"], settings["heavy"]) == (False, [], [])
+    assert settings["out"] == str(pytester.path / ".llmparity/report")
 
 
 def test_the_first_engine_is_the_baseline(resolve: Resolve) -> None:
-    found = resolve(*TWO)
+    settings = resolve(*TWO)
 
-    assert found["engines"] == [["a", "attach", None], ["b", "attach", None]]
-    assert (found["baseline"], found["baseline_source"]) == ("a", "first of --engines")
-    assert (found["concurrency"], found["residency"], found["inconclusive"], found["mode"]) == (
+    assert settings["engines"] == [["a", "attach", None], ["b", "attach", None]]
+    assert (settings["baseline"], settings["baseline_source"]) == ("a", "first of --engines")
+    assert (settings["concurrency"], settings["residency"], settings["inconclusive"], settings["mode"]) == (
         4,
         "together",
         "show",
@@ -198,7 +198,7 @@ def test_the_first_engine_is_the_baseline(resolve: Resolve) -> None:
 
 
 def test_every_option_arrives(resolve: Resolve, pytester: pytest.Pytester) -> None:
-    found = resolve(
+    settings = resolve(
         "--engines=a=http://h:1",
         "--engines=b=http://h:2",
         "--parity-baseline=b",
@@ -215,20 +215,24 @@ def test_every_option_arrives(resolve: Resolve, pytester: pytest.Pytester) -> No
         "--parity-out=there",
     )
 
-    assert (found["baseline"], found["baseline_source"]) == ("b", "--parity-baseline")
-    assert (found["required"], found["resume"], found["inconclusive"]) == (True, "fresh", "skip")
-    assert found["sequential"] is True
-    assert (found["max_requests"], found["budget_s"], found["keep_runs"]) == (7, 900.0, 3)
-    assert found["cases"] == ["x,y", "z"]
-    assert (found["reports"], found["out"]) == (["json"], str(pytester.path / "there"))
+    assert (settings["baseline"], settings["baseline_source"]) == ("b", "--parity-baseline")
+    assert (settings["required"], settings["resume"], settings["inconclusive"]) == (True, "fresh", "skip")
+    assert settings["sequential"] is True
+    assert (settings["max_requests"], settings["budget_s"], settings["keep_runs"]) == (7, 900.0, 3)
+    assert settings["cases"] == ["x,y", "z"]
+    assert (settings["reports"], settings["out"]) == (["json"], str(pytester.path / "there"))
 
 
 def test_the_file_in_rootdir_is_read(resolve: Resolve, pytester: pytest.Pytester) -> None:
     pytester.path.joinpath("llmparity.toml").write_text(FILE)
 
-    found = resolve("--engines=a,b")
+    settings = resolve("--engines=a,b")
 
-    assert (found["baseline"], found["baseline_source"], found["concurrency"]) == ("b", "llmparity.toml: baseline", 2)
+    assert (settings["baseline"], settings["baseline_source"], settings["concurrency"]) == (
+        "b",
+        "llmparity.toml: baseline",
+        2,
+    )
 
 
 def test_a_baseline_of_the_file_that_is_not_selected_gives_way_aloud(
@@ -236,10 +240,10 @@ def test_a_baseline_of_the_file_that_is_not_selected_gives_way_aloud(
 ) -> None:
     pytester.path.joinpath("llmparity.toml").write_text(FILE)
 
-    found = resolve("--engines=a")
+    settings = resolve("--engines=a")
 
-    assert found["baseline"] == "a"
-    assert found["baseline_source"] == "first of --engines; b (llmparity.toml: baseline) is not selected"
+    assert settings["baseline"] == "a"
+    assert settings["baseline_source"] == "first of --engines; b (llmparity.toml: baseline) is not selected"
 
 
 @pytest.mark.parametrize("engines", ["golden:b,a", "golden:b,b", "b,golden:b", "a,golden:b,b"])
@@ -250,11 +254,11 @@ def test_golden_answers_of_the_baseline_of_the_file_stand_in_for_it(
     pytester.path.joinpath("golden/prompts").mkdir(parents=True)
     pytester.path.joinpath("golden/prompts/b.jsonl").touch()
 
-    found = resolve(f"--engines={engines}")
+    settings = resolve(f"--engines={engines}")
     asked = resolve(f"--engines={engines},c=http://h:3", "--parity-baseline=c")
 
-    assert found["baseline"] == "golden-b"
-    assert found["baseline_source"] == "golden answers of b (llmparity.toml: baseline)"
+    assert settings["baseline"] == "golden-b"
+    assert settings["baseline_source"] == "golden answers of b (llmparity.toml: baseline)"
     assert asked["baseline"] == "c"
 
 
@@ -263,9 +267,12 @@ def test_a_baseline_of_the_profile_that_is_not_selected_is_told_as_the_profiles(
 ) -> None:
     pytester.path.joinpath("llmparity.toml").write_text(FILE)
 
-    found = resolve("--engines=b", "--parity-profile=ci")
+    settings = resolve("--engines=b", "--parity-profile=ci")
 
-    assert (found["baseline"], found["baseline_source"]) == ("b", "first of --engines; a (profile ci) is not selected")
+    assert (settings["baseline"], settings["baseline_source"]) == (
+        "b",
+        "first of --engines; a (profile ci) is not selected",
+    )
 
 
 def test_a_profile_wins_over_the_file_and_loses_to_environment_and_options(
@@ -280,14 +287,14 @@ def test_a_profile_wins_over_the_file_and_loses_to_environment_and_options(
     monkeypatch.setenv("LLMPARITY_INCONCLUSIVE", "skip")
     monkeypatch.setenv("LLMPARITY_OUT", "")
 
-    found = resolve("--parity-profile=ci", "--parity-inconclusive=show")
+    settings = resolve("--parity-profile=ci", "--parity-inconclusive=show")
 
-    assert [name for name, *_ in found["engines"]] == ["b", "a"]  # type: ignore[attr-defined]
-    assert (found["baseline"], found["baseline_source"]) == ("a", "profile ci")
-    assert (found["concurrency"], found["residency"], found["budget_s"]) == (8, "one-at-a-time", 900.0)
-    assert (found["gather"], found["timed_changes"]) == ("in-turn", 6)
-    assert (found["max_requests"], found["inconclusive"]) == (5, "show")
-    assert found["origins"]["baseline"] == "profile ci"  # type: ignore[index]
+    assert [name for name, *_ in settings["engines"]] == ["b", "a"]  # type: ignore[attr-defined]
+    assert (settings["baseline"], settings["baseline_source"]) == ("a", "profile ci")
+    assert (settings["concurrency"], settings["residency"], settings["budget_s"]) == (8, "one-at-a-time", 900.0)
+    assert (settings["gather"], settings["timed_changes"]) == ("in-turn", 6)
+    assert (settings["max_requests"], settings["inconclusive"]) == (5, "show")
+    assert settings["origins"]["baseline"] == "profile ci"  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -307,9 +314,9 @@ def test_the_environment_selects_engines(resolve: Resolve, monkeypatch: pytest.M
     monkeypatch.setenv("LLMPARITY_ENGINES", "a=http://h:1,b=http://h:2")
     monkeypatch.setenv("LLMPARITY_BASELINE", "b")
 
-    found = resolve()
+    settings = resolve()
 
-    assert (found["asked"], found["baseline"], found["baseline_source"]) == (True, "b", "LLMPARITY_BASELINE")
+    assert (settings["asked"], settings["baseline"], settings["baseline_source"]) == (True, "b", "LLMPARITY_BASELINE")
 
 
 def test_replay_needs_neither_engines_nor_their_files(resolve: Resolve) -> None:
@@ -328,9 +335,9 @@ def test_a_file_named_by_option_is_the_place_its_paths_start_from(resolve: Resol
     folder.joinpath("m.gguf").write_bytes(b"")
     folder.joinpath("p.toml").write_text('[engines.a]\nkind = "llamacpp"\nmodel = "m.gguf"\n')
 
-    found = resolve("--parity-config=sub/p.toml", "--engines=a")
+    settings = resolve("--parity-config=sub/p.toml", "--engines=a")
 
-    assert found["engines"] == [["a", "process", str(folder / "m.gguf")]]
+    assert settings["engines"] == [["a", "process", str(folder / "m.gguf")]]
 
 
 # -- what is refused

@@ -113,9 +113,9 @@ def test_a_file_that_is_not_there_is_an_error_with_its_line_before_anything_is_a
     result = bench.run(engines=[engine, bench.engine()])
 
     result.assert_outcomes(errors=1)
-    said = told(result) + " ".join(result.stderr.str().split())
-    assert "prompts.jsonl:1: messages[0].content[1] names 'x1.png', which cannot be read" in said
-    assert "(did you mean 'x.png'?)" in said
+    printed = told(result) + " ".join(result.stderr.str().split())
+    assert "prompts.jsonl:1: messages[0].content[1] names 'x1.png', which cannot be read" in printed
+    assert "(did you mean 'x.png'?)" in printed
     assert not engine.requests
 
 

@@ -51,15 +51,15 @@ def test_only_prompts_with_the_tag_are_asked_and_every_place_says_so(bench: Benc
     result = bench.run("--parity-tag=refund", *reports, engines=pair)
 
     assert asked(bench, pair[0]) == {f"question {i}" for i in (0, 4, 8, 12)}
-    said = "4 of 16 prompts, tag refund (--parity-tag refund)"
+    portion = "4 of 16 prompts, tag refund (--parity-tag refund)"
     text = " ".join(result.stdout.str().split())
-    assert f"prompts: {said}" in text
-    assert f"noted: {said}: schema.rate of test_gate" in text
+    assert f"prompts: {portion}" in text
+    assert f"noted: {portion}: schema.rate of test_gate" in text
     report = bench.report()
     assert {verdict["n"] for verdict in report["verdicts"]} == {4}
-    assert all(said in verdict["remarks"] for verdict in report["verdicts"])
+    assert all(portion in verdict["remarks"] for verdict in report["verdicts"])
     for name in ("summary.md", "report.html"):
-        assert said in (bench.pytester.path / "out" / name).read_text("utf-8")
+        assert portion in (bench.pytester.path / "out" / name).read_text("utf-8")
 
 
 def test_a_sample_is_the_same_each_time_and_judged_as_one(bench: Bench, pair: list[PosingEngine]) -> None:

@@ -50,7 +50,7 @@ def test_options_in_the_environment_are_the_same(
 
 
 def test_every_option_with_a_value_is_known() -> None:
-    found = []
+    flags = []
 
     class Parser:
         def getgroup(self, *names: str) -> Parser:
@@ -58,11 +58,11 @@ def test_every_option_with_a_value_is_known() -> None:
 
         def addoption(self, name: str, **rest: object) -> None:
             if rest.get("action") != "store_true":
-                found.append(name)
+                flags.append(name)
 
     add_options(Parser())  # type: ignore[arg-type]  # all it is asked for
 
-    assert set(WITH_VALUE) == set(found)
+    assert set(WITH_VALUE) == set(flags)
 
 
 def test_words_behind_the_end_of_options_are_left_alone() -> None:

@@ -55,9 +55,9 @@ def test_what_a_route_cannot_give_is_skipped_or_refused_with_the_reason(bench: B
 
     result = bench.run("--engines=chat,new,old")
 
-    said = told(result)
-    assert "new reports no logprobs (declared, confirmed by a probe): logprobs of" in said
-    assert "old is asked over route 'completions', which takes raw prompts alone" in said
+    printed = told(result)
+    assert "new reports no logprobs (declared, confirmed by a probe): logprobs of" in printed
+    assert "old is asked over route 'completions', which takes raw prompts alone" in printed
     assert not [received for received in engine.requests if "question" in str(received.json)]
 
 

@@ -65,14 +65,14 @@ def test_each_prompt_is_asked_in_both_arms_and_each_check_reads_its_own(bench: B
         assert all(json.dumps(SCHEMA) in str(request) for request in asked if not constrained(request))
     folder = bench.pytester.path / ".llmparity/report"
     run = json.loads((folder / "run.json").read_text())
-    found = {(v["kind"], v["engine"]): v for v in run["verdicts"]}
+    verdicts = {(v["kind"], v["engine"]): v for v in run["verdicts"]}
     assert (
-        found["schema.constraint", "a"]["constraint"] == "not shown"
+        verdicts["schema.constraint", "a"]["constraint"] == "not shown"
     )  # it keeps the schema without being told to, too
-    assert found["schema.constraint", "b"]["constraint"] == "violated"
-    assert found["schema.constraint", "b"]["arm"] == "constrained"
-    assert found["schema.rate", "b"]["estimate"] == 0.0  # without arms= it reads the constrained answers
-    assert found["answers.rate", "b"]["estimate"] == 0.0
+    assert verdicts["schema.constraint", "b"]["constraint"] == "violated"
+    assert verdicts["schema.constraint", "b"]["arm"] == "constrained"
+    assert verdicts["schema.rate", "b"]["estimate"] == 0.0  # without arms= it reads the constrained answers
+    assert verdicts["answers.rate", "b"]["estimate"] == 0.0
     assert {v["n"] for v in run["verdicts"]} == {PROMPTS}
     cases = {json.loads(line)["case"] for line in (folder / "samples.jsonl").read_text().splitlines()}
     assert {"case-0", "case-0@free"} <= cases

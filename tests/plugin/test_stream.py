@@ -17,18 +17,18 @@ PROMPTS = 32
 GATE = "check.stream(rate=0.9)"
 
 
-def said(request: dict[str, Any]) -> str:
+def echoed(request: dict[str, Any]) -> str:
     return f"answer to {request['messages'][0]['content']}"
 
 
 def unlike(request: dict[str, Any]) -> str:
-    return said(request) if request.get("stream") else said(request).upper()
+    return echoed(request) if request.get("stream") else echoed(request).upper()
 
 
 def test_each_prompt_is_asked_both_ways_and_each_engine_is_judged_by_itself(bench: Bench) -> None:
     bench.prompts(PROMPTS, expect={"contains": ["answer"]})
     bench.gate(f"{GATE}, check.answers(rate=0.9)")
-    engines = [bench.engine(said), bench.engine(unlike)]
+    engines = [bench.engine(echoed), bench.engine(unlike)]
 
     result = bench.run("--parity-report=json", engines=engines)
 
@@ -55,7 +55,7 @@ def test_an_engine_that_cannot_stream_is_incomparable_and_one_that_is_silent_no_
     bench.gate(GATE)
 
     def whole_only(request: dict[str, Any]) -> Any:
-        return Fault.refuse(400) if request.get("stream") else said(request)
+        return Fault.refuse(400) if request.get("stream") else echoed(request)
 
     result = bench.run("--parity-report=json", engines=[bench.engine(whole_only), bench.engine("")])
 
@@ -77,7 +77,7 @@ def test_an_engine_that_cannot_stream_is_incomparable_and_one_that_is_silent_no_
 def test_what_cannot_be_asked_so_is_refused_before_anybody_is_asked(bench: Bench, checks: str, words: str) -> None:
     bench.prompts(PROMPTS)
     bench.gate(checks)
-    engine = bench.engine(said)
+    engine = bench.engine(echoed)
 
     result = bench.run(engines=[engine, engine])
 
@@ -89,15 +89,15 @@ def test_what_cannot_be_asked_so_is_refused_before_anybody_is_asked(bench: Bench
 def test_a_sequential_run_asks_both_ways_until_it_is_settled(bench: Bench) -> None:
     bench.prompts(64)
     bench.gate("check.stream(rate=0.8)")
-    engines = [bench.engine(said), bench.engine(unlike)]
+    engines = [bench.engine(echoed), bench.engine(unlike)]
 
     result = bench.run("--parity-sequential", "--parity-report=json", "--parity-out=out", engines=engines)
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    found = {v["engine"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"]}
-    assert found["b"][0] == "FAIL"
-    assert found["b"][1] < 64
-    assert found["a"][0] in ("PASS", "INCONCLUSIVE")
+    verdicts = {v["engine"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"]}
+    assert verdicts["b"][0] == "FAIL"
+    assert verdicts["b"][1] < 64
+    assert verdicts["a"][0] in ("PASS", "INCONCLUSIVE")
     for engine in engines:
         streams = [bool(request.get("stream")) for request in bench.asked(engine)]
         assert streams.count(True) == streams.count(False)
@@ -108,7 +108,7 @@ def test_a_sequential_run_asks_both_ways_until_it_is_settled(bench: Bench) -> No
 def test_shards_keep_both_ways_of_a_prompt_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.prompts(PROMPTS)
     bench.gate(GATE)
-    engines = [bench.engine(said), bench.engine(unlike)]
+    engines = [bench.engine(echoed), bench.engine(unlike)]
     whole = bench.run("--parity-report=json", "--parity-out=whole", engines=engines)
     shutil.move(bench.pytester.path / ".llmparity", bench.pytester.path / "of-the-whole")
     for index in (1, 2):
@@ -130,14 +130,14 @@ def test_both_ways_become_golden_and_stand_for_their_engine(bench: Bench, monkey
         monkeypatch.delenv(name, raising=False)
     bench.prompts(PROMPTS)
     bench.gate(GATE)
-    recorded, other = bench.engine(unlike), bench.engine(said)
+    recorded, other = bench.engine(unlike), bench.engine(echoed)
     bench.run("--parity-update-golden=all", engines=[recorded])
     asked = len(bench.asked(recorded))
 
     result = bench.run(f"--engines=golden:a,b={bench.selected(other)}", "--parity-report=json", "--parity-out=out")
 
-    found = {v["engine"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"]}
-    assert found == {"golden-a": ("FAIL", PROMPTS), "b": ("PASS", PROMPTS)}
+    verdicts = {v["engine"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"]}
+    assert verdicts == {"golden-a": ("FAIL", PROMPTS), "b": ("PASS", PROMPTS)}
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert len(bench.asked(recorded)) == asked
 

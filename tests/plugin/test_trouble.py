@@ -84,7 +84,7 @@ def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judge
         return FAULTS[case][0] if case in FAULTS else WHOLE.get(case)
 
     engine = bench.engine(troubled, seed=1)
-    rows = {f"case-{number}": (kind, said) for number, (_, kind, said) in FAULTS.items()}
+    rows = {f"case-{number}": (kind, message) for number, (_, kind, message) in FAULTS.items()}
     bench.prompts(28)
     bench.configure(
         f'[engines.b]\nkind = "openai"\nbase_url = "{engine.base_url}"\nrequest_timeout_s = 1.0\nreconnect_s = 0\n'
@@ -97,10 +97,10 @@ def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judge
 
         @pytest.mark.parity("prompts.jsonl", check.prompts(), check.schema({{}}, gap=0.5), concurrency=8)
         def test_gate(parity_run):
-            for case, (kind, said) in {rows!r}.items():
+            for case, (kind, message) in {rows!r}.items():
                 with pytest.raises(getattr(errors, kind)) as caught:
                     parity_run["b"][case].text
-                assert said in str(caught.value), (case, str(caught.value))
+                assert message in str(caught.value), (case, str(caught.value))
             assert parity_run["b"]["case-20"].text == "no longer busy"
             assert parity_run["b"]["case-21"].text == "no longer busy"
             assert parity_run["b"]["case-20"].samples[0].attempts == 3
@@ -116,8 +116,8 @@ def test_every_kind_of_trouble_is_a_typed_error_of_its_row_and_the_rest_is_judge
     result = bench.run("--engines=b", "-v", *REPORT, "--junitxml=junit.xml", engines=[bench.engine()])
 
     result.stdout.no_re_match_line("E  .*")
-    found = {v["kind"]: v["outcome"] for v in bench.report()["verdicts"]}
-    assert set(found) == {"prompts", "schema.gap"}
+    outcomes = {v["kind"]: v["outcome"] for v in bench.report()["verdicts"]}
+    assert set(outcomes) == {"prompts", "schema.gap"}
     failures = {f["case"]: f["kind"] for f in bench.report()["failures"] if f["phase"] == "main"}
     assert failures == {case: kind for case, (kind, _) in rows.items()}
     printed = result.stdout.str() + result.stderr.str() + Path("junit.xml").read_text()
@@ -257,7 +257,7 @@ def test_a_server_that_repeats_the_key_gives_it_away_nowhere(bench: Bench, monke
 
 
 @pytest.mark.parametrize(
-    ("config", "args", "said"),
+    ("config", "args", "message"),
     [
         (
             '[engines.ollama-dev]\nkind = "openai"\nbase_url = "http://127.0.0.1:9"\n',
@@ -279,7 +279,7 @@ def test_a_server_that_repeats_the_key_gives_it_away_nowhere(bench: Bench, monke
     ],
 )
 def test_a_wrong_name_or_a_literal_key_ends_before_collection_and_is_not_repeated(
-    bench: Bench, config: str, args: str, said: str
+    bench: Bench, config: str, args: str, message: str
 ) -> None:
     bench.gate()
     bench.configure(config.format(key=KEY))
@@ -287,7 +287,7 @@ def test_a_wrong_name_or_a_literal_key_ends_before_collection_and_is_not_repeate
     result = bench.run(args.format(key=KEY))
 
     assert result.ret == USAGE
-    assert said in result.stderr.str()
+    assert message in result.stderr.str()
     assert KEY not in result.stderr.str() + result.stdout.str()
     result.stdout.no_fnmatch_line("*collected*")
 

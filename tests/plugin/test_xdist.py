@@ -171,7 +171,7 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(
         asked = [r.json["messages"][-1]["content"] for r in engines[0].requests]
         explained = [v["explanation"] for v in reports[-1]["verdicts"] if v["explanation"] is not None]
         assert {(e["requests"] > 0, len(e["causes"])) for e in explained} == {(True, 0)}, "b and fake answer otherwise"
-        again = sum(one["requests"] // 2 for e in explained for one in e["experiments"])
+        again = sum(experiment["requests"] // 2 for e in explained for experiment in e["experiments"])
         counts.append([len([text for text in asked if text.startswith("question")]) - again, asked.count("app")])
         starts.append(len(bench.starts("fake")) - before)
 

@@ -92,8 +92,8 @@ def test_a_refusal_repeats_the_servers_own_words_without_the_key(
     project: Any, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setenv("THEIR_KEY", "correct-horse-battery")
-    said = {"error": {"message": "no seat left for correct-horse-battery in team blue", "code": status}}
-    server = project.engine("a", lambda body: document(said, status))
+    refusal = {"error": {"message": "no seat left for correct-horse-battery in team blue", "code": status}}
+    server = project.engine("a", lambda body: document(refusal, status))
     project.write(
         "llmparity.toml",
         f'[engines.a]\nkind = "openai"\nmodel = "m"\nbase_url = "http://127.0.0.1:{server.port}"\n'

@@ -82,9 +82,9 @@ def test_what_was_timed_whole_is_not_timed_again(bench: Bench) -> None:
     calls: list[str] = []
 
     def once(request: Any) -> Fault | None:
-        said = str(request["messages"][-1]["content"])
-        calls.append(said)
-        return Fault.refuse(400) if said == "question 7" and calls.count(said) == 1 else None
+        prompt = str(request["messages"][-1]["content"])
+        calls.append(prompt)
+        return Fault.refuse(400) if prompt == "question 7" and calls.count(prompt) == 1 else None
 
     a, b = bench.engine(), bench.engine(once)
     bench.run(*REPORT, engines=[a, b])
@@ -199,7 +199,7 @@ def test_five_interruptions_lose_no_answer(bench: Bench, wait_until: Callable[..
     result = bench.run(*REPORT, engines=engines)
 
     assert result.ret == FAILED
-    found = {v["kind"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"] if v["kind"] == "text"}
-    assert found == {"text": ("FAIL", 16)}
+    verdicts = {v["kind"]: (v["outcome"], v["n"]) for v in bench.report()["verdicts"] if v["kind"] == "text"}
+    assert verdicts == {"text": ("FAIL", 16)}
     assert 2 * 64 <= asked() <= 2 * 64 + 5 * 8, "what was in flight is asked again, nothing else"
     assert json.dumps(bench.report()["failures"]) == "[]"

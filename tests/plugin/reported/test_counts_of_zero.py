@@ -16,10 +16,10 @@ def test_a_gate_with_tools_is_judged_where_counts_say_nothing(project: Any, prom
     def answer(body: Json) -> Answer:
         called = "order" in str(body["messages"])
         call = {"index": 0, "id": "a", "function": {"name": "get_order", "arguments": '{"order": 1300}'}}
-        said: Json = {"content": None, "tool_calls": [call]} if called else {"content": "Hello."}
+        reply: Json = {"content": None, "tool_calls": [call]} if called else {"content": "Hello."}
         if not body.get("stream"):
-            return document(message(said, "tool_calls" if called else "stop", counts(prompt, 12)))
-        return events(chunk(said), chunk({}, "tool_calls" if called else "stop"), usage(prompt, 12))
+            return document(message(reply, "tool_calls" if called else "stop", counts(prompt, 12)))
+        return events(chunk(reply), chunk({}, "tool_calls" if called else "stop"), usage(prompt, 12))
 
     project.engine("base", answer)
     project.engine("cand", answer)

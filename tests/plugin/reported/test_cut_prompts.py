@@ -62,6 +62,6 @@ def test_a_set_that_is_mostly_cut_names_the_engine_that_cut_it_and_nothing_else(
         f"FAIL prompts, cand against base: {cutter} cut 41 of 48 prompts (c07 to c47), one of them to 255 tokens where "
         f"{other} counts 1,731"
     )
-    said = result.stdout.str()
-    assert "tokeniser" not in said
-    assert f"{other} cut" not in said
+    printed = result.stdout.str()
+    assert "tokeniser" not in printed
+    assert f"{other} cut" not in printed

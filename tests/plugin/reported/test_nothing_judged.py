@@ -26,7 +26,7 @@ def rows(project: Any, count: int = 8) -> None:
 
 def prompts_of(server: WireServer) -> list[str]:
     """Return the cases a server was asked, neither warm-ups nor probes."""
-    return [said for asked in server.asked if "question" in (said := question(asked.body))]
+    return [prompt for asked in server.asked if "question" in (prompt := question(asked.body))]
 
 
 def posts(server: WireServer) -> int:
@@ -216,9 +216,9 @@ def test_a_required_gate_over_answers_without_text_fails(project: Any) -> None:
     result = project.run("--parity-required", "--parity-fresh")
 
     assert result.ret == FAILED
-    said = " ".join(result.stdout.str().split())
-    assert "nothing was judged, and --parity-required asks for a verdict" in said
-    assert "the token limit was reached in the reasoning" in said
+    printed = " ".join(result.stdout.str().split())
+    assert "nothing was judged, and --parity-required asks for a verdict" in printed
+    assert "the token limit was reached in the reasoning" in printed
 
 
 def test_a_case_that_no_selected_test_has_is_an_error_with_the_nearest(project: Any) -> None:

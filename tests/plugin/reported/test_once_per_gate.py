@@ -55,12 +55,12 @@ def test_text(parity_run):
 
 
 def of_gate(report: Any) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    kinds: dict[str, list[str]] = {}
     for verdict in report["verdicts"]:
         if verdict["kind"] == "text.repeat":  # beside text where an engine does not repeat itself
             continue
-        found.setdefault(verdict["test"], []).append(verdict["kind"])
-    return found
+        kinds.setdefault(verdict["test"], []).append(verdict["kind"])
+    return kinds
 
 
 ONCE = {
@@ -101,7 +101,7 @@ def test_a_gate_that_runs_several_times_has_one_set_of_verdicts(
     assert of_gate(bench.report()) == ONCE
     explained = [v["explanation"] for v in bench.report()["verdicts"] if v["explanation"] is not None]
     assert bool(explained) == bool(drift)
-    again = sum(one["requests"] // 2 for e in explained for one in e["experiments"])
+    again = sum(experiment["requests"] // 2 for e in explained for experiment in e["experiments"])
     assert len(bench.asked(engines[0])) == 8 + 3 * 8 + again, "every prompt once, the noise floor, each experiment once"
     if not drift:
         counted = sum(verdict["engine"] == "b" for verdict in bench.report()["verdicts"])

@@ -55,9 +55,9 @@ def test_an_engine_that_is_not_there_is_told_once_with_its_log_and_what_it_cost(
     )
     assert printed.count("journalctl -u ollama") == 1
     assert "and so two other verdicts of this test: text; schema.gap" in printed
-    said = "ollama was not ready after 0.2 s"
-    assert said in printed
-    assert printed.count(said) <= 1 + 2 + 2, "the summary, and a line for each test above and in the list of failures"
+    reason = "ollama was not ready after 0.2 s"
+    assert reason in printed
+    assert printed.count(reason) <= 1 + 2 + 2, "the summary, and a line for each test above and in the list of failures"
 
 
 def test_a_baseline_that_is_not_there_is_told_once_for_all_it_would_have_judged(project: Any, nobody: int) -> None:

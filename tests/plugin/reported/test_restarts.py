@@ -87,8 +87,8 @@ def test_a_server_that_does_not_come_back_is_an_error_and_the_rest_is_not_asked(
         result = bench.run("--engines=b", *REPORT, engines=[bench.engine()])
 
     assert result.ret == FAILED
-    found = {(v["kind"], v["engine"]): v["outcome"] for v in bench.report()["verdicts"]}
-    assert found["text", "b"] == found["schema.rate", "b"] == "ERROR"
+    outcomes = {(v["kind"], v["engine"]): v["outcome"] for v in bench.report()["verdicts"]}
+    assert outcomes["text", "b"] == outcomes["schema.rate", "b"] == "ERROR"
     kinds = Counter(failure["kind"] for failure in bench.report()["failures"])
     assert kinds["NotAsked"] >= 64 - 24 - 4
     assert kinds.total() - kinds["NotAsked"] <= 4, "what was under way"

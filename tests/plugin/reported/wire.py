@@ -130,8 +130,8 @@ def serving(
             asked.append(Asked("GET", self.path, headers, {}))
             reply = get(self.path, headers)
             if reply is None and self.path == f"{prefix}/models":
-                data = [{"id": name, "object": "model", "created": 1, "owned_by": "somebody"} for name in models]
-                reply = document({"object": "list", "data": data})
+                listed = [{"id": name, "object": "model", "created": 1, "owned_by": "somebody"} for name in models]
+                reply = document({"object": "list", "data": listed})
             self._send(reply or missing)
 
         def do_POST(self) -> None:
