@@ -110,8 +110,8 @@ async def httpx_client(url: str, _: str) -> AsyncIterator[Ask]:
         async def ask() -> Answer:
             answer = Answer(time.perf_counter_ns())
             async with client.stream("POST", url + "/v1/chat/completions", content=PAYLOAD) as response:
-                async for data in response.aiter_raw():
-                    answer.parts.append((time.perf_counter_ns(), data))
+                async for piece in response.aiter_raw():
+                    answer.parts.append((time.perf_counter_ns(), piece))
             return answer
 
         yield ask
@@ -127,8 +127,8 @@ async def aiohttp_client(url: str, _: str) -> AsyncIterator[Ask]:
         async def ask() -> Answer:
             answer = Answer(time.perf_counter_ns())
             async with session.post(url + "/v1/chat/completions", data=PAYLOAD) as response:
-                async for data in response.content.iter_any():
-                    answer.parts.append((time.perf_counter_ns(), data))
+                async for piece in response.content.iter_any():
+                    answer.parts.append((time.perf_counter_ns(), piece))
             return answer
 
         yield ask
@@ -146,8 +146,8 @@ STACKS = {
 def decode(answer: Answer) -> Truth:
     """Find the token events; an event carries the stamp of the part that brought its end."""
     pending, client_ns, server_ns, arrived_ns = b"", [], [], 0
-    for stamp, data in answer.parts:
-        pending += data
+    for stamp, piece in answer.parts:
+        pending += piece
         consumed = 0
         for match in SENT.finditer(pending):
             client_ns.append(stamp)
@@ -252,8 +252,8 @@ def table(rows: dict[tuple[str, int], list[dict[str, float]]], clients: Sequence
     for streams in levels:
         base = 0.0
         for name in clients:
-            found = rows[name, streams]
-            value = {key: statistics.median(row[key] for row in found) for key in found[0]}
+            runs = rows[name, streams]
+            value = {key: statistics.median(row[key] for row in runs) for key in runs[0]}
             base = base or value["cpu_us"]
             late = " (server late)" if value["server_gap_p99"] > MAX_SERVER_GAP_MS else ""
             print(

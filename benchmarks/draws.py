@@ -146,7 +146,7 @@ class Drawn:
             alpha=ALPHA,
             agreed=agreed or Agreed(),
         )
-        return settle([verdict for one in checks for verdict in one.judge(evidence)], ALPHA)
+        return settle([verdict for check in checks for verdict in check.judge(evidence)], ALPHA)
 
     def _side(self, engine: Recorded, prompts: PromptSet, needs: Needs) -> EngineEvidence:
         """Return one engine's answers, with a noise floor of as many prompts as a run would ask."""

@@ -63,15 +63,16 @@ def measure(folder: Path, rows: str, *, horizon: int, tokens: int) -> None:
     with Store.open(folder / ".llmparity") as store:
         (run,) = store.runs()
         for engine in ("f16", "q8_0"):
-            requests, said, seconds = Counter[bool](), Counter[bool](), Counter[bool]()
+            requests, generated, seconds = Counter[bool](), Counter[bool](), Counter[bool]()
             for sample in store.get(run.id, engine):
                 floor = sample.phase in FLOOR_PHASES
                 requests[floor] += 1
-                said[floor] += (sample.completion and sample.completion.completion_tokens) or 0
+                generated[floor] += (sample.completion and sample.completion.completion_tokens) or 0
                 seconds[floor] += 0.0 if sample.timing is None else sample.timing.e2e_s  # type: ignore[assignment]
             share = seconds[True] / (seconds[True] + seconds[False])
             print(
-                f"| {horizon} | {engine} | {requests[True]} of {requests.total()} | {said[True]} of {said.total()} | "
+                f"| {horizon} | {engine} | {requests[True]} of {requests.total()} | "
+                f"{generated[True]} of {generated.total()} | "
                 f"{seconds[True]:.1f} of {seconds.total():.1f} s ({100 * share:.0f} %) |"
             )
 

@@ -130,14 +130,14 @@ def any_schema() -> dict[str, Any]:
 
 def families(embeds: bool) -> list[Family]:
     """Return the tests every draw is judged by. Latency is not among them: nothing here was timed."""
-    found = [
+    chosen = [
         Family(name="margin 5 %", checks=(check.prompts(), check.text(margin=0.05))),
         Family(name="edit similarity", checks=(check.similarity(at_least=0.85),)),
         Family(name="JSON", checks=(check.schema(any_schema(), rate=0.9, gap=0.05, agree=0.9),), json_only=True),
     ]
     if embeds:
-        found.append(Family(name="embeddings", checks=(check.similarity(at_least=0.85),), embeds=True))
-    return found
+        chosen.append(Family(name="embeddings", checks=(check.similarity(at_least=0.85),), embeds=True))
+    return chosen
 
 
 def designs(pool: PromptSet, size: int) -> list[Design]:
@@ -365,8 +365,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     with ProcessPoolExecutor(max_workers=options.jobs) as workers:
         done = list(workers.map(Task.__call__, tasks))
-    hazard_rows = [row for found in done for row in found["hazards"]]
-    draw_rows = [row for found in done for row in found["draws"]]
+    hazard_rows = [row for judged in done for row in judged["hazards"]]
+    draw_rows = [row for judged in done for row in judged["draws"]]
     show_hazards(hazard_rows)
     for design in designs(unit.prompts, SIZE):
         show_draws(design, draw_rows, draws=options.draws, seed=options.seed)

@@ -61,7 +61,7 @@ class Served:
 
 def engines(vllm_python: str | None) -> list[Served]:
     """Return every engine, the baseline first; vLLM only where an interpreter that has it is named."""
-    found = [
+    served = [
         llamacpp(BASELINE, "F16"),
         llamacpp("f16-again", "F16"),
         llamacpp("f16-cached", "F16", CachingLlamaCpp),
@@ -82,8 +82,8 @@ def engines(vllm_python: str | None) -> list[Served]:
             context_length=CONTEXT,
             pin={"quantization": "BF16"},
         )
-        found.append(Served(spec=spec, adapter=VllmAdapter))
-    return found
+        served.append(Served(spec=spec, adapter=VllmAdapter))
+    return served
 
 
 def llamacpp(name: str, quantization: str, adapter: type[Adapter] = LlamaCppAdapter) -> Served:

