@@ -48,10 +48,10 @@ class Factory:
         samples = {
             phase: {
                 f"c{index}": [self.sample(name, f"c{index}", phase, answer)]
-                for index, answer in enumerate(said)
+                for index, answer in enumerate(of_phase)
                 if answer is not None
             }
-            for phase, said in phases.items()
+            for phase, of_phase in phases.items()
         }
         facts = {key: Fact(value=value, source="reported") for key, value in (identity or {}).items()}
         return EngineEvidence(

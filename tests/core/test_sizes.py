@@ -47,11 +47,11 @@ def test_what_tokens_can_hold_is_an_answer(completion: Completion) -> None:
     ],
 )
 def test_what_they_cannot_hold_is_none(completion: Completion, what: str) -> None:
-    said = beyond(completion, 64)
+    reason = beyond(completion, 64)
 
-    assert said is not None
-    assert said.startswith(what)
-    assert "max_tokens = 64 can hold 32768 at most" in said
+    assert reason is not None
+    assert reason.startswith(what)
+    assert "max_tokens = 64 can hold 32768 at most" in reason
 
 
 def cut(text: str, tokens: int | None = None, *, limit: int | None = 32, **fields: object) -> Completion:
@@ -127,8 +127,8 @@ THOUGHT = "they ask me about the heron and I have to think of what it does at ni
 @pytest.mark.parametrize("words", [12, 40, 110])
 def test_reasoning_that_is_counted_with_the_text_fills_no_limit_twice(words: int) -> None:
     """256 tokens, four bytes each; the baseline thinks as long and goes on to the limit."""
-    said, whole = ("heron " * 400)[: 5 * words], ("heron " * 400)[: 1024 - len(THOUGHT)]
-    short = cut(said, (len(said) + len(THOUGHT)) // 4, limit=256, reasoning=THOUGHT)
+    text, whole = ("heron " * 400)[: 5 * words], ("heron " * 400)[: 1024 - len(THOUGHT)]
+    short = cut(text, (len(text) + len(THOUGHT)) // 4, limit=256, reasoning=THOUGHT)
     baseline = cut(whole, 256, limit=256, reasoning=THOUGHT)
 
     assert short_of_limit(short, baseline)

@@ -155,15 +155,15 @@ def test_answers_cut_before_they_said_anything_count_neither_way(make: Factory) 
     checked = check.answers(rate=0.9, gap=0.05, flips=0.05)
     all_cut = judge(make, checked, [cut] * 64, [cut] * 64, again=["Hello."] * 64, expect=expect)
     few = judge(make, checked, ["Hello."] * 62 + [cut] * 2, ["Hello."] * 64, again=["Hello."] * 64, expect=expect)
-    said = "the token limit was reached in the reasoning of {}: raise max_tokens"
+    remark = "the token limit was reached in the reasoning of {}: raise max_tokens"
 
     assert {verdict.outcome for verdict in all_cut.values()} == {Outcome.INCONCLUSIVE}
-    assert said.format("64 answers of base and 64 of cand") in all_cut["answers.gap", "cand"].details
-    assert said.format("64 answers of cand") in all_cut["answers.rate", "cand"].details
+    assert remark.format("64 answers of base and 64 of cand") in all_cut["answers.gap", "cand"].details
+    assert remark.format("64 answers of cand") in all_cut["answers.rate", "cand"].details
     assert {verdict.outcome for verdict in few.values()} == {Outcome.PASS}
     assert few["answers.rate", "cand"].estimate == 1.0
     assert few["answers.rate", "cand"].details == few["answers.gap", "cand"].details[1:]
-    assert few["answers.rate", "cand"].details == (said.format("2 answers of cand"),)
+    assert few["answers.rate", "cand"].details == (remark.format("2 answers of cand"),)
 
 
 def test_a_second_answer_that_was_cut_says_nothing_of_what_flips_by_itself(make: Factory) -> None:
@@ -268,14 +268,14 @@ def test_tags_are_judged_by_themselves(make: Factory) -> None:
 
 def test_cases_that_say_nothing_are_refused(make: Factory) -> None:
     checked = check.answers(extract="number", rate=0.9)
-    said = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="42")), make.case(1)))
+    prompts = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="42")), make.case(1)))
     unread = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="many")),))
 
-    assert str(checked.prompt_problem(said)).startswith(
+    assert str(checked.prompt_problem(prompts)).startswith(
         "1 of 2 prompts do not say what is right; the first is c1: give it expect"
     )
     assert checked.prompt_problem(unread) == ("c0 expects 'many', and extract='number' finds no number in it")
-    assert checked.prompt_problem(PromptSet(name="set", cases=said.cases[:1])) is None
+    assert checked.prompt_problem(PromptSet(name="set", cases=prompts.cases[:1])) is None
     half = PromptSet(name="set", cases=(make.case(0, expect=Expect(answer="1/2")),))
     assert checked.prompt_problem(half) == (
         "c0 expects '1/2', and extract='number' finds more than one plain number in it"
@@ -367,13 +367,13 @@ def test_a_hostile_pattern_is_given_up_and_the_verdicts_say_so(make: Factory, mo
     hostile = ["a" * 60 + "!"] * 120
     began = time.process_time()
 
-    found = judge(make, check.answers(extract=r"(?:a|aa)+$", rate=0.95, gap=0.05), [RIGHT] * 120, ours=hostile)
+    verdicts = judge(make, check.answers(extract=r"(?:a|aa)+$", rate=0.95, gap=0.05), [RIGHT] * 120, ours=hostile)
 
     assert time.process_time() - began < 20 * 2 * (0.05 + 0.06) + 4
-    assert {verdict.outcome for verdict in found.values()} == {Outcome.ERROR}
+    assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.ERROR}
     assert (
         "takes more than 0.05 s on each of 20 answers, so the 220 answers behind them were not read: write it without "
-        "repetitions of repetitions" in found["answers.rate", "base"].message
+        "repetitions of repetitions" in verdicts["answers.rate", "base"].message
     )
 
 
@@ -381,7 +381,7 @@ def test_a_pattern_that_is_slow_on_few_answers_is_no_trouble(make: Factory, monk
     monkeypatch.setattr(extract, "SECONDS", 0.06)
     answers = ["a" * 60 + "!"] * 3 + [RIGHT] * 61
 
-    found = judge(make, check.answers(extract=r"(?:a|aa)+$|(?<=is )\d+", rate=0.8), answers)
+    verdicts = judge(make, check.answers(extract=r"(?:a|aa)+$|(?<=is )\d+", rate=0.8), answers)
 
-    assert found["answers.rate", "base"].outcome is Outcome.PASS
-    assert found["answers.rate", "cand"].estimate == 61 / 64
+    assert verdicts["answers.rate", "base"].outcome is Outcome.PASS
+    assert verdicts["answers.rate", "cand"].estimate == 61 / 64

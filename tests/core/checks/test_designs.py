@@ -43,7 +43,8 @@ def test_what_is_clear_is_clear_in_every_design(make: Factory, design: Design) -
 def test_evidence_says_which_design_it_is_of(make: Factory) -> None:
     engine = make.engine("a", ["x"])
     fixed, sequential, single = (
-        design_of(make.evidence(engine, cases=4, sequential=one == 1, single=one == 2), asked=3) for one in range(3)
+        design_of(make.evidence(engine, cases=4, sequential=number == 1, single=number == 2), asked=3)
+        for number in range(3)
     )
 
     assert fixed == Fixed(alpha=0.05)

@@ -130,8 +130,10 @@ def test_ten_judgements_exactly_at_their_margins_fail_a_test_in_at_most_one_run_
         verdicts = []
         for _ in range(10):
             at = [next((t for t in range(32) if rng.random() < 0.05), 32) for _ in range(40)]
-            found = hazard([t < 32 for t in at], [min(t + 1, 32) for t in at], [str(i) for i in range(40)], margin=0.05)
-            verdicts.append(verdict(Outcome.FAIL if found.lower > 0.05 else Outcome.PASS, found.p_fail))
+            result = hazard(
+                [t < 32 for t in at], [min(t + 1, 32) for t in at], [str(i) for i in range(40)], margin=0.05
+            )
+            verdicts.append(verdict(Outcome.FAIL if result.lower > 0.05 else Outcome.PASS, result.p_fail))
         failed += Outcome.FAIL in outcomes(verdicts)
     assert failed <= 18  # 5 % of 200 is 10; above 18 has a chance below 1 %
 

@@ -80,8 +80,8 @@ def test_requests_that_met_a_load_do_not_count(make: Factory) -> None:
     assert any("16 requests that may have waited for it do not count" in line for line in verdict.remarks)
 
 
-@pytest.mark.parametrize(("slots", "said"), [(1, True), (8, False), ("2 or more", False)])
-def test_a_queue_is_named(make: Factory, slots: int | str, said: bool) -> None:
+@pytest.mark.parametrize(("slots", "told"), [(1, True), (8, False), ("2 or more", False)])
+def test_a_queue_is_named(make: Factory, slots: int | str, told: bool) -> None:
     engine = make.timed("base", spread(1.0))
     busy = {
         case: [msgspec.structs.replace(s, concurrency=4) for s in timed]
@@ -92,7 +92,7 @@ def test_a_queue_is_named(make: Factory, slots: int | str, said: bool) -> None:
     verdict = only(check.latency(e2e_p95="5s"), make.evidence(engine))
 
     queue = "base answers 1 request at a time (probed) and 4 were under way: its times hold the wait in its queue"
-    assert (queue in verdict.remarks) == said
+    assert (queue in verdict.remarks) == told
 
 
 def test_a_relative_budget_compares_quantiles_of_paired_blocks(make: Factory) -> None:
@@ -164,17 +164,17 @@ def test_few_prompts_timed_again_and_again_count_as_few(make: Factory) -> None:
 def test_one_prompt_is_refused_because_nothing_settles_it(make: Factory) -> None:
     """All 128 requests of it are over: p95 stays open, since they are one prompt."""
     asked = check.latency(e2e_p95="2s", success_rate=0.95, ttft_p50="x1.25")
-    said = (
+    reason = (
         "e2e_p95 and success_rate cannot be settled on one prompt: however often it is timed it counts as one request"
     )
 
-    assert str(asked.problem(cases=1, groups=1, engines=2)).startswith(said)
+    assert str(asked.problem(cases=1, groups=1, engines=2)).startswith(reason)
     assert "settled on 40 prompts of one group" in str(asked.problem(cases=40, groups=1, engines=2))
     assert check.latency(ttft_p50="x1.25").problem(cases=1, groups=1, engines=2) is None
     late = make.timed("base", spread(9.0))
     (timed,) = late.samples.values()
-    one = {"c0": sorted((sample for each in timed.values() for sample in each), key=lambda sample: sample.repeat)}
-    same = [msgspec.structs.replace(sample, case="c0") for sample in one["c0"]]
+    together = {"c0": sorted((sample for each in timed.values() for sample in each), key=lambda sample: sample.repeat)}
+    same = [msgspec.structs.replace(sample, case="c0") for sample in together["c0"]]
     evidence = make.evidence(dataclasses.replace(late, samples={Phase.TIMED: {"c0": same}}))
     assert [verdict.outcome for verdict in check.latency(e2e_p95="2s", e2e_p50="2s").judge(evidence)] == [
         Outcome.INCONCLUSIVE
@@ -243,11 +243,13 @@ def test_time_per_token_of_tokens_nobody_sent_is_not_known(make: Factory, events
     relative = only(check.latency(tpot_p50="x2"), evidence)
     whole, _ = check.latency(e2e_p50="2s").judge(evidence)
 
-    said = f"128 of 128 answers of base came in other numbers of events than of tokens (the first: {tokens} tokens in "
+    reason = (
+        f"128 of 128 answers of base came in other numbers of events than of tokens (the first: {tokens} tokens in "
+    )
     for verdict in (ours, relative):
         assert verdict.outcome is Outcome.INCONCLUSIVE
         assert verdict.estimate is None
-        assert verdict.reason.startswith(said)
+        assert verdict.reason.startswith(reason)
         assert why in verdict.reason
     assert (theirs.outcome, whole.outcome) == (Outcome.PASS, Outcome.PASS)
 
@@ -296,8 +298,8 @@ def test_engines_that_cannot_be_judged_and_engines_alone(make: Factory) -> None:
     base = make.timed("base", spread(1.0))
     broken = make.engine("cand", error="it never started")
     asked = check.latency(e2e_p50="x1.25", e2e_p95="2s", success_rate=0.9)
-    found = [(v.kind, v.engine, v.outcome) for v in asked.judge(make.evidence(base, broken))]
-    assert found == [
+    judged = [(v.kind, v.engine, v.outcome) for v in asked.judge(make.evidence(base, broken))]
+    assert judged == [
         ("latency.e2e_p50", "cand", Outcome.ERROR),
         ("latency.e2e_p95", "base", Outcome.PASS),
         ("latency.e2e_p95", "cand", Outcome.ERROR),
@@ -343,8 +345,8 @@ def test_a_design_that_cannot_settle_a_quantile_is_refused_with_the_number_that_
     assert "no number of requests" in str(check.latency(success_rate=1.0).problem(cases=64, groups=64, engines=2))
     assert check.latency(success_rate=0.95, e2e_p95="2s").problem(cases=2, groups=2, engines=1) is None
     several = check.latency(ttft_p99="1s", e2e_p95="x2", success_rate=0.98, n=20)
-    said = str(several.problem(cases=64, groups=64, engines=2))
-    assert [part.split(" ")[0] for part in said.split("; ") if "takes at least" in part] == [
+    problem = str(several.problem(cases=64, groups=64, engines=2))
+    assert [part.split(" ")[0] for part in problem.split("; ") if "takes at least" in part] == [
         "ttft_p99",
         "e2e_p95",
         "success_rate=0.98",
@@ -374,10 +376,10 @@ def test_a_time_that_few_answers_have_is_no_time_of_all(make: Factory, short: in
     samples = timed.samples[Phase.TIMED]
     cut = {
         case: [
-            msgspec.structs.replace(one, timing=one.timing and dataclasses.replace(one.timing, tpot_s=None))
-            if one.repeat < short
-            else one
-            for one in each
+            msgspec.structs.replace(sample, timing=sample.timing and dataclasses.replace(sample.timing, tpot_s=None))
+            if sample.repeat < short
+            else sample
+            for sample in each
         ]
         for case, each in samples.items()
     }

@@ -40,8 +40,8 @@ def main_verdict(
 ) -> Verdict:
     """Judge a pair whose engines repeat themselves."""
 
-    def floored(name: str, said: list[Answer]) -> EngineEvidence:
-        return make.engine(name, said, cold=said[:32], warm=said[:32], parallel=said[:32])
+    def floored(name: str, answers: list[Answer]) -> EngineEvidence:
+        return make.engine(name, answers, cold=answers[:32], warm=answers[:32], parallel=answers[:32])
 
     evidence = make.evidence(floored("base", ours), floored("cand", theirs), cases=len(ours), sequential=sequential)
     return checked.judge(evidence)[0]
@@ -84,8 +84,8 @@ def test_a_call_that_the_token_limit_cut_is_no_other_call(make: Factory, checked
 @pytest.mark.parametrize("checked", CHECKS, ids=IDS)
 def test_a_pass_rests_on_at_least_95_of_100_prompts(make: Factory, checked: Check, sequential: bool) -> None:
     for silent, outcome in ((3, Outcome.PASS), (4, Outcome.INCONCLUSIVE)):
-        said: list[Answer] = [*[thinking(make)] * silent, *[GOOD] * (64 - silent)]
-        verdict = main_verdict(checked, make, said, said, sequential=sequential)
+        answers: list[Answer] = [*[thinking(make)] * silent, *[GOOD] * (64 - silent)]
+        verdict = main_verdict(checked, make, answers, answers, sequential=sequential)
 
         assert (verdict.outcome, verdict.n) == (outcome, 64 - silent)
         words = f"the token limit was reached in the reasoning of {silent} answers of base and {silent} of cand"
@@ -143,9 +143,9 @@ def test_another_call_is_never_alike(make: Factory, checked: Check) -> None:
         assert verdict.outcome is (Outcome.INCONCLUSIVE if verdict.kind == "schema.gap" else Outcome.FAIL)
         single = make.evidence(make.engine("base", [refund]), make.engine("cand", [other]), cases=1, single=True)
         assert checked.judge(single)[0].outcome is not Outcome.PASS
-    said = main_verdict(checked, make, [refund] * 64, ["I refunded your order."] * 64)
-    neither_fits = said.kind == "schema.gap"
-    assert said.outcome is (Outcome.INCONCLUSIVE if neither_fits else Outcome.FAIL)
+    against_words = main_verdict(checked, make, [refund] * 64, ["I refunded your order."] * 64)
+    neither_fits = against_words.kind == "schema.gap"
+    assert against_words.outcome is (Outcome.INCONCLUSIVE if neither_fits else Outcome.FAIL)
 
     alike = main_verdict(checked, make, [refund] * 64, [calls("refund_order", '{ "order":1300.0 }')] * 64)
     no_values = alike.kind in ("schema.gap", "schema.agree")  # a schema is held against neither
@@ -167,13 +167,16 @@ def test_of_an_answer_cut_before_its_first_word_nothing_is_known(make: Factory) 
 
 
 def test_repeats_without_a_word_are_no_floor_and_no_repeat(make: Factory) -> None:
-    said: list[Answer] = [thinking(make)] * 64
-    base, cand = make.engine("base", [GOOD] * 64), make.engine("cand", said, cold=said, warm=said, parallel=said)
+    silent: list[Answer] = [thinking(make)] * 64
+    base, cand = (
+        make.engine("base", [GOOD] * 64),
+        make.engine("cand", silent, cold=silent, warm=silent, parallel=silent),
+    )
     repeat = check.text(margin=0.05).judge(make.evidence(base, cand))[1]
     assert (repeat.kind, repeat.outcome, repeat.n) == ("text.repeat", Outcome.INCONCLUSIVE, 0)
     assert repeat.reason.startswith("nothing was compared: the token limit was reached in the reasoning of 64 answers")
 
-    half: list[Answer] = [*said[:40], *[GOOD] * 24]
+    half: list[Answer] = [*silent[:40], *[GOOD] * 24]
     cand = make.engine("cand", half, cold=half, warm=half, parallel=half)
     repeat = check.text(margin=0.05).judge(make.evidence(base, cand))[1]
     assert repeat.outcome is Outcome.INCONCLUSIVE
@@ -203,26 +206,28 @@ def test_a_schema_rate_counts_an_empty_answer_and_says_why_it_is_empty(make: Fac
 
 
 def test_left_out_and_lost_and_silent_prompts_are_all_named(make: Factory) -> None:
-    said: list[Answer] = [GOOD] * 64
+    answers: list[Answer] = [GOOD] * 64
     theirs: list[Answer] = [None, None, make.failure(), thinking(make), *[GOOD] * 60]
     cand = make.engine("cand", theirs, left_out={"c0": "cand does not take tools", "c1": "cand does not take tools"})
-    verdict = check.similarity(at_least=0.8).judge(make.evidence(make.engine("base", said), cand))[0]
+    verdict = check.similarity(at_least=0.8).judge(make.evidence(make.engine("base", answers), cand))[0]
 
     assert (verdict.outcome, verdict.n) == (Outcome.PASS, 61), "a failed answer counts as not alike"
     assert verdict.details[2:4] == (
         "the token limit was reached in the reasoning of 1 answer of cand: raise max_tokens",
         "1 prompt of 64 without two answers; first: cand on c2: Timeout: no first byte within 60 s",
     )
-    text = check.text(margin=0.05).judge(make.evidence(make.engine("base", said), cand))[0]
+    text = check.text(margin=0.05).judge(make.evidence(make.engine("base", answers), cand))[0]
     assert (text.outcome, text.n) == (Outcome.INCONCLUSIVE, 60)
     assert text.reason.startswith("it rests on 60 of 64 prompts: the token limit")
     assert text.reason.endswith("; 2 prompts left out: cand does not take tools")
 
 
 def test_what_is_left_out_behind_the_last_wave_does_not_count_yet(make: Factory) -> None:
-    said: list[Answer] = [*[GOOD] * 40, *[None] * 24]
+    answers: list[Answer] = [*[GOOD] * 40, *[None] * 24]
     left_out = {f"c{index}": "cand does not take tools" for index in range(40, 64)}
-    evidence = make.evidence(make.engine("base", said), make.engine("cand", said, left_out=left_out), sequential=True)
+    evidence = make.evidence(
+        make.engine("base", answers), make.engine("cand", answers, left_out=left_out), sequential=True
+    )
     # All cases that can be asked were asked: what is left out is part of the set.
     assert check.similarity(at_least=0.8).judge(evidence)[0].outcome is Outcome.INCONCLUSIVE
 

@@ -17,8 +17,8 @@ def counted(make: Factory, *tokens: int | None) -> list[Completion]:
 
 
 def test_equal_counts_pass_exactly(make: Factory) -> None:
-    said = counted(make, 20, 30, 40)
-    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", said), make.engine("b", said), cases=3))
+    answers = counted(make, 20, 30, 40)
+    (verdict,) = check.prompts().judge(make.evidence(make.engine("a", answers), make.engine("b", answers), cases=3))
 
     assert verdict.outcome is Outcome.PASS
     assert (verdict.p_pass, verdict.p_fail) == (None, None)
@@ -114,14 +114,14 @@ def test_a_prompt_nobody_counted_is_no_pass_however_many_others_agree(make: Fact
 
 
 def test_prompts_that_cannot_be_asked_are_named_and_few_of_them_change_nothing(make: Factory) -> None:
-    said = counted(make, *range(20, 60))
+    answers = counted(make, *range(20, 60))
     for left_out, outcome in ((2, Outcome.PASS), (3, Outcome.INCONCLUSIVE)):
         theirs = make.engine(
             "b",
-            [*[None] * left_out, *said[left_out:]],
+            [*[None] * left_out, *answers[left_out:]],
             left_out={f"c{index}": "b does not take tools (probed)" for index in range(left_out)},
         )
-        (verdict,) = check.prompts().judge(make.evidence(make.engine("a", said), theirs, cases=40))
+        (verdict,) = check.prompts().judge(make.evidence(make.engine("a", answers), theirs, cases=40))
         assert verdict.outcome is outcome
         words = "it rests on 37 of 40 prompts: 3 prompts left out: b does not take tools (probed)"
         assert verdict.reason == (words if left_out == 3 else "equal token counts on 38 prompts")

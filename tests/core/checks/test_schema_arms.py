@@ -65,9 +65,9 @@ def test_the_arms_are_judged_apart_and_against_each_other(make: Factory) -> None
     base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
     cand = engine(make, "cand", [FITS] * 60 + [RIGHT] * 4, [RIGHT] * 63 + [VIOLATES])
 
-    found = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), base, cand, expect=EXPECTED)
+    verdicts = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), base, cand, expect=EXPECTED)
 
-    assert list(found) == [
+    assert list(verdicts) == [
         ("schema.rate", "base"),
         ("schema.rate", "cand"),
         ("schema.free.rate", "base"),
@@ -77,8 +77,8 @@ def test_the_arms_are_judged_apart_and_against_each_other(make: Factory) -> None
         ("schema.arms", "base"),
         ("schema.arms", "cand"),
     ]
-    lost = found.pop(("schema.arms", "cand"))
-    assert {verdict.outcome for verdict in found.values()} == {Outcome.PASS}
+    lost = verdicts.pop(("schema.arms", "cand"))
+    assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.PASS}
     assert lost.outcome is Outcome.FAIL
     assert lost.estimate == pytest.approx(59 / 64)
     assert lost.lower is not None
@@ -92,27 +92,27 @@ def test_the_arms_are_judged_apart_and_against_each_other(make: Factory) -> None
         f"  constrained: {FITS!r}",
     )
     assert lost.message.startswith("FAIL schema.arms, cand: 92.19 % of answers are right in the free arm only, net")
-    assert {verdict.arm for (kind, _), verdict in found.items() if kind.startswith("schema.free")} == {"free"}
-    assert found["schema.constraint", "cand"].constraint == "enforced"
+    assert {verdict.arm for (kind, _), verdict in verdicts.items() if kind.startswith("schema.free")} == {"free"}
+    assert verdicts["schema.constraint", "cand"].constraint == "enforced"
 
 
 def test_a_constraint_that_was_taken_and_violated_is_its_own_finding(make: Factory) -> None:
     base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
     cand = engine(make, "cand", [RIGHT] * 63 + [VIOLATES], [RIGHT] * 32 + [VIOLATES] * 32)
 
-    found = judged(make, check.schema(SCHEMA, arms=0.1), base, cand)["schema.constraint", "cand"]
+    verdict = judged(make, check.schema(SCHEMA, arms=0.1), base, cand)["schema.constraint", "cand"]
 
-    assert (found.outcome, found.constraint, found.p_fail) == (Outcome.FAIL, "violated", None)
-    assert found.message == (
+    assert (verdict.outcome, verdict.constraint, verdict.p_fail) == (Outcome.FAIL, "violated", None)
+    assert verdict.message == (
         "FAIL schema.constraint, cand: takes the schema and violates it in 1 of 64 answers: it fails open, and nothing "
         "but the answer tells"
     )
-    assert found.details == (
+    assert verdict.details == (
         "first: c63: $.hours: 7 is not a multiple of 5",
         f"  it answered {VIOLATES!r}",
         "in the free arm 32 of 64 answers do not fit",
     )
-    assert [difference.case for difference in found.differing] == ["c63"]
+    assert [difference.case for difference in verdict.differing] == ["c63"]
 
 
 def test_a_refused_schema_is_a_finding_about_the_engine_and_no_error(make: Factory) -> None:
@@ -120,21 +120,22 @@ def test_a_refused_schema_is_a_finding_about_the_engine_and_no_error(make: Facto
     refused = make.failure("BadRequest", "HTTP 400: uniqueItems is not supported")
     cand = engine(make, "cand", [refused] * N, [RIGHT] * N)
 
-    found = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), base, cand)
+    verdicts = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), base, cand)
 
-    constraint = found["schema.constraint", "cand"]
+    constraint = verdicts["schema.constraint", "cand"]
     assert (constraint.outcome, constraint.constraint) == (Outcome.FAIL, "refused")
     assert "refuses the schema of 64 of 64 prompts and answers them without it" in constraint.message
     assert "uniqueItems is not supported" in constraint.message
-    assert found["schema.rate", "cand"].outcome is Outcome.FAIL
-    assert found["schema.rate", "cand"].estimate == 0.0
-    assert found["schema.free.rate", "cand"].outcome is Outcome.PASS
-    assert found["schema.gap", "cand"].outcome is Outcome.INCONCLUSIVE
+    assert verdicts["schema.rate", "cand"].outcome is Outcome.FAIL
+    assert verdicts["schema.rate", "cand"].estimate == 0.0
+    assert verdicts["schema.free.rate", "cand"].outcome is Outcome.PASS
+    assert verdicts["schema.gap", "cand"].outcome is Outcome.INCONCLUSIVE
     assert (
-        found["schema.gap", "cand"].reason == "cand refuses the schema of every prompt, so there is nothing to compare"
+        verdicts["schema.gap", "cand"].reason
+        == "cand refuses the schema of every prompt, so there is nothing to compare"
     )
-    assert found["schema.arms", "cand"].outcome is Outcome.INCONCLUSIVE
-    assert Outcome.ERROR not in {verdict.outcome for verdict in found.values()}
+    assert verdicts["schema.arms", "cand"].outcome is Outcome.INCONCLUSIVE
+    assert Outcome.ERROR not in {verdict.outcome for verdict in verdicts.values()}
 
 
 def test_a_request_that_is_refused_in_both_arms_is_not_refused_for_its_schema(make: Factory) -> None:
@@ -142,25 +143,25 @@ def test_a_request_that_is_refused_in_both_arms_is_not_refused_for_its_schema(ma
     base = engine(make, "base", [RIGHT] * N, [RIGHT] * N)
     cand = engine(make, "cand", [refused] * N, [refused] * N)
 
-    found = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), base, cand)
+    verdicts = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), base, cand)
 
-    assert {verdict.outcome for (_, name), verdict in found.items() if name == "cand"} <= {
+    assert {verdict.outcome for (_, name), verdict in verdicts.items() if name == "cand"} <= {
         Outcome.ERROR,
         Outcome.INCONCLUSIVE,
     }
-    assert found["schema.constraint", "cand"].outcome is Outcome.ERROR
+    assert verdicts["schema.constraint", "cand"].outcome is Outcome.ERROR
 
 
-@pytest.mark.parametrize("said", ["", "I cannot help with that.", "{", '{"queue": 1}', "[" * 2000])
-def test_engines_that_say_nothing_or_garbage_never_pass(make: Factory, said: str) -> None:
-    engines = [engine(make, name, [said] * N, [said] * N) for name in ("base", "cand")]
+@pytest.mark.parametrize("answer", ["", "I cannot help with that.", "{", '{"queue": 1}', "[" * 2000])
+def test_engines_that_say_nothing_or_garbage_never_pass(make: Factory, answer: str) -> None:
+    engines = [engine(make, name, [answer] * N, [answer] * N) for name in ("base", "cand")]
 
-    found = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), *engines, expect=EXPECTED)
+    verdicts = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), *engines, expect=EXPECTED)
 
     equal = {"schema.agree", "schema.free.agree"}  # equal JSON agrees, whether it fits or not
-    judged_so = {v.outcome for (kind, _), v in found.items() if kind not in equal or not said.endswith("}")}
+    judged_so = {v.outcome for (kind, _), v in verdicts.items() if kind not in equal or not answer.endswith("}")}
     assert Outcome.PASS not in judged_so
-    assert len(found) == 12
+    assert len(verdicts) == 12
 
 
 @pytest.mark.parametrize("kind", ["Timeout", "BadRequest", "ServerFailure"])
@@ -168,21 +169,22 @@ def test_engines_that_fail_never_pass(make: Factory, kind: str) -> None:
     failed = make.failure(kind, "no")
     engines = [engine(make, name, [failed] * N, [failed] * N) for name in ("base", "cand")]
 
-    found = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), *engines, expect=EXPECTED)
+    verdicts = judged(make, check.schema(SCHEMA, rate=0.9, gap=0.1, agree=0.9, arms=0.1), *engines, expect=EXPECTED)
 
-    assert Outcome.PASS not in {verdict.outcome for verdict in found.values()}
+    assert Outcome.PASS not in {verdict.outcome for verdict in verdicts.values()}
 
 
 def test_answers_that_were_cut_show_nothing_of_the_constraint(make: Factory) -> None:
     cut = make.cut('{"queue": "bil')
     engines = [engine(make, name, [cut] * N, [RIGHT] * N) for name in ("base", "cand")]
 
-    found = judged(make, check.schema(SCHEMA, arms=0.1), *engines)
+    verdicts = judged(make, check.schema(SCHEMA, arms=0.1), *engines)
 
-    constraint = found["schema.constraint", "cand"]
+    constraint = verdicts["schema.constraint", "cand"]
     assert (constraint.outcome, constraint.constraint) == (Outcome.INCONCLUSIVE, "not shown")
     assert "raise max_tokens" in constraint.message
-    assert found["schema.arms", "cand"].outcome is Outcome.FAIL  # an application gets a cut answer, and cannot read it
+    # An application gets a cut answer, and cannot read it.
+    assert verdicts["schema.arms", "cand"].outcome is Outcome.FAIL
 
 
 def test_a_few_whole_answers_among_cut_ones_do_not_show_that_a_schema_is_enforced(make: Factory) -> None:
@@ -212,23 +214,23 @@ def test_what_stands_round_free_json_shows_no_enforced_schema(make: Factory) -> 
     alone = engine(make, "base", [RIGHT] * N, [wrapped] * N)
     breaks = engine(make, "cand", [RIGHT] * N, [wrapped] * 63 + [f"```json\n{VIOLATES}\n```"])
 
-    found = judged(make, check.schema(SCHEMA, arms=0.1), alone, breaks)
+    verdicts = judged(make, check.schema(SCHEMA, arms=0.1), alone, breaks)
 
-    constraint = found["schema.constraint", "base"]
+    constraint = verdicts["schema.constraint", "base"]
     assert (constraint.outcome, constraint.constraint) == (Outcome.PASS, "not shown")
     assert "free answers break it by what stands round their JSON alone" in constraint.message
-    assert found["schema.constraint", "cand"].constraint == "enforced"
+    assert verdicts["schema.constraint", "cand"].constraint == "enforced"
 
 
 @pytest.mark.parametrize("free", ["cut", "", "failed"])
 def test_free_answers_that_did_not_end_or_say_nothing_show_no_enforcement(make: Factory, free: str) -> None:
     answers: dict[str, Answer] = {"cut": make.cut("{"), "failed": make.failure()}
-    said = answers.get(free, "")
-    engines = [engine(make, name, [RIGHT] * N, [said] * N) for name in ("base", "cand")]
+    answer = answers.get(free, "")
+    engines = [engine(make, name, [RIGHT] * N, [answer] * N) for name in ("base", "cand")]
 
-    found = judged(make, check.schema(SCHEMA, arms=0.1), *engines)
+    verdicts = judged(make, check.schema(SCHEMA, arms=0.1), *engines)
 
-    assert found["schema.constraint", "cand"].constraint == "not shown"
+    assert verdicts["schema.constraint", "cand"].constraint == "not shown"
 
 
 def test_answers_without_a_word_neither_keep_a_schema_nor_violate_it(make: Factory) -> None:
@@ -291,10 +293,10 @@ def test_a_free_answer_in_a_code_block_is_right_and_its_rate_is_not(make: Factor
     fenced = f"Here it is:\n```json\n{RIGHT}\n```"
     engines = [engine(make, name, [FITS] * N, [fenced] * N) for name in ("base", "cand")]
 
-    found = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), *engines, expect=EXPECTED)
+    verdicts = judged(make, check.schema(SCHEMA, rate=0.9, arms=0.1), *engines, expect=EXPECTED)
 
-    assert found["schema.free.rate", "cand"].outcome is Outcome.FAIL
-    assert found["schema.arms", "cand"].estimate == 1.0
+    assert verdicts["schema.free.rate", "cand"].outcome is Outcome.FAIL
+    assert verdicts["schema.arms", "cand"].estimate == 1.0
 
 
 @pytest.mark.parametrize(
@@ -315,10 +317,10 @@ def test_right_is_what_is_expected_of_what_the_application_reads(
 ) -> None:
     base = engine(make, "base", [RIGHT] * N, [VIOLATES] * N)
 
-    found = judged(make, check.schema(SCHEMA, arms=0.1, fields=fields), base, expect=Expect(answer=answer))
+    verdicts = judged(make, check.schema(SCHEMA, arms=0.1, fields=fields), base, expect=Expect(answer=answer))
 
-    assert found["schema.arms", "base"].details[0].startswith("right in the free arm only: 0;")
-    assert found["schema.arms", "base"].outcome is (Outcome.PASS if right else Outcome.INCONCLUSIVE)
+    assert verdicts["schema.arms", "base"].details[0].startswith("right in the free arm only: 0;")
+    assert verdicts["schema.arms", "base"].outcome is (Outcome.PASS if right else Outcome.INCONCLUSIVE)
 
 
 def test_an_expected_answer_that_no_object_equals_is_refused_before_anybody_is_asked(make: Factory) -> None:
@@ -338,15 +340,15 @@ def test_an_engine_without_a_constraint_is_skipped_in_that_arm_and_judged_in_the
     apart = {case.id: "mlx does not enforce response_format (declared)" for case in prompts.cases if case.arm != "free"}
     evidence = make.evidence(engine(make, "mlx", [], [RIGHT] * N, left_out=apart), cases=prompts.cases)
 
-    found = {v.kind: without_left_out(v, evidence) for v in checked.judge(evidence)}
+    verdicts = {v.kind: without_left_out(v, evidence) for v in checked.judge(evidence)}
 
-    assert {kind: verdict.outcome for kind, verdict in found.items()} == {
+    assert {kind: verdict.outcome for kind, verdict in verdicts.items()} == {
         "schema.rate": Outcome.SKIPPED,
         "schema.free.rate": Outcome.PASS,
         "schema.constraint": Outcome.SKIPPED,
         "schema.arms": Outcome.SKIPPED,
     }
-    must = without_left_out(found["schema.constraint"], evidence, required=True)
+    must = without_left_out(verdicts["schema.constraint"], evidence, required=True)
     assert must.outcome is Outcome.ERROR
 
 
@@ -366,12 +368,12 @@ def test_a_model_is_held_against_answers_and_its_schema_is_what_is_sent(make: Fa
 
     checked = check.schema(Ticket, rate=0.9, arms=0.1)
     sent = asked(make, checked).cases[0].response_format
-    found = judged(make, checked, engine(make, "base", [RIGHT] * N, ["no"] + [RIGHT] * (N - 1)))
+    verdicts = judged(make, checked, engine(make, "base", [RIGHT] * N, ["no"] + [RIGHT] * (N - 1)))
 
     assert sent is not None
     assert sent["json_schema"]["schema"] == Ticket.model_json_schema()
-    assert found["schema.rate", "base"].outcome is Outcome.FAIL  # the model says no
-    assert found["schema.constraint", "base"].constraint == "enforced"  # nobody told the engine
+    assert verdicts["schema.rate", "base"].outcome is Outcome.FAIL  # the model says no
+    assert verdicts["schema.constraint", "base"].constraint == "enforced"  # nobody told the engine
 
 
 def test_both_arms_are_asked_by_the_marker_only(make: Factory) -> None:
@@ -405,13 +407,15 @@ def test_each_prompt_is_held_against_its_own_schema(make: Factory) -> None:
         make.engine("base", [str(i) for i in range(N)]), make.engine("cand", ["0"] * N), cases=cases
     )
 
-    found = {(v.kind, v.engine): v for v in check.schema(rate=0.9).judge(evidence)}
+    verdicts = {(v.kind, v.engine): v for v in check.schema(rate=0.9).judge(evidence)}
 
-    assert found["schema.rate", "base"].outcome is Outcome.PASS
-    assert found["schema.rate", "base"].message.startswith("PASS schema.rate, base: 100 % of answers fit their schema")
-    assert found["schema.rate", "cand"].outcome is Outcome.FAIL
-    assert found["schema.rate", "cand"].details[0].endswith("c1: $: 1 was expected")
-    assert found["schema.rate", "base"].check == "schema(rate=0.9)"
+    assert verdicts["schema.rate", "base"].outcome is Outcome.PASS
+    assert verdicts["schema.rate", "base"].message.startswith(
+        "PASS schema.rate, base: 100 % of answers fit their schema"
+    )
+    assert verdicts["schema.rate", "cand"].outcome is Outcome.FAIL
+    assert verdicts["schema.rate", "cand"].details[0].endswith("c1: $: 1 was expected")
+    assert verdicts["schema.rate", "base"].check == "schema(rate=0.9)"
 
 
 def test_schemas_of_prompts_are_read_once_and_refused_before_anybody_is_asked(make: Factory) -> None:
@@ -469,8 +473,8 @@ def test_an_answer_that_was_cut_violates_a_schema_that_nothing_behind_it_could_k
     broken = engine(make, "broken", [RIGHT] * 62 + [cut('{"queue": 7, "hou'), cut('{"queue": "bi')], [VIOLATES] * N)
     begun = engine(make, "begun", [RIGHT] * 63 + [cut('{"queue": "bi')], [VIOLATES] * N)
 
-    found = judged(make, check.schema(SCHEMA, arms=0.9), base, broken, begun)
-    violated, kept = found["schema.constraint", "broken"], found["schema.constraint", "begun"]
+    verdicts = judged(make, check.schema(SCHEMA, arms=0.9), base, broken, begun)
+    violated, kept = verdicts["schema.constraint", "broken"], verdicts["schema.constraint", "begun"]
 
     assert (violated.outcome, violated.constraint, violated.n) == (Outcome.FAIL, "violated", 63)
     assert "violates it in 1 of 63 answers" in violated.message

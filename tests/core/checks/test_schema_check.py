@@ -40,29 +40,29 @@ def judge(
 
 
 def test_answers_that_fit_and_agree_pass_every_limit(make: Factory) -> None:
-    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), [GOOD] * 64)
+    verdicts = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), [GOOD] * 64)
 
-    assert list(found) == [
+    assert list(verdicts) == [
         ("schema.rate", "base"),
         ("schema.rate", "cand"),
         ("schema.gap", "cand"),
         ("schema.agree", "cand"),
     ]
-    assert {verdict.outcome for verdict in found.values()} == {Outcome.PASS}
-    rate = found["schema.rate", "cand"]
+    assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.PASS}
+    rate = verdicts["schema.rate", "cand"]
     assert (rate.baseline, rate.margin, rate.side, rate.estimate) == (None, 0.95, "at_least", 1.0)
     assert rate.message == (
         "PASS schema.rate, cand: 100 % of answers fit the schema, at least 95.43 %, at least 95 % asked, 64 prompts"
     )
-    assert found["schema.gap", "cand"].baseline == "base"
+    assert verdicts["schema.gap", "cand"].baseline == "base"
 
 
 def test_answers_that_do_not_fit_fail_rate_and_gap_and_show_the_first(make: Factory) -> None:
-    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05), [GOOD] * 40 + [UNFIT] * 12 + [BROKEN] * 12)
-    rate, gap = found["schema.rate", "cand"], found["schema.gap", "cand"]
+    verdicts = judge(make, check.schema(Ticket, rate=0.95, gap=0.05), [GOOD] * 40 + [UNFIT] * 12 + [BROKEN] * 12)
+    rate, gap = verdicts["schema.rate", "cand"], verdicts["schema.gap", "cand"]
 
     assert rate.outcome is gap.outcome is Outcome.FAIL
-    assert found["schema.rate", "base"].outcome is Outcome.PASS
+    assert verdicts["schema.rate", "base"].outcome is Outcome.PASS
     assert rate.details[0] == (
         "24 of 64 answers of cand do not fit; first: c40: $.priority: Input should be a valid integer"
     )
@@ -82,15 +82,15 @@ def test_a_better_candidate_fails_only_when_either_side_counts(make: Factory) ->
 
 
 def test_equal_values_in_another_order_agree_and_the_order_is_mentioned(make: Factory) -> None:
-    found = judge(make, check.schema(Ticket, rate=0.95, agree=0.95), [MOVED] * 64)
-    agree = found["schema.agree", "cand"]
+    verdicts = judge(make, check.schema(Ticket, rate=0.95, agree=0.95), [MOVED] * 64)
+    agree = verdicts["schema.agree", "cand"]
     line = "property order: 64 of 64 JSON answers of cand in another order than declared"
 
     assert agree.outcome is Outcome.PASS
     assert agree.differs == (line,)
     assert agree.message.endswith(f"64 prompts; {line}")
-    assert found["schema.rate", "cand"].differs == (line,)
-    assert found["schema.rate", "base"].differs == ()
+    assert verdicts["schema.rate", "cand"].differs == (line,)
+    assert verdicts["schema.rate", "base"].differs == ()
 
 
 PRICED = '{"total": 10.0, "tags": ["a", "b"], "note": "x"}'
@@ -275,16 +275,16 @@ def test_places_in_arrays_are_one_field_and_missing_ones_are_shown(make: Factory
 
 def test_a_failed_answer_counts_against_the_engine_that_failed(make: Factory) -> None:
     theirs: list[Answer] = [make.failure("ServerFailure", "500 \x1b[2J")] * 20 + [GOOD] * 44
-    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs)
+    verdicts = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs)
 
-    assert found["schema.rate", "cand"].outcome is Outcome.FAIL
+    assert verdicts["schema.rate", "cand"].outcome is Outcome.FAIL
     assert (
-        found["schema.rate", "cand"]
+        verdicts["schema.rate", "cand"]
         .details[0]
         .endswith("first: c0: no answer: cand on c0: ServerFailure: 500 \\x1b[2J")
     )
-    assert found["schema.gap", "cand"].outcome is Outcome.FAIL
-    assert found["schema.agree", "cand"].estimate == pytest.approx(44 / 64)
+    assert verdicts["schema.gap", "cand"].outcome is Outcome.FAIL
+    assert verdicts["schema.agree", "cand"].estimate == pytest.approx(44 / 64)
 
     swapped = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), [GOOD] * 64, theirs)
     assert swapped["schema.rate", "base"].outcome is Outcome.FAIL
@@ -293,12 +293,12 @@ def test_a_failed_answer_counts_against_the_engine_that_failed(make: Factory) ->
 
 def test_no_answer_at_all_is_an_error(make: Factory) -> None:
     dead: list[Answer] = [make.failure()] * 64
-    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), dead)
+    verdicts = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), dead)
 
-    assert found["schema.rate", "base"].outcome is Outcome.PASS
+    assert verdicts["schema.rate", "base"].outcome is Outcome.PASS
     for kind in ("schema.rate", "schema.gap", "schema.agree"):
-        assert found[kind, "cand"].outcome is Outcome.ERROR
-        assert "first: cand on c0: Timeout" in found[kind, "cand"].message
+        assert verdicts[kind, "cand"].outcome is Outcome.ERROR
+        assert "first: cand on c0: Timeout" in verdicts[kind, "cand"].message
 
 
 def test_nothing_gathered_is_an_error_or_after_a_hard_stop_open(make: Factory) -> None:
@@ -311,20 +311,20 @@ def test_nothing_gathered_is_an_error_or_after_a_hard_stop_open(make: Factory) -
 
 def test_a_hard_stop_takes_back_what_rests_on_missing_cases(make: Factory) -> None:
     theirs: list[Answer] = [GOOD] * 60 + [None] * 4
-    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs, incomplete="out of time")
+    verdicts = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs, incomplete="out of time")
 
-    assert found["schema.rate", "base"].outcome is Outcome.PASS
+    assert verdicts["schema.rate", "base"].outcome is Outcome.PASS
     for kind in ("schema.rate", "schema.gap", "schema.agree"):
-        assert found[kind, "cand"].outcome is Outcome.INCONCLUSIVE
-        assert found[kind, "cand"].reason.endswith("out of time")
+        assert verdicts[kind, "cand"].outcome is Outcome.INCONCLUSIVE
+        assert verdicts[kind, "cand"].reason.endswith("out of time")
 
 
 def test_open_limits_say_how_many_prompts_would_settle_them(make: Factory) -> None:
     theirs = [BROKEN] + [GOOD] * 63
-    found = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs)
+    verdicts = judge(make, check.schema(Ticket, rate=0.95, gap=0.05, agree=0.95), theirs)
 
     for kind in ("schema.rate", "schema.gap", "schema.agree"):
-        verdict = found[kind, "cand"]
+        verdict = verdicts[kind, "cand"]
         assert verdict.outcome is Outcome.INCONCLUSIVE
         assert verdict.needed is not None
         assert 64 < verdict.needed < 300
@@ -351,9 +351,9 @@ def test_the_draft_is_the_one_the_schema_names(make: Factory) -> None:
     new = {"prefixItems": [{"type": "integer"}]}
     schemas: list[dict[str, Any]] = [old, new]
     for schema in schemas:
-        found = judge(make, check.schema(schema, rate=0.9), ['["x"]'] * 40, ["[1]"] * 40)
-        assert found["schema.rate", "base"].outcome is Outcome.PASS
-        assert found["schema.rate", "cand"].outcome is Outcome.FAIL
+        verdicts = judge(make, check.schema(schema, rate=0.9), ['["x"]'] * 40, ["[1]"] * 40)
+        assert verdicts["schema.rate", "base"].outcome is Outcome.PASS
+        assert verdicts["schema.rate", "cand"].outcome is Outcome.FAIL
 
 
 def test_a_path_is_read_when_the_floor_above_says_so(make: Factory, tmp_path: Path) -> None:
@@ -437,8 +437,8 @@ def test_a_design_that_can_never_pass_is_refused_with_the_number_that_could() ->
     )
     assert asked.problem(cases=149, groups=149, engines=2) is None
     assert check.schema(Ticket, gap=0.05).problem(cases=58, groups=58, engines=2) is not None
-    said = str(check.schema(Ticket, rate=1.0, gap=0.05, agree=0.95).problem(cases=20, groups=20, engines=2))
-    assert [limit for limit in ("rate=", "gap=", "agree=") if limit in said] == ["rate=", "gap=", "agree="]
+    problem = str(check.schema(Ticket, rate=1.0, gap=0.05, agree=0.95).problem(cases=20, groups=20, engines=2))
+    assert [limit for limit in ("rate=", "gap=", "agree=") if limit in problem] == ["rate=", "gap=", "agree="]
     assert check.schema(Ticket, gap=0.05).problem(cases=59, groups=59, engines=2) is None
     assert "there is 1" in str(check.schema(Ticket, agree=0.5).problem(cases=1, groups=1, engines=2))
     assert "no number of prompts can show rate=1" in str(
@@ -461,14 +461,14 @@ def test_an_engine_that_lacks_what_the_check_needs_is_skipped_alone_and_in_its_p
     able = make.engine("able", ["{}"] * 64)
     unable = make.engine("mlx", ["{}"] * 64, lacking="mlx does not enforce response_format (declared)")
 
-    found = check.schema({"type": "object"}, rate=0.9, gap=0.1).judge(make.evidence(able, unable))
+    verdicts = check.schema({"type": "object"}, rate=0.9, gap=0.1).judge(make.evidence(able, unable))
 
-    assert {(v.kind, v.engine): v.outcome for v in found} == {
+    assert {(v.kind, v.engine): v.outcome for v in verdicts} == {
         ("schema.rate", "able"): Outcome.PASS,
         ("schema.rate", "mlx"): Outcome.SKIPPED,
         ("schema.gap", "mlx"): Outcome.SKIPPED,
     }
-    assert found[1].message == "SKIPPED schema.rate, mlx: mlx does not enforce response_format (declared)"
+    assert verdicts[1].message == "SKIPPED schema.rate, mlx: mlx does not enforce response_format (declared)"
 
 
 def test_a_schema_that_is_promised_and_not_enforced_is_said_beside_the_rate(make: Factory) -> None:

@@ -135,12 +135,12 @@ def test_a_chain_of_thousands_of_references_is_refused() -> None:
     [r"^(a+)+$", r"^(a|aa)+$", r"^(?=(a|aa)+$)b", r"(.*)*\1x", r"^(([a-z])+.)+[A-Z]([a-z])+$", r"(?<!a{500})b"],
 )
 def test_patterns_that_try_everything_do_not_match_after_so_many_steps(pattern: str) -> None:
-    found = str(problem({"pattern": pattern}, json.dumps("a" * 10_000 + "!")))
+    message = str(problem({"pattern": pattern}, json.dumps("a" * 10_000 + "!")))
 
-    assert "does not match" in found or found == (
+    assert "does not match" in message or message == (
         "$: its pattern takes more than 100000 steps on this answer, so it counts as no match"
     )
-    assert len(found) <= 1100
+    assert len(message) <= 1100
 
 
 def test_a_pattern_that_would_take_gigabytes_is_refused() -> None:
@@ -181,16 +181,16 @@ TEN_MEGABYTES = 10_000_000
 def test_what_is_said_of_an_answer_of_ten_megabytes_is_short(begin: str) -> None:
     text = begin + {"{": " ", "": "9"}.get(begin, "a") * TEN_MEGABYTES + ('"' if begin == '"' else "")
 
-    found = str(problem({"type": "object"}, text))
+    message = str(problem({"type": "object"}, text))
 
-    assert len(found) <= 1100
-    assert len(explain.plain(found, 120)) <= 120
+    assert len(message) <= 1100
+    assert len(explain.plain(message, 120)) <= 120
 
 
 def test_keys_with_control_characters_stand_in_quotes_and_escaped() -> None:
-    found = str(problem({"additionalProperties": {"type": "integer"}}, json.dumps({"a\x1b[2J\n\u202e": "x"})))
+    message = str(problem({"additionalProperties": {"type": "integer"}}, json.dumps({"a\x1b[2J\n\u202e": "x"})))
 
-    assert found == '$["a\\u001b[2J\\n\\u202e"]: "x" is not of type "integer"'
+    assert message == '$["a\\u001b[2J\\n\\u202e"]: "x" is not of type "integer"'
 
 
 WORDS = st.sampled_from(

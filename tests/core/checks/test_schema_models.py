@@ -181,6 +181,6 @@ def test_declaring_checks_imports_no_pydantic() -> None:
         "check.schema('x.json', gap=0.1)\nprint('pydantic' in sys.modules)"
     )
 
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert found.stdout == "False\n"
+    assert ended.stdout == "False\n"

@@ -35,29 +35,29 @@ def judge(make: Factory, theirs: Sequence[Answer], **limits: Any) -> dict[tuple[
 
 
 def test_an_engine_that_wraps_its_json_differs_from_one_that_does_not(make: Factory) -> None:
-    found = judge(make, BLOCKS)
+    verdicts = judge(make, BLOCKS)
 
-    assert {key: verdict.outcome for key, verdict in found.items()} == {
+    assert {key: verdict.outcome for key, verdict in verdicts.items()} == {
         ("schema.rate", "base"): Outcome.PASS,
         ("schema.rate", "cand"): Outcome.FAIL,
         ("schema.gap", "cand"): Outcome.FAIL,
         ("schema.agree", "cand"): Outcome.FAIL,
     }
-    rate = found["schema.rate", "cand"]
+    rate = verdicts["schema.rate", "cand"]
     assert rate.lenience == (Lenience(engine="cand", what=CODE_BLOCK, count=60, of=60, accepted=False),)
     assert f"  60 of 60 answers of cand {CODE_BLOCK}: {REFUSED}" in block(rate)
     assert "do not fit; first: c0: not JSON (in a Markdown code block): Expecting value" in rate.details[0]
-    assert found["schema.rate", "base"].lenience == ()
+    assert verdicts["schema.rate", "base"].lenience == ()
 
 
 def test_lenient_reads_them_and_says_of_how_many_on_a_pass_too(make: Factory) -> None:
-    found = judge(make, BLOCKS, lenient=True)
+    verdicts = judge(make, BLOCKS, lenient=True)
 
-    assert {verdict.outcome for verdict in found.values()} == {Outcome.PASS}
+    assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.PASS}
     counted = (Lenience(engine="cand", what=CODE_BLOCK, count=60, of=60, accepted=True),)
-    assert [found[kind, "cand"].lenience for kind in ("schema.rate", "schema.gap", "schema.agree")] == [counted] * 3
-    assert remarks(found["schema.rate", "cand"]) == [f"60 of 60 answers of cand {CODE_BLOCK}"]
-    assert found["schema.rate", "cand"].check == "schema({…}, rate=0.9, gap=0.1, agree=0.9, lenient=True)"
+    assert [verdicts[kind, "cand"].lenience for kind in ("schema.rate", "schema.gap", "schema.agree")] == [counted] * 3
+    assert remarks(verdicts["schema.rate", "cand"]) == [f"60 of 60 answers of cand {CODE_BLOCK}"]
+    assert verdicts["schema.rate", "cand"].check == "schema({…}, rate=0.9, gap=0.1, agree=0.9, lenient=True)"
 
 
 def test_a_few_wrapped_answers_are_counted_where_the_check_passes_without_them(make: Factory) -> None:
@@ -83,10 +83,10 @@ def test_reasoning_that_the_reader_took_out_of_the_text_is_what_the_server_sent(
 
 
 def test_what_is_wrapped_and_no_json_either_is_only_no_json(make: Factory) -> None:
-    found = judge(make, ["```json\n{\n```"] * 60, lenient=True)["schema.rate", "cand"]
+    verdict = judge(make, ["```json\n{\n```"] * 60, lenient=True)["schema.rate", "cand"]
 
-    assert (found.outcome, found.lenience) == (Outcome.FAIL, ())
-    assert "not JSON (in a Markdown code block): Expecting property name" in found.details[0]
+    assert (verdict.outcome, verdict.lenience) == (Outcome.FAIL, ())
+    assert "not JSON (in a Markdown code block): Expecting property name" in verdict.details[0]
 
 
 def test_what_the_reader_put_right_is_counted_in_every_verdict(make: Factory) -> None:

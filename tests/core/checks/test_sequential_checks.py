@@ -30,10 +30,10 @@ def floored(make: Factory, name: str, answers: Sequence[Answer], noise: int = 0,
     return make.engine(name, answers, cold=again, warm=again, parallel=parallel, **more)
 
 
-def texts(make: Factory, said: Sequence[str], *, cases: Any = 200, noise: int = 0, **more: Any) -> list[Verdict]:
+def texts(make: Factory, answers: Sequence[str], *, cases: Any = 200, noise: int = 0, **more: Any) -> list[Verdict]:
     """Judge a candidate that said these texts where the baseline always says ``SAME``."""
-    base = floored(make, "base", [make.cut(SAME)] * len(said), noise)
-    cand = floored(make, "cand", [make.cut(text) for text in said])
+    base = floored(make, "base", [make.cut(SAME)] * len(answers), noise)
+    cand = floored(make, "cand", [make.cut(text) for text in answers])
     return check.text(margin=0.05).judge(make.evidence(base, cand, cases=cases, sequential=True, **more))
 
 
@@ -59,14 +59,14 @@ def test_equal_texts_pass_after_few_prompts_and_the_rest_is_not_missed(make: Fac
 
 
 def test_p_values_are_those_of_the_bets(make: Factory) -> None:
-    said = [SAME, OTHER, OTHER, OTHER] * 8
-    found = sequential.ratio([0.0, 1, 1, 1] * 8, [32.0, 9, 9, 9] * 8, margin=0.05, most=32, alpha=0.05)
-    text = texts(make, said)[0]
+    answers = [SAME, OTHER, OTHER, OTHER] * 8
+    result = sequential.ratio([0.0, 1, 1, 1] * 8, [32.0, 9, 9, 9] * 8, margin=0.05, most=32, alpha=0.05)
+    text = texts(make, answers)[0]
 
-    assert (text.p_pass, text.lower, text.upper) == (found.p_pass, found.lower, found.upper)
-    assert text.estimate == pytest.approx(found.estimate)
+    assert (text.p_pass, text.lower, text.upper) == (result.p_pass, result.lower, result.upper)
+    assert text.estimate == pytest.approx(result.estimate)
     assert text.outcome is Outcome.INCONCLUSIVE
-    assert text.needed == found.needed
+    assert text.needed == result.needed
     assert "; sequential, stopped after 32 of 200 prompts; a run of about " in text.message
 
 
@@ -96,10 +96,10 @@ def test_of_a_group_one_prompt_counts(make: Factory) -> None:
 
 
 def test_groups_are_what_is_needed_where_one_prompt_of_each_counts(make: Factory) -> None:
-    said = [SAME, OTHER, OTHER] * 4
-    single = texts(make, said, cases=12)[0]
+    answers = [SAME, OTHER, OTHER] * 4
+    single = texts(make, answers, cases=12)[0]
     cases = [make.case(index, group=f"g{index % 12}") for index in range(36)]
-    grouped = texts(make, said * 3, cases=cases)[0]
+    grouped = texts(make, answers * 3, cases=cases)[0]
 
     assert single.needed is not None
     assert (single.needed, single.per_group) == (grouped.needed, False)
@@ -119,9 +119,9 @@ def test_groups_are_what_is_needed_where_one_prompt_of_each_counts(make: Factory
 def test_prompts_added_to_old_groups_change_neither_the_verdict_nor_the_advice(
     make: Factory, asked: int, each: int
 ) -> None:
-    said = ([SAME, OTHER, OTHER] * 4 + [SAME] * 36)[:asked]
+    answers = ([SAME, OTHER, OTHER] * 4 + [SAME] * 36)[:asked]
     cases = [make.case(index, group=f"g{index % 12}") for index in range(12 * max(2, each))]
-    text = texts(make, said, cases=cases)[0]
+    text = texts(make, answers, cases=cases)[0]
 
     assert (text.outcome, text.n) == (Outcome.INCONCLUSIVE, 12)
     assert f"about {text.needed} groups in all would settle it, {(text.needed or 0) - 12} more" in text.message
@@ -153,7 +153,7 @@ def test_texts_without_text_are_settled(make: Factory) -> None:
 def test_answers_that_fit_are_counted_in_the_order_asked(make: Factory) -> None:
     good, bad = '{"a": 1}', "no"
     kept = [True] * 30 + [False] * 2
-    evidence = make.evidence(make.engine("only", [good if one else bad for one in kept]), cases=100, sequential=True)
+    evidence = make.evidence(make.engine("only", [good if fits else bad for fits in kept]), cases=100, sequential=True)
     (verdict,) = check.schema(OBJECT, rate=0.9).judge(evidence)
     early = sequential.share(kept, at_least=0.9, alpha=0.05)
 

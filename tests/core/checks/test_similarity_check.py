@@ -118,8 +118,8 @@ def test_without_a_number_the_limit_is_what_the_baseline_scores_against_itself(m
     main = [TEXT] * 64
     again = [CLOSE] * 32
     baseline = make.engine("base", main, cold=again, warm=again)
-    for said, outcome in ((CLOSE, Outcome.PASS), (STRANGER, Outcome.FAIL)):
-        (verdict,) = check.similarity().judge(make.evidence(baseline, make.engine("cand", [said] * 64)))
+    for answer, outcome in ((CLOSE, Outcome.PASS), (STRANGER, Outcome.FAIL)):
+        (verdict,) = check.similarity().judge(make.evidence(baseline, make.engine("cand", [answer] * 64)))
         assert verdict.outcome is outcome
         assert "5 % quantile of 64 repeats of base" in verdict.details[0]
 
@@ -177,7 +177,7 @@ def test_a_hard_stop_and_pins_and_one_engine_alone(make: Factory) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome", "words"),
+    ("answer", "outcome", "words"),
     [
         (CLOSE, Outcome.PASS, "edit similarity 0.937, at least 0.800 asked (single)"),
         (STRANGER, Outcome.FAIL, "number 30 only in the baseline (single)"),
@@ -185,9 +185,9 @@ def test_a_hard_stop_and_pins_and_one_engine_alone(make: Factory) -> None:
     ],
 )
 def test_a_single_question_passes_or_fails_without_a_bound(
-    make: Factory, said: str, outcome: Outcome, words: str
+    make: Factory, answer: str, outcome: Outcome, words: str
 ) -> None:
-    evidence = make.evidence(make.engine("base", [TEXT]), make.engine("cand", [said]), cases=1, single=True)
+    evidence = make.evidence(make.engine("base", [TEXT]), make.engine("cand", [answer]), cases=1, single=True)
     (verdict,) = check.similarity(at_least=0.8).judge(evidence)
 
     assert (verdict.outcome, verdict.p_fail) == (outcome, None)

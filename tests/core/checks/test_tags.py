@@ -47,9 +47,9 @@ def judge(
     """Judge a candidate that said ``theirs`` beside a baseline that says ``SAME``, and ``again`` the second time."""
     ours = [make.cut(SAME)] * len(cases)
     repeats = ours if again is None else [make.cut(text) for text in again]
-    said = [make.cut(text) for text in theirs]
+    answers = [make.cut(text) for text in theirs]
     baseline = make.engine("base", ours, cold=repeats, warm=repeats, parallel=repeats)
-    candidate = make.engine("cand", said, cold=said, warm=said, parallel=said)
+    candidate = make.engine("cand", answers, cold=answers, warm=answers, parallel=answers)
     verdicts = settle(asked.judge(make.evidence(baseline, candidate, cases=cases)), 0.05)
     return {verdict.kind: verdict for verdict in verdicts}
 
@@ -331,7 +331,7 @@ def failing(tags: int, prompts: int, *, margin: float, drift: float, horizon: in
             of_tag = verdict(f"text[t{tag}]", f"t{tag}", p_fail=result.p_fail)
             verdicts.append(of_tag)
         weights = weights_of(verdicts)
-        p = [one.p_fail or 0.0 for one in verdicts]
+        p = [judged.p_fail or 0.0 for judged in verdicts]
         failed += any(value * sum(weights) / weight < 0.05 for value, weight in zip(p, weights, strict=True))
     return failed / DRAWS, passed / (DRAWS * tags)
 
@@ -352,8 +352,8 @@ def test_engines_that_drift_as_much_as_is_accepted_fail_by_a_tag_in_one_run_of_t
 def paired(tag: str, group: str, place: int, first: int, horizon: int = 32) -> tuple[Pair, Compared]:
     case = Case(id=f"{group}-{place}", prompt="x", tags=(tag,), group=group)
     fork = Fork(forked=first <= horizon, at_risk=float(min(first, horizon)))
-    said = Completion(text="x")
-    return Pair(case=case, baseline=said, candidate=said), Compared(fork=fork, baseline="x", candidate="x")
+    completion = Completion(text="x")
+    return Pair(case=case, baseline=completion, candidate=completion), Compared(fork=fork, baseline="x", candidate="x")
 
 
 @pytest.mark.slow
@@ -377,9 +377,9 @@ def test_a_tag_is_seldom_named_behind_a_pass_by_the_chance_of_a_template(per_tem
 
 
 def test_a_tag_of_one_group_shows_nothing_and_one_of_several_does() -> None:
-    one, twelve = ([f"g{place}" for place in range(n)] * (12 // n) for n in (1, 12))
+    of_one, of_twelve = ([f"g{place}" for place in range(n)] * (12 // n) for n in (1, 12))
     text, kept, gaps = {}, {}, {}
-    for name, groups in (("one", one), ("twelve", twelve)):
+    for name, groups in (("one", of_one), ("twelve", of_twelve)):
         pairs = [paired("poem", group, place, 1) for place, group in enumerate(groups)]
         text[name] = tags_above(pairs, margin=0.05, alpha=0.05)
         kept[name] = shares_below([(pair.case, False) for pair, _ in pairs], at_least=0.99, alpha=0.05)

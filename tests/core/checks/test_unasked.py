@@ -17,11 +17,11 @@ WHY = "b does not take tools (declared)"
 
 def judged(make: Factory, judge: Any, *, lost: int, cases: int = 100, required: bool = False, b: Any = None) -> Verdict:
     """Judge ``cases`` equal answers of which ``b`` cannot be asked the first ``lost``."""
-    said = ["ok"] * cases
-    theirs = [None] * lost + said[lost:]
+    ours = ["ok"] * cases
+    theirs = [None] * lost + ours[lost:]
     left_out = {f"c{n}": WHY for n in range(lost)}
     evidence = make.evidence(
-        make.engine("a", said), make.engine("b", theirs, left_out=left_out, **(b or {})), cases=cases
+        make.engine("a", ours), make.engine("b", theirs, left_out=left_out, **(b or {})), cases=cases
     )
     return without_left_out(judge.judge(evidence)[0], evidence, required=required)
 
@@ -46,9 +46,9 @@ def test_below_that_nothing_is_settled(make: Factory, judge: Any) -> None:
 
 def test_a_rate_of_one_engine_rests_on_what_it_was_asked(make: Factory) -> None:
     judge = check.schema({}, rate=0.9)
-    said = make.engine("a", ["1"] * 100)
+    baseline = make.engine("a", ["1"] * 100)
     evidence = make.evidence(
-        said, make.engine("b", [None] * 5 + ["1"] * 95, left_out={f"c{n}": WHY for n in range(5)}), cases=100
+        baseline, make.engine("b", [None] * 5 + ["1"] * 95, left_out={f"c{n}": WHY for n in range(5)}), cases=100
     )
 
     ours, theirs = (without_left_out(verdict, evidence) for verdict in judge.judge(evidence))
@@ -58,10 +58,10 @@ def test_a_rate_of_one_engine_rests_on_what_it_was_asked(make: Factory) -> None:
 
 
 def test_what_rests_on_too_few_gives_no_advice_about_those_it_has(make: Factory) -> None:
-    said = ["0123456789"] * 16
+    answers = ["0123456789"] * 16
     again = [f"{'0' if n > 2 else '1'}123456789" for n in range(16)]
-    engine = make.engine("b", said, cold=again, warm=said, parallel=said, left_out={"c14": WHY, "c15": WHY})
-    evidence = make.evidence(make.engine("a", said, cold=said, warm=said, parallel=said), engine, cases=16)
+    engine = make.engine("b", answers, cold=again, warm=answers, parallel=answers, left_out={"c14": WHY, "c15": WHY})
+    evidence = make.evidence(make.engine("a", answers, cold=answers, warm=answers, parallel=answers), engine, cases=16)
     repeat = next(verdict for verdict in check.text(margin=0.05).judge(evidence) if verdict.kind == "text.repeat")
     assert repeat.advice
 

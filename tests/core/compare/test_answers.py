@@ -12,7 +12,7 @@ from pytest_llmparity.core.compare.calls import same_calls, written_out
 from pytest_llmparity.core.sample import Completion, ToolCall
 
 
-def said(
+def answer(
     text: str, *calls: tuple[str, str], tokens: int | None = None, cut: bool = False, thought: str = ""
 ) -> Completion:
     return Completion(
@@ -36,16 +36,16 @@ def test_arguments_are_compared_as_values_however_they_are_spelled(arguments: di
     keys = list(arguments)
     source.shuffle(keys)
     other = json.dumps({key: arguments[key] for key in keys}, indent=source.choice([None, 2]), ensure_ascii=False)
-    ours, theirs = said("", ("f", json.dumps(arguments))), said("", ("f", other))
+    ours, theirs = answer("", ("f", json.dumps(arguments))), answer("", ("f", other))
 
     assert same_calls(ours.tool_calls, theirs.tool_calls)
     compared = compare_answers(ours, theirs, horizon=32)
     assert compared is not None
     assert (compared.fork.forked, compared.calls) == (False, True)
-    changed = said("", ("f", json.dumps({**arguments, "x": "another value"})))
-    found = compare_answers(ours, changed, horizon=10_000)
-    assert found is not None
-    assert found.fork.forked
+    changed = answer("", ("f", json.dumps({**arguments, "x": "another value"})))
+    change = compare_answers(ours, changed, horizon=10_000)
+    assert change is not None
+    assert change.fork.forked
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_arguments_are_compared_as_values_however_they_are_spelled(arguments: di
     ],
 )
 def test_other_calls_are_a_difference(ours: list[tuple[str, str]], theirs: list[tuple[str, str]]) -> None:
-    compared = compare_answers(said("", *ours, tokens=9), said("", *theirs, tokens=9), horizon=32)
+    compared = compare_answers(answer("", *ours, tokens=9), answer("", *theirs, tokens=9), horizon=32)
 
     assert compared is not None
     assert compared.fork.forked
@@ -70,17 +70,17 @@ def test_other_calls_are_a_difference(ours: list[tuple[str, str]], theirs: list[
 
 
 def test_a_call_that_the_token_limit_cut_is_known_up_to_there() -> None:
-    whole = said("", ("refund", '{"order": 1300, "now": true}'), tokens=12)
-    cut = said("", ("refund", '{ "order": 13'), tokens=6, cut=True)
+    whole = answer("", ("refund", '{"order": 1300, "now": true}'), tokens=12)
+    cut = answer("", ("refund", '{ "order": 13'), tokens=6, cut=True)
     for ours, theirs in ((whole, cut), (cut, whole)):
         compared = compare_answers(ours, theirs, horizon=32)
         assert compared is not None
         assert not compared.fork.forked
         assert 0 < compared.fork.at_risk < 12
-    other = compare_answers(whole, said("", ("refund", '{"order": 14'), tokens=6, cut=True), horizon=32)
+    other = compare_answers(whole, answer("", ("refund", '{"order": 14'), tokens=6, cut=True), horizon=32)
     assert other is not None
     assert other.fork.forked
-    stopped = compare_answers(whole, said("", ("refund", '{"order": 13'), tokens=6), horizon=32)
+    stopped = compare_answers(whole, answer("", ("refund", '{"order": 13'), tokens=6), horizon=32)
     assert stopped is not None
     assert stopped.fork.forked, "it ended there by itself"
 
@@ -88,22 +88,26 @@ def test_a_call_that_the_token_limit_cut_is_known_up_to_there() -> None:
 def test_one_that_calls_and_one_that_speaks_part_where_the_text_would_go_on() -> None:
     call = ("refund", "{}")
     for ours, theirs, token in (
-        (said("", call, tokens=8), said("Sure.", tokens=2), 0.0),
-        (said("Sure.", tokens=2), said("", call, tokens=8), 0.0),
-        (said("Sure.", call, tokens=8), said("Sure.", tokens=2), 1.82),
+        (answer("", call, tokens=8), answer("Sure.", tokens=2), 0.0),
+        (answer("Sure.", tokens=2), answer("", call, tokens=8), 0.0),
+        (answer("Sure.", call, tokens=8), answer("Sure.", tokens=2), 1.82),
     ):
         compared = compare_answers(ours, theirs, horizon=32)
         assert compared is not None
         assert compared.fork.forked
         assert compared.fork.token == pytest.approx(token, abs=0.01)
-    cut = compare_answers(said("Sure.", call, tokens=8), said("Sure", tokens=1, cut=True), horizon=32)
+    cut = compare_answers(answer("Sure.", call, tokens=8), answer("Sure", tokens=1, cut=True), horizon=32)
     assert cut is not None
     assert not cut.fork.forked
 
 
 def test_what_says_nothing_is_no_evidence() -> None:
-    empty, blank, thinking = said("", tokens=1), said(" \n", tokens=1), said("", tokens=64, cut=True, thought="hm")
-    word, call = said("yes", tokens=2), said("", ("f", "{}"), tokens=5)
+    empty, blank, thinking = (
+        answer("", tokens=1),
+        answer(" \n", tokens=1),
+        answer("", tokens=64, cut=True, thought="hm"),
+    )
+    word, call = answer("yes", tokens=2), answer("", ("f", "{}"), tokens=5)
 
     assert all(map(speechless, (empty, blank, thinking)))
     assert not any(map(speechless, (word, call)))
@@ -113,13 +117,13 @@ def test_what_says_nothing_is_no_evidence() -> None:
     for pair in ((empty, word), (word, blank), (empty, call), (word, word)):
         assert not no_evidence(*pair)
         assert compare_answers(*pair, horizon=32) is not None
-    assert compare_answers(said("refund", tokens=1), said("ref", tokens=1, cut=True), horizon=32) is None
+    assert compare_answers(answer("refund", tokens=1), answer("ref", tokens=1, cut=True), horizon=32) is None
 
 
 def test_calls_are_written_out_one_a_line() -> None:
-    ours = said("Let me see.", ("f", '{"b": 1, "a": "é"}'), ("g", "{}"))
+    ours = answer("Let me see.", ("f", '{"b": 1, "a": "é"}'), ("g", "{}"))
 
     assert written_out(ours, ours) == ('[call] f {"a":"é","b":1}\n[call] g {}',) * 2
-    assert written_out(ours, said("No.")) == ('Let me see.\n[call] f {"a":"é","b":1}\n[call] g {}', "No.")
-    broken = said("", ("f", '{"a": " 1 \\" 2", "b'))
-    assert written_out(broken, said("", ("g", "{}")))[0] == '[call] f {"a":" 1 \\" 2","b'
+    assert written_out(ours, answer("No.")) == ('Let me see.\n[call] f {"a":"é","b":1}\n[call] g {}', "No.")
+    broken = answer("", ("f", '{"a": " 1 \\" 2", "b'))
+    assert written_out(broken, answer("", ("g", "{}")))[0] == '[call] f {"a":" 1 \\" 2","b'

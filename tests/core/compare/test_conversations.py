@@ -75,8 +75,8 @@ def test_a_turn_that_says_nothing_ends_the_comparison_and_a_first_one_leaves_not
 
 def test_what_a_conversation_stopped_at_is_its_last_turn() -> None:
     stopped = Stopped(kind="no result", words="w")
-    one, more = (talk(call("f"), call("g", stopped=stopped)), talk(call("f"), call("g"), words("x")))
+    shorter, longer = (talk(call("f"), call("g", stopped=stopped)), talk(call("f"), call("g"), words("x")))
 
-    assert parted(one, talk(call("f"), call("g", stopped=stopped))) == 0
-    assert parted(one, more) == 3
-    assert turn_of(one, more) == (one, more)
+    assert parted(shorter, talk(call("f"), call("g", stopped=stopped))) == 0
+    assert parted(shorter, longer) == 3
+    assert turn_of(shorter, longer) == (shorter, longer)

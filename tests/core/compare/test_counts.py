@@ -23,47 +23,51 @@ def words(candidate: list[int]) -> list[str]:
 
 
 def test_equal_counts_say_nothing() -> None:
-    found = compare_counts(rows(LENGTHS))
+    counts = compare_counts(rows(LENGTHS))
 
-    assert (found.kind, found.n, found.differing) == ("equal", 8, 0)
+    assert (counts.kind, counts.n, counts.differing) == ("equal", 8, 0)
     assert words(LENGTHS) == []
     assert compare_counts([]).kind == "unknown"
     assert counts_in_words(compare_counts([]), "a", "b") == []
 
 
-@pytest.mark.parametrize(("offset", "said"), [(5, "5 tokens more"), (-1, "1 token fewer")])
-def test_the_same_number_on_every_prompt_is_template_bos_or_system_prompt(offset: int, said: str) -> None:
+@pytest.mark.parametrize(("offset", "difference"), [(5, "5 tokens more"), (-1, "1 token fewer")])
+def test_the_same_number_on_every_prompt_is_template_bos_or_system_prompt(offset: int, difference: str) -> None:
     assert words([length + offset for length in LENGTHS]) == [
-        f"ollama counts {said} than vllm on every prompt: another chat template, BOS token or system prompt"
+        f"ollama counts {difference} than vllm on every prompt: another chat template, BOS token or system prompt"
     ]
 
 
-@pytest.mark.parametrize(("slope", "said"), [(1.08, "8 % more"), (0.9, "10 % fewer")])
-def test_counts_in_proportion_are_another_tokeniser(slope: float, said: str) -> None:
+@pytest.mark.parametrize(("slope", "difference"), [(1.08, "8 % more"), (0.9, "10 % fewer")])
+def test_counts_in_proportion_are_another_tokeniser(slope: float, difference: str) -> None:
     (line,) = words([round(length * slope) + 3 for length in LENGTHS])
 
     assert line.endswith("tokens than vllm for the same text: another tokeniser")
     number = float(line.split("counts ")[1].split(" %")[0])
-    assert number == pytest.approx(float(said.split(" %")[0]), abs=0.6)
-    assert said.split()[-1] in line
+    assert number == pytest.approx(float(difference.split(" %")[0]), abs=0.6)
+    assert difference.split()[-1] in line
 
 
 def test_a_few_odd_prompts_are_a_tokeniser_that_treats_some_text_differently() -> None:
-    found = list(LENGTHS)
-    found[1] += 2
-    found[4] -= 3
-    assert words(found) == ["counts differ on 2 of 8 prompts by no rule: a tokeniser that treats some text differently"]
+    counts = list(LENGTHS)
+    counts[1] += 2
+    counts[4] -= 3
+    assert words(counts) == [
+        "counts differ on 2 of 8 prompts by no rule: a tokeniser that treats some text differently"
+    ]
 
 
-@pytest.mark.parametrize(("offset", "said"), [(31, "31 tokens more"), (-31, "31 tokens fewer")])
-def test_the_same_number_on_chats_without_a_system_message_alone_is_a_system_prompt(offset: int, said: str) -> None:
+@pytest.mark.parametrize(("offset", "difference"), [(31, "31 tokens more"), (-31, "31 tokens fewer")])
+def test_the_same_number_on_chats_without_a_system_message_alone_is_a_system_prompt(
+    offset: int, difference: str
+) -> None:
     known = Known(bare=frozenset({"c1", "c2", "c5"}), instructed=frozenset({"c0", "c3"}))
     moved = [length + offset * (at in (1, 2, 5)) for at, length in enumerate(LENGTHS)]
     (line,) = counts_in_words(compare_counts(rows(moved), known), "vllm", "ollama", known)
 
     who = "ollama" if offset > 0 else "vllm"
     assert line == (
-        f"ollama counts {said} than vllm on 3 of 8 prompts, the chats without a system message: "
+        f"ollama counts {difference} than vllm on 3 of 8 prompts, the chats without a system message: "
         f"a system prompt of {who}'s own, by its template or its settings"
     )
 
@@ -132,9 +136,9 @@ def test_prompts_of_one_length_that_differ_by_no_rule_have_no_slope() -> None:
     st.integers(min_value=-1, max_value=40),
 )
 def test_any_counts_are_described_and_an_offset_is_never_missed(pairs: list[tuple[int, int]], offset: int) -> None:
-    found = compare_counts([(str(index), ours, theirs) for index, (ours, theirs) in enumerate(pairs)])
-    assert (found.differing == 0) == (found.kind == "equal" and not found.cuts)
-    assert found.differing == 0 or counts_in_words(found, "a", "b")
+    counts = compare_counts([(str(index), ours, theirs) for index, (ours, theirs) in enumerate(pairs)])
+    assert (counts.differing == 0) == (counts.kind == "equal" and not counts.cuts)
+    assert counts.differing == 0 or counts_in_words(counts, "a", "b")
 
     moved = compare_counts([(str(index), ours, ours + offset) for index, (ours, _) in enumerate(pairs)])
     assert moved.kind == ("offset" if offset else "equal")
@@ -192,8 +196,8 @@ def world(
     return World(rows, Known(contexts=contexts, characters=characters), cut)
 
 
-def said(found: Counts) -> tuple[set[str], set[str]]:
-    sides = {cut.side: set(cut.cases) for cut in found.cuts}
+def cases_cut(counts: Counts) -> tuple[set[str], set[str]]:
+    sides = {cut.side: set(cut.cases) for cut in counts.cuts}
     return sides.get("baseline", set()), sides.get("candidate", set())
 
 
@@ -208,10 +212,10 @@ def test_who_cut_what_is_found_however_many_prompts_were_cut(way: str, limits: t
     for seed in range(12):
         share = (0.1, 0.5, 0.85)[seed % 3]
         planted = world(seed, way, limits=limits, long=share, offset=offset, tell=seed % 2 == 0)
-        found = compare_counts(planted.rows, planted.known)
+        counts = compare_counts(planted.rows, planted.known)
 
-        assert said(found) == planted.cut, seed
-        assert (found.kind, found.offset, found.odd) == ("offset" if offset else "equal", offset, ()), seed
+        assert cases_cut(counts) == planted.cut, seed
+        assert (counts.kind, counts.offset, counts.odd) == ("offset" if offset else "equal", offset, ()), seed
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -219,7 +223,7 @@ def test_a_set_of_which_every_prompt_was_cut_is_still_a_plateau(way: str) -> Non
     for seed in range(10):
         planted = world(seed, way, limits=(FAR, 256), n=3 + seed, long=1.0)
 
-        assert said(compare_counts(planted.rows)) == planted.cut
+        assert cases_cut(compare_counts(planted.rows)) == planted.cut
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -227,12 +231,12 @@ def test_where_both_cut_neither_is_blamed_for_what_it_read_whole(way: str) -> No
     both_named = 0
     for seed in range(20):
         planted = world(seed, way, limits=(600, 256), long=0.7, tell=seed % 2 == 0)
-        ours, theirs = said(found := compare_counts(planted.rows, planted.known))
+        ours, theirs = cases_cut(counts := compare_counts(planted.rows, planted.known))
 
-        assert (theirs, found.kind) == (planted.cut[1], "equal"), seed
+        assert (theirs, counts.kind) == (planted.cut[1], "equal"), seed
         assert ours <= planted.cut[0], seed
         both_named += bool(ours)
-        lines = counts_in_words(found, "vllm", "ollama")
+        lines = counts_in_words(counts, "vllm", "ollama")
         assert not ours or lines[1].startswith(f"vllm cut at least {len(ours)} of 48 prompts"), lines
     assert both_named >= 15
 
@@ -241,14 +245,14 @@ def test_where_both_cut_neither_is_blamed_for_what_it_read_whole(way: str) -> No
 def test_another_tokeniser_is_no_cut_and_beside_a_cut_both_are_named(slope: float) -> None:
     for seed in range(6):
         whole = world(seed, "end", limits=(FAR, FAR), long=0.5, slope=slope)
-        found = compare_counts(whole.rows, whole.known)
-        assert (found.kind, found.cuts) == ("slope", ()), seed
-        assert found.slope == pytest.approx(slope, rel=0.03)
+        counts = compare_counts(whole.rows, whole.known)
+        assert (counts.kind, counts.cuts) == ("slope", ()), seed
+        assert counts.slope == pytest.approx(slope, rel=0.03)
 
         planted = world(seed, WAYS[seed % 3], limits=(FAR, 512), long=0.6, slope=slope)
-        found = compare_counts(planted.rows, planted.known)
-        ours, theirs = said(found)
-        assert (found.kind, ours) == ("slope", set()), seed
+        counts = compare_counts(planted.rows, planted.known)
+        ours, theirs = cases_cut(counts)
+        assert (counts.kind, ours) == ("slope", set()), seed
         assert len(theirs ^ planted.cut[1]) <= 0.1 * len(planted.cut[1]), seed
 
 
@@ -268,8 +272,8 @@ def test_a_context_explains_what_would_else_be_an_offset() -> None:
     counted = [(f"c{index}", 300 + index, 230 + index) for index in range(20)]
 
     assert compare_counts(counted).kind == "offset"
-    found = compare_counts(counted, Known(contexts=(4096, 256)))
-    assert (found.kind, [len(cut.cases) for cut in found.cuts]) == ("equal", [20])
+    counts = compare_counts(counted, Known(contexts=(4096, 256)))
+    assert (counts.kind, [len(cut.cases) for cut in counts.cuts]) == ("equal", [20])
 
 
 def test_a_context_that_a_count_exceeds_is_not_the_one_in_force() -> None:
@@ -282,25 +286,25 @@ def test_a_large_system_prompt_is_an_offset_even_where_it_looks_like_much() -> N
     counted = [("a", 1520, 20), ("b", 1535, 35), ("c", 1700, 200)]
 
     for known in (Known(), Known(contexts=(4096, 1024))):
-        assert (found := compare_counts(counted, known)).kind == "offset"
-        assert (found.offset, found.cuts) == (-1500, ())
+        assert (counts := compare_counts(counted, known)).kind == "offset"
+        assert (counts.offset, counts.cuts) == (-1500, ())
 
 
 def test_of_one_prompt_the_length_of_its_text_decides() -> None:
     counted = [("a", 1745, 233)]
     long, short = Known(characters={"a": 7000}), Known(characters={"a": 700})
 
-    assert said(compare_counts(counted, long)) == (set(), {"a"})
+    assert cases_cut(compare_counts(counted, long)) == (set(), {"a"})
     assert (compare_counts(counted, short).kind, compare_counts(counted, short).cuts) == ("offset", ())
 
 
 def test_two_engines_that_cut_alike_count_the_same_and_are_named_where_texts_cannot_fit() -> None:
     counted = [("a", 40, 40), ("b", 1010, 1010)]
     known = Known(contexts=(1024, 1024), characters={"a": 160, "b": 12_000})
-    found = compare_counts(counted, known)
+    counts = compare_counts(counted, known)
 
-    assert said(found) == ({"b"}, {"b"})
-    assert counts_in_words(found, "vllm", "ollama")[0] == (
+    assert cases_cut(counts) == ({"b"}, {"b"})
+    assert counts_in_words(counts, "vllm", "ollama")[0] == (
         "vllm cut at least 1 of 2 prompts (b): more text than a context of 1,024 tokens holds"
     )
     assert compare_counts(counted, Known(characters={"a": 160, "b": 12_000})).cuts == ()

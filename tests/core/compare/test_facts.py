@@ -71,10 +71,10 @@ def test_the_same_fact_in_other_words(a: str, b: str) -> None:
     ],
 )
 def test_other_numbers_block(a: str, b: str, numbers: tuple[tuple[str, str], ...]) -> None:
-    found = fact_diff(a, b)
+    diff = fact_diff(a, b)
 
-    assert found.numbers == numbers
-    assert found.blocking
+    assert diff.numbers == numbers
+    assert diff.blocking
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_words_that_only_contain_a_negator_are_none() -> None:
 
 
 def test_code_and_names_are_shown_but_do_not_block() -> None:
-    found = fact_diff(
+    diff = fact_diff(
         "Call `foo()` in New York.\n```python\nprint()\n```\n", "Call `bar()` in Boston. Then I go.\n```\nexit()\n```\n"
     )
 
-    assert found.code == (("foo()", "bar()"), ("print()", "exit()"))
-    assert found.names == (("New York", "Boston"),)
-    assert not found.blocking
+    assert diff.code == (("foo()", "bar()"), ("print()", "exit()"))
+    assert diff.names == (("New York", "Boston"),)
+    assert not diff.blocking
 
 
 def test_a_capital_that_opens_a_sentence_is_no_name() -> None:

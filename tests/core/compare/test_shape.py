@@ -30,8 +30,8 @@ def answers(
         for side, value in ((ours, lead), (theirs, there)):
             top = ((token.encode(), 0.0), (f"#{at}".encode(), -value))
             side.append(TokenLogprob(token=token.encode(), logprob=0.0, top=top))
-    said = "".join(entry.token.decode() for entry in ours)
-    first, second = (Completion(text=said, logprobs=tuple(side), prompt_tokens=tokens) for side in (ours, theirs))
+    written = "".join(entry.token.decode() for entry in ours)
+    first, second = (Completion(text=written, logprobs=tuple(side), prompt_tokens=tokens) for side in (ours, theirs))
     return first, second
 
 

@@ -113,16 +113,16 @@ def test_of_tokens_spelled_alike_the_best_one_counts_on_both_sides() -> None:
 
 
 def test_behind_other_reasoning_there_is_nothing_to_compare() -> None:
-    said, thought = token("a", ("a", -0.1), ("b", -2.1)), token("h", ("h", -0.1), ("?", -2.0))
+    spoken, thought = token("a", ("a", -0.1), ("b", -2.1)), token("h", ("h", -0.1), ("?", -2.0))
 
     def thinking(reasoning: str, *tokens: TokenLogprob) -> Completion:
         return answer(*tokens, text="a", reasoning=reasoning)
 
-    assert find_shift(thinking("h", said), thinking("hm", said)) is None
-    assert find_shift(thinking("h", said), thinking("", said)) is None
-    assert find_shift(thinking("h", said), thinking("h", thought, said)) is None  # the other lists what it thought
-    assert find_shift(thinking("h", said), thinking("h\n", said)) is not None
-    both = find_shift(thinking("h", thought, said), thinking("h", thought, said))
+    assert find_shift(thinking("h", spoken), thinking("hm", spoken)) is None
+    assert find_shift(thinking("h", spoken), thinking("", spoken)) is None
+    assert find_shift(thinking("h", spoken), thinking("h", thought, spoken)) is None  # the other lists what it thought
+    assert find_shift(thinking("h", spoken), thinking("h\n", spoken)) is not None
+    both = find_shift(thinking("h", thought, spoken), thinking("h", thought, spoken))
     assert both is not None
     assert both.positions == 2
 

@@ -44,11 +44,11 @@ prose = st.text(st.characters(exclude_characters="{}[]`~<>\ufeff", exclude_categ
     ],
 )
 def test_every_spelling_of_a_code_block_is_one(around: str) -> None:
-    found = unwrap(around.replace("%s", TEXT_OF))
+    unwrapped = unwrap(around.replace("%s", TEXT_OF))
 
-    assert found is not None
-    assert (found.parsed.value, found.wrapping) == (VALUE, (CODE_BLOCK,))
-    assert json.loads(found.body) == VALUE
+    assert unwrapped is not None
+    assert (unwrapped.parsed.value, unwrapped.wrapping) == (VALUE, (CODE_BLOCK,))
+    assert json.loads(unwrapped.body) == VALUE
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_every_spelling_of_a_code_block_is_one(around: str) -> None:
     ],
 )
 def test_what_stands_round_the_json_is_named(text: str, wrapping: tuple[str, ...]) -> None:
-    found = unwrap(text)
+    unwrapped = unwrap(text)
 
-    assert found is not None
-    assert (found.parsed.value, found.wrapping) == (VALUE, wrapping)
+    assert unwrapped is not None
+    assert (unwrapped.parsed.value, unwrapped.wrapping) == (VALUE, wrapping)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_what_stands_round_the_json_is_named(text: str, wrapping: tuple[str, ...
     [("```json\n5\n```", 5), ('```\n"x"\n```', "x"), ("`true`", True), ("<think>a</think>null", None)],
 )
 def test_a_value_that_is_no_object_is_found_in_a_block(text: str, value: object) -> None:
-    found = unwrap(text)
+    unwrapped = unwrap(text)
 
-    assert found is not None
-    assert (found.parsed.error, found.parsed.value) == (None, value)
+    assert unwrapped is not None
+    assert (unwrapped.parsed.error, unwrapped.parsed.value) == (None, value)
 
 
 @pytest.mark.parametrize(
@@ -116,23 +116,23 @@ def test_a_part_of_what_was_meant_is_never_taken_for_the_whole(text: str) -> Non
     "text", ['```json\n{"a": 1\n```', '```json\n{"a": 1, "a": 2}\n```', "```json\n[NaN]\n```", "```\n```"]
 )
 def test_a_block_that_holds_no_json_says_why(text: str) -> None:
-    found = unwrap(text)
+    unwrapped = unwrap(text)
 
-    assert found is not None
-    assert found.parsed.error
-    assert found.wrapping == (CODE_BLOCK,)
+    assert unwrapped is not None
+    assert unwrapped.parsed.error
+    assert unwrapped.wrapping == (CODE_BLOCK,)
 
 
 @given(objects, prose, prose, st.sampled_from(["%s", "```json\n%s\n```", "~~~ %s ~~~", "<think>x</think>%s"]))
 def test_one_object_between_words_is_found_as_it_is(value: Any, before: str, behind: str, around: str) -> None:
     text = f"{before} {around.replace('%s', json.dumps(value))} {behind}"
 
-    found = unwrap(text)
+    unwrapped = unwrap(text)
 
     if parse_json(text).error is None:
-        assert found is None or found.parsed.value == value
-    elif found is not None:
-        assert found.parsed.value == value
+        assert unwrapped is None or unwrapped.parsed.value == value
+    elif unwrapped is not None:
+        assert unwrapped.parsed.value == value
     else:
         assert "think" in around
         assert before.strip()
@@ -140,6 +140,6 @@ def test_one_object_between_words_is_found_as_it_is(value: Any, before: str, beh
 
 @given(st.text())
 def test_any_text_is_read_or_not(text: str) -> None:
-    found = unwrap(text)
+    unwrapped = unwrap(text)
 
-    assert found is None or parse_json(found.body) == found.parsed
+    assert unwrapped is None or parse_json(unwrapped.body) == unwrapped.parsed

@@ -31,9 +31,9 @@ def test_layers_come_from_the_outside_in(make: Factory) -> None:
         quantization="Q4_K_M",
         identity={"version": "0.9", "context_length": 4096, "template_sha256": "b", "kv_cache": "q8_0"},
     )
-    found = layers(make.evidence(baseline, candidate, cases=cases), candidate, floor=0.012)
+    lines = layers(make.evidence(baseline, candidate, cases=cases), candidate, floor=0.012)
 
-    assert found == (
+    assert lines == (
         "engine: vllm 0.33 and ollama 0.9",
         "context limit: 8192 and 4096",
         "chat template: the two engines have different ones",
@@ -134,7 +134,7 @@ def test_functions_that_never_reach_the_prompt_are_a_layer_where_a_case_has_them
 def test_how_prompts_were_cut_is_said_of_the_engine_that_cut_them(make: Factory) -> None:
     can = PROMISES.corrected({"overflow": "oldest turns dropped"})
 
-    def said(can: Capabilities) -> tuple[str, ...]:
+    def lines(can: Capabilities) -> tuple[str, ...]:
         base = make.engine("vllm", [make.completion("x", prompt_tokens=n) for n in LENGTHS])
         other = make.engine(
             "ollama",
@@ -144,12 +144,12 @@ def test_how_prompts_were_cut_is_said_of_the_engine_that_cut_them(make: Factory)
         )
         return layers(make.evidence(base, other), other)
 
-    cut = next(index for index, line in enumerate(said(can)) if line.startswith("ollama cut 3 of 8"))
-    assert said(can)[cut + 1] == (
+    cut = next(index for index, line in enumerate(lines(can)) if line.startswith("ollama cut 3 of 8"))
+    assert lines(can)[cut + 1] == (
         "truncation: ollama drops the oldest turns of a conversation that does not fit its context "
         "(probed, declared otherwise)"
     )
-    assert not any(line.startswith("truncation") for line in said(PROMISES))
+    assert not any(line.startswith("truncation") for line in lines(PROMISES))
 
 
 def test_another_route_and_another_stream_are_layers(make: Factory) -> None:

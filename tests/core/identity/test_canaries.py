@@ -172,7 +172,7 @@ def test_answers_that_part_behind_the_same_logprobs_are_other_answers() -> None:
 def test_repeats_that_are_infinitely_far_apart_leave_no_limit_that_holds_nothing() -> None:
     far = answer(2.0)
     far = msgspec.structs.replace(
-        far, logprobs=tuple(msgspec.structs.replace(one, top=(one.top[0], (b"?", -9.0))) for one in far.logprobs)
+        far, logprobs=tuple(msgspec.structs.replace(token, top=(token.top[0], (b"?", -9.0))) for token in far.logprobs)
     )
 
     canaries = kept(all_of(answer(2.0)), all_of(far))

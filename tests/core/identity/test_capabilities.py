@@ -77,8 +77,8 @@ def test_every_field_has_words_for_every_value() -> None:
     odd = Capabilities(odd_logprobs="come after a filter").sentence("odd_logprobs")
     assert odd == "gives logprobs that come after a filter"
     assert "1024 tokens" in Capabilities(context_length=1024).sentence("context_length")
-    said = {field.name for field in dataclasses.fields(Capabilities)} - {"probed"}
-    assert said == {*WORDS, "overflow", "unknown_fields", "odd_logprobs", "context_length"}
+    fields = {field.name for field in dataclasses.fields(Capabilities)} - {"probed"}
+    assert fields == {*WORDS, "overflow", "unknown_fields", "odd_logprobs", "context_length"}
 
 
 def test_findings_say_what_the_server_does_and_what_its_kind_is_known_for() -> None:

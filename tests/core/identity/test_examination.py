@@ -54,9 +54,9 @@ def test_nothing_special_needs_no_word(identity: Identity) -> None:
     assert list(on_sampling(identity)) == []
 
 
-@pytest.mark.parametrize(("wanted", "seen", "said"), [(128, 256, 1), (256, 256, 0), (None, 256, 0), (128, None, 0)])
-def test_another_context_than_was_asked_for_is_told(wanted: int | None, seen: int | None, said: int) -> None:
-    assert len(list(on_context(wanted, seen))) == said
+@pytest.mark.parametrize(("wanted", "seen", "remarks"), [(128, 256, 1), (256, 256, 0), (None, 256, 0), (128, None, 0)])
+def test_another_context_than_was_asked_for_is_told(wanted: int | None, seen: int | None, remarks: int) -> None:
+    assert len(list(on_context(wanted, seen))) == remarks
 
 
 def test_what_a_server_does_asks_for_something_of_whoever_writes_prompts() -> None:
@@ -73,7 +73,7 @@ def test_what_a_server_does_asks_for_something_of_whoever_writes_prompts() -> No
 
 
 @pytest.mark.parametrize(
-    ("alone", "with_system", "said"),
+    ("alone", "with_system", "remark"),
     [
         (None, None, ""),
         (9, 14, ""),
@@ -85,16 +85,16 @@ def test_what_a_server_does_asks_for_something_of_whoever_writes_prompts() -> No
     ],
 )
 def test_a_template_that_writes_more_than_roles_is_noticed(
-    alone: int | None, with_system: int | None, said: str
+    alone: int | None, with_system: int | None, remark: str
 ) -> None:
     told = list(on_template(alone, with_system))
 
-    assert len(told) == bool(said)
-    assert said in "".join(told)
+    assert len(told) == bool(remark)
+    assert remark in "".join(told)
 
 
 @pytest.mark.parametrize(
-    ("fit", "context", "said"),
+    ("fit", "context", "remark"),
     [
         ({"tokens": 120}, 4096, ""),
         ({"tokens": 120}, None, ""),
@@ -105,9 +105,11 @@ def test_a_template_that_writes_more_than_roles_is_noticed(
         ({"failed": "dev answered 400"}, 4096, "gets no answer: dev answered 400"),
     ],
 )
-def test_the_longest_prompt_is_held_against_the_context(fit: dict[str, object], context: int | None, said: str) -> None:
+def test_the_longest_prompt_is_held_against_the_context(
+    fit: dict[str, object], context: int | None, remark: str
+) -> None:
     told = list(on_prompts(dataclasses.replace(FIT, **fit), context))  # type: ignore[arg-type]
 
-    assert len(told) == bool(said)
-    assert said in "".join(told)
+    assert len(told) == bool(remark)
+    assert remark in "".join(told)
     assert all(text.startswith("t1, the longest of tickets,") for text in told)

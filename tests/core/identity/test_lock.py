@@ -160,9 +160,9 @@ def test_every_field_that_differs_is_named_with_both_values() -> None:
     before = entry(version="b1", context_length=8192, bits_per_weight=5.0)
     after = dataclasses.replace(entry(dataclasses.replace(SPEC, args=("-fa", "on")), version="b2", bits_per_weight=5))
 
-    found = lock.differences(before, dataclasses.replace(after, kind="vllm", plugin="2.0"))
+    differences = lock.differences(before, dataclasses.replace(after, kind="vllm", plugin="2.0"))
 
-    assert [str(difference) for difference in found] == [
+    assert [str(difference) for difference in differences] == [
         "kind: llamacpp -> vllm",
         "version: b1 -> b2",
         "context_length: 8192 -> not told now",
@@ -171,27 +171,30 @@ def test_every_field_that_differs_is_named_with_both_values() -> None:
 
 
 def test_another_machine_is_a_difference_of_its_own_sort() -> None:
-    (found,) = lock.differences(entry(device="AMD EPYC"), entry(device="Apple M4"))
+    (difference,) = lock.differences(entry(device="AMD EPYC"), entry(device="Apple M4"))
 
-    assert (found.field, found.machine) == ("device", True)
+    assert (difference.field, difference.machine) == ("device", True)
 
 
 def test_a_fact_that_is_not_told_now_is_no_difference_that_fails() -> None:
     locked = entry(version="b1", context_length=8192, device="AMD EPYC")
 
-    found = lock.differences(locked, entry(version="b1"))
+    differences = lock.differences(locked, entry(version="b1"))
 
-    assert [(one.field, one.untold, one.fails) for one in found] == [
+    assert [(difference.field, difference.untold, difference.fails) for difference in differences] == [
         ("context_length", True, False),
         ("device", True, False),
     ]
-    assert [one.fails for one in lock.differences(entry(version="b1"), locked)] == [True, False]
+    assert [difference.fails for difference in lock.differences(entry(version="b1"), locked)] == [True, False]
 
 
 def test_an_engine_that_tells_nothing_of_what_is_locked_differs_in_all_of_it() -> None:
-    found = lock.differences(entry(version="b1", digest="sha256:1"), entry(device="AMD EPYC"))
+    differences = lock.differences(entry(version="b1", digest="sha256:1"), entry(device="AMD EPYC"))
 
-    assert [str(one) for one in found if one.fails] == ["version: b1 -> nothing", "digest: sha256:1 -> nothing"]
+    assert [str(difference) for difference in differences if difference.fails] == [
+        "version: b1 -> nothing",
+        "digest: sha256:1 -> nothing",
+    ]
 
 
 def test_a_field_this_version_does_not_know_is_compared_too() -> None:
@@ -221,12 +224,12 @@ entries = st.builds(
 
 
 @given(entries, entries)
-def test_differences_are_none_exactly_when_nothing_differs(one: Locked, other: Locked) -> None:
-    values = [{name: fact.value for name, fact in locked.identity.items()} for locked in (one, other)]
-    same = one.kind == other.kind and values[0] == values[1] and one.launch == other.launch
+def test_differences_are_none_exactly_when_nothing_differs(before: Locked, after: Locked) -> None:
+    values = [{name: fact.value for name, fact in locked.identity.items()} for locked in (before, after)]
+    same = before.kind == after.kind and values[0] == values[1] and before.launch == after.launch
 
-    assert (not lock.differences(one, other)) == same
-    assert len(lock.differences(one, other)) == len(lock.differences(other, one))
+    assert (not lock.differences(before, after)) == same
+    assert len(lock.differences(before, after)) == len(lock.differences(after, before))
 
 
 # -- two engines

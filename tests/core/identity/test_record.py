@@ -13,11 +13,11 @@ def facts(**values: str) -> dict[str, Fact]:
 
 
 @pytest.mark.parametrize(
-    ("said", "version"),
+    ("told", "version"),
     [({"version": "0.33.0", "build": "b1"}, "0.33.0"), ({"build": "b1"}, "b1"), ({}, None)],
 )
-def test_the_version_is_what_the_server_tells(said: dict[str, str], version: str | None) -> None:
-    assert EngineRecord(name="a", kind="vllm", identity=Identity(facts=facts(**said))).version == version
+def test_the_version_is_what_the_server_tells(told: dict[str, str], version: str | None) -> None:
+    assert EngineRecord(name="a", kind="vllm", identity=Identity(facts=facts(**told))).version == version
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ def test_routes_that_answer_alike_have_nothing_to_say() -> None:
 
 
 def test_everything_that_differs_is_in_the_sentence() -> None:
-    found = RouteCheck(
+    checked = RouteCheck(
         measured="native",
         other="openai",
         cases=8,
@@ -25,7 +25,7 @@ def test_everything_that_differs_is_in_the_sentence() -> None:
         why="ollama has no field for seed",
     )
 
-    assert found.sentence("ollama") == (
+    assert checked.sentence("ollama") == (
         "ollama is measured over its native route, engine.openai() uses openai: 3 of 8 answers differ; "
         "the prompt's tokens on 8 of 8, by 10 tokens; the finish reason on 1 of 8; "
         "2 of 8 answered on one of them only; top_k, min_p not sent there; "
@@ -34,7 +34,7 @@ def test_everything_that_differs_is_in_the_sentence() -> None:
 
 
 def test_a_parameter_that_is_not_sent_is_no_difference_of_its_own() -> None:
-    found = RouteCheck(measured="native", other="openai", cases=8, dropped=("top_k",))
+    checked = RouteCheck(measured="native", other="openai", cases=8, dropped=("top_k",))
 
-    assert not found.differs
-    assert found.sentence("ollama") == ""
+    assert not checked.differs
+    assert checked.sentence("ollama") == ""

@@ -28,8 +28,8 @@ SPOKEN = base64.b64encode(WAV).decode()
 TEXT = {"type": "text", "text": "What is this?"}
 
 
-def uri(data: bytes = PNG, kind: str = "image/png") -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def uri(content: bytes = PNG, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def read(name: str) -> bytes:
@@ -40,8 +40,8 @@ def read(name: str) -> bytes:
 
 def case(*content: Mapping[str, Any], **fields: Any) -> Case:
     row = {"id": "a", "messages": [{"role": "user", "content": [*content]}], **fields}
-    (found,) = parse_prompts(json.dumps(row), source="p.jsonl", name="p", read=read).cases
-    return found
+    (parsed,) = parse_prompts(json.dumps(row), source="p.jsonl", name="p", read=read).cases
+    return parsed
 
 
 def complaint(*content: Mapping[str, Any], role: str = "user") -> str:
@@ -51,16 +51,16 @@ def complaint(*content: Mapping[str, Any], role: str = "user") -> str:
     return str(caught.value)
 
 
-def sent(found: Case) -> list[Mapping[str, Any]]:
-    request = found.request(Sampling())
+def sent(parsed: Case) -> list[Mapping[str, Any]]:
+    request = parsed.request(Sampling())
     return parts.sent(request.messages or (), request.attached)
 
 
 def test_a_file_stands_in_a_case_as_its_hash_and_goes_out_as_a_data_uri() -> None:
-    found = case(TEXT, {"type": "image", "file": "x.png", "detail": "low"}, {"type": "audio", "file": "x.wav"})
+    parsed = case(TEXT, {"type": "image", "file": "x.png", "detail": "low"}, {"type": "audio", "file": "x.wav"})
 
-    assert found.messages is not None
-    _, image, sound = found.messages[0]["content"]
+    assert parsed.messages is not None
+    _, image, sound = parsed.messages[0]["content"]
     sha = hashlib.sha256(PNG).hexdigest()
     assert image == {
         "type": "image_url",
@@ -70,8 +70,8 @@ def test_a_file_stands_in_a_case_as_its_hash_and_goes_out_as_a_data_uri() -> Non
         "bytes": len(PNG),
     }
     assert sound["input_audio"]["format"] == "wav"
-    assert found.attached == {sha: PNG, hashlib.sha256(WAV).hexdigest(): WAV}
-    assert sent(found)[0]["content"] == [
+    assert parsed.attached == {sha: PNG, hashlib.sha256(WAV).hexdigest(): WAV}
+    assert sent(parsed)[0]["content"] == [
         TEXT,
         {"type": "image_url", "image_url": {"url": uri(), "detail": "low"}},
         {"type": "input_audio", "input_audio": {"data": base64.b64encode(WAV).decode(), "format": "wav"}},
@@ -83,11 +83,11 @@ def test_data_uris_and_addresses_go_out_as_they_came() -> None:
     image = {"type": "image_url", "image_url": {"url": uri()}}
     sound = {"type": "input_audio", "input_audio": {"data": base64.b64encode(WAV).decode(), "format": "wav"}}
 
-    found = case(TEXT, web, image, sound)
+    parsed = case(TEXT, web, image, sound)
 
-    assert sent(found)[0]["content"] == [TEXT, web, image, sound]
-    assert len(found.attached) == 2
-    assert uri()[30:] not in json.dumps(found.messages)
+    assert sent(parsed)[0]["content"] == [TEXT, web, image, sound]
+    assert len(parsed.attached) == 2
+    assert uri()[30:] not in json.dumps(parsed.messages)
 
 
 def test_the_identity_of_a_set_covers_the_bytes_of_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +110,10 @@ def test_a_file_s_folder_is_in_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_variables_are_filled_into_the_names_of_files() -> None:
-    found = case({"type": "text", "text": "{n}"}, {"type": "image", "file": "{n}.png"}, vars={"n": "x"})
+    parsed = case({"type": "text", "text": "{n}"}, {"type": "image", "file": "{n}.png"}, vars={"n": "x"})
 
-    assert found.messages is not None
-    assert [part.get("text", part.get("file")) for part in found.messages[0]["content"]] == ["x", "x.png"]
+    assert parsed.messages is not None
+    assert [part.get("text", part.get("file")) for part in parsed.messages[0]["content"]] == ["x", "x.png"]
 
 
 def test_rows_made_in_python_and_yaml_may_hold_them_too() -> None:
@@ -128,7 +128,7 @@ def test_rows_made_in_python_and_yaml_may_hold_them_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("part", "words"),
     [
         ({"type": "image", "file": "y.png"}, "names 'y.png', which cannot be read: there is no such file"),
         ({"type": "image", "file": "notes.txt"}, "names 'notes.txt', which holds no image: PNG, JPEG, GIF and WebP"),
@@ -148,11 +148,11 @@ def test_rows_made_in_python_and_yaml_may_hold_them_too() -> None:
     ],
     ids=lambda value: "" if isinstance(value, dict) else value[:30],
 )
-def test_what_is_no_part_is_an_error_with_its_line(part: dict[str, Any], said: str) -> None:
+def test_what_is_no_part_is_an_error_with_its_line(part: dict[str, Any], words: str) -> None:
     message = complaint(part)
 
     assert message.startswith("p.jsonl:2: messages[0].content")
-    assert said in message
+    assert words in message
     assert len(message) < 400
 
 
@@ -178,27 +178,27 @@ def test_what_is_asked_on_the_spot_may_hold_data_and_no_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"),
+    ("beginning", "kind"),
     [
         (b"\xff\xd8\xff\xe0" + bytes(8), "image/jpeg"),
         (b"GIF89a" + bytes(8), "image/gif"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
     ],
 )
-def test_images_are_known_by_how_they_begin(data: bytes, kind: str) -> None:
-    assert parts.image_type(data) == kind
+def test_images_are_known_by_how_they_begin(beginning: bytes, kind: str) -> None:
+    assert parts.image_type(beginning) == kind
 
 
-@pytest.mark.parametrize(("data", "kind"), [(b"ID3\x04", "mp3"), (b"\xff\xfb\x90", "mp3"), (b"fLaC", "flac")])
-def test_sound_is_known_by_how_it_begins(data: bytes, kind: str) -> None:
-    assert parts.audio_format(data) == kind
+@pytest.mark.parametrize(("beginning", "kind"), [(b"ID3\x04", "mp3"), (b"\xff\xfb\x90", "mp3"), (b"fLaC", "flac")])
+def test_sound_is_known_by_how_it_begins(beginning: bytes, kind: str) -> None:
+    assert parts.audio_format(beginning) == kind
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_are_some_kind_or_refused(data: bytes) -> None:
+def test_any_bytes_are_some_kind_or_refused(content: bytes) -> None:
     for kind_of in (parts.image_type, parts.audio_format):
         with contextlib.suppress(ValueError):
-            assert kind_of(data)
+            assert kind_of(content)
 
 
 def test_what_was_sent_is_written_down_with_hashes_in_the_place_of_bytes() -> None:

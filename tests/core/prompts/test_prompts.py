@@ -197,22 +197,22 @@ def test_mark_blank_lines_and_windows_line_ends_do_no_harm_and_lines_count_from_
 def test_yaml_reads_the_same_set_and_knows_its_lines() -> None:
     text = "# authored by hand\n- &base\n  id: a\n  prompt: |\n    two\n    lines\n- <<: *base\n  id: b\n"
 
-    found = parse_prompts(text, source="p.yaml", name="p")
+    prompts = parse_prompts(text, source="p.yaml", name="p")
 
-    assert [(case.id, case.prompt, case.line) for case in found.cases] == [
+    assert [(case.id, case.prompt, case.line) for case in prompts.cases] == [
         ("a", "two\nlines\n", 2),
         ("b", "two\nlines\n", 7),
     ]
-    assert found.digest == read({"id": "b", "prompt": "two\nlines\n"}, {"id": "a", "prompt": "two\nlines\n"}).digest
+    assert prompts.digest == read({"id": "b", "prompt": "two\nlines\n"}, {"id": "a", "prompt": "two\nlines\n"}).digest
 
 
 def test_groups_and_ids_can_be_looked_up() -> None:
-    found = read(
+    prompts = read(
         {"id": "a", "prompt": "x", "group": "g"}, {"id": "b", "prompt": "x", "group": "g"}, {"id": "c", "prompt": "x"}
     )
 
-    assert found.groups == 2
-    assert found.by_id["c"].group == "c"
+    assert prompts.groups == 2
+    assert prompts.by_id["c"].group == "c"
 
 
 # -- digest
@@ -439,11 +439,11 @@ def test_broken_yaml_is_named_by_file_and_line(text: str, expected: str) -> None
 )
 def test_any_text_gives_cases_or_a_prompt_set_error(text: str, source: str) -> None:
     try:
-        found = parse_prompts(text, source=source, name="a")
+        prompts = parse_prompts(text, source=source, name="a")
     except PromptSetError as error:
         message = str(error)
     else:
-        assert found.cases
+        assert prompts.cases
         return
     assert message.startswith(source)
 

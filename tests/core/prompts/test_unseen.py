@@ -12,10 +12,12 @@ from pytest_llmparity.core.sample import Request
 
 
 @given(st.lists(st.text(), min_size=1, max_size=4), st.lists(st.text(), min_size=1, max_size=4))
-def test_a_number_has_always_as_many_digits_and_another_request_another_one(one: list[str], other: list[str]) -> None:
-    assert len(number(*one)) == DIGITS + 1
-    assert number(*one).strip().isdigit()
-    assert (number(*one) == number(*other)) == ("/".join(one) == "/".join(other))
+def test_a_number_has_always_as_many_digits_and_another_request_another_one(
+    names: list[str], others: list[str]
+) -> None:
+    assert len(number(*names)) == DIGITS + 1
+    assert number(*names).strip().isdigit()
+    assert (number(*names) == number(*others)) == ("/".join(names) == "/".join(others))
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,11 @@ def test_what_was_gathered_is_for_its_phase_and_its_repeat() -> None:
 
 
 def test_what_was_asked_at_two_concurrencies_is_that_of_the_one_that_is_asked() -> None:
-    four, one = exchanged(), exchanged(concurrency=1)
-    answers = Answers([four, one])
+    at_four, at_one = exchanged(), exchanged(concurrency=1)
+    answers = Answers([at_four, at_one])
 
-    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=1), ASKED) == [one]
-    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=2), ASKED) == [four, one]
+    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=1), ASKED) == [at_one]
+    assert answers.asked_as(Purpose(phase=Phase.MAIN, concurrency=2), ASKED) == [at_four, at_one]
 
 
 def test_what_was_timed_is_for_its_concurrency_and_its_cache() -> None:

@@ -259,9 +259,9 @@ def test_a_pattern_that_would_run_for_years_is_left_and_said(pattern: str) -> No
 @given(st.text(alphabet="ab(1) .\n", max_size=30))
 @pytest.mark.parametrize("pattern", [r"a+(b)", r"(?i)A\s*\((\d)\)", r"^(\w+)$", r"(?m)^(\w+)$", r"a.*?b|\d"])
 def test_a_pattern_finds_what_python_finds(pattern: str, text: str) -> None:
-    found = re.search(pattern, text)
+    match = re.search(pattern, text)
     read = extracted(text, pattern)
 
-    assert (not read.problem) == (found is not None)
-    if found is not None:
-        assert read.value == found[found.re.groups].strip()
+    assert (not read.problem) == (match is not None)
+    if match is not None:
+        assert read.value == match[match.re.groups].strip()

@@ -107,9 +107,9 @@ def prompts(draw: st.DrawFn) -> tuple[list[bool], list[float], list[str]]:
 
 @given(prompts(), st.sampled_from([0.005, 0.05, 0.12]), st.sampled_from([0.05, 0.0125]))
 def test_bounds_and_p_values_agree(
-    data: tuple[list[bool], list[float], list[str]], margin: float, alpha: float
+    drawn: tuple[list[bool], list[float], list[str]], margin: float, alpha: float
 ) -> None:
-    result = hazard(*data, margin=margin, alpha=alpha)
+    result = hazard(*drawn, margin=margin, alpha=alpha)
 
     assert (result.upper < margin) == (result.p_pass < alpha)
     assert (result.lower > margin) == (result.p_fail < alpha)
@@ -118,9 +118,9 @@ def test_bounds_and_p_values_agree(
 
 
 @given(prompts())
-def test_the_order_of_prompts_does_not_matter(data: tuple[list[bool], list[float], list[str]]) -> None:
-    forward = hazard(*data, margin=0.05)
-    backward = hazard(*(part[::-1] for part in data), margin=0.05)  # type: ignore[arg-type]
+def test_the_order_of_prompts_does_not_matter(drawn: tuple[list[bool], list[float], list[str]]) -> None:
+    forward = hazard(*drawn, margin=0.05)
+    backward = hazard(*(part[::-1] for part in drawn), margin=0.05)  # type: ignore[arg-type]
 
     assert forward.upper == pytest.approx(backward.upper)
     assert forward.p_fail == pytest.approx(backward.p_fail)

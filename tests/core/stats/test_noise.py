@@ -46,11 +46,11 @@ def test_prompts_of_one_family_count_once() -> None:
     cross, own = [0.1] * 20, [0.0] * 20
     apart = excess(cross, own, [str(i) for i in range(20)])
     families = excess(cross, own, [str(i // 10) for i in range(20)])
-    one = excess(cross, own, ["all"] * 20)
+    together = excess(cross, own, ["all"] * 20)
 
     assert apart.p == pytest.approx(1 / 10_000)
     assert families.p == 0.25
-    assert one == apart
+    assert together == apart
 
 
 @pytest.mark.slow

@@ -39,10 +39,10 @@ def tables(draw: st.DrawFn, most: int = 80) -> tuple[int, int, int]:
 def test_score_interval_agrees_with_published_values(
     b: int, c: int, n: int, alpha: float, lower: float, upper: float | None, digits: int
 ) -> None:
-    found = score_interval(b, c, n, alpha)
+    interval = score_interval(b, c, n, alpha)
 
-    assert round(found[0], digits) == lower
-    assert upper is None or round(found[1], digits) == upper
+    assert round(interval[0], digits) == lower
+    assert upper is None or round(interval[1], digits) == upper
 
 
 def test_score_reproduces_the_worked_example_of_tango_1998() -> None:
@@ -53,9 +53,9 @@ def test_score_reproduces_the_worked_example_of_tango_1998() -> None:
 def test_score_at_margin_zero_is_mcnemars() -> None:
     from statsmodels.stats.contingency_tables import mcnemar
 
-    found = float(tango_score(16, 6, 161, 0.0)) ** 2
+    squared = float(tango_score(16, 6, 161, 0.0)) ** 2
 
-    assert found == pytest.approx(float(mcnemar([[59, 6], [16, 80]], exact=False, correction=False).statistic))
+    assert squared == pytest.approx(float(mcnemar([[59, 6], [16, 80]], exact=False, correction=False).statistic))
     assert float(tango_score(0, 0, 10, 0.0)) == 0.0
 
 
@@ -110,17 +110,17 @@ def brute_force_p(b: int, c: int, n: int, delta: float) -> float:
 def test_p_value_is_the_largest_chance_and_hardly_more(b: int, c: int, n: int, delta: float) -> None:
     expected = brute_force_p(b, c, n, delta)
 
-    found = OneSided(b, c, n, tail="below").p(delta)
+    p = OneSided(b, c, n, tail="below").p(delta)
 
-    assert expected - 1e-6 <= found <= expected * (1 + RELATIVE) + ABSOLUTE + 2e-3 * expected
+    assert expected - 1e-6 <= p <= expected * (1 + RELATIVE) + ABSOLUTE + 2e-3 * expected
 
 
 def test_two_sided_p_value_at_margin_zero_agrees_with_the_published_exact_test() -> None:
     # contingencytables reports .034053, which maximises over a 99.99 % interval of the open parameter and adds 1e-4
     # (Berger and Boos); the plain maximum is .034203, at the far end of the parameter (enumerated separately).
-    found = TwoSided(16, 6, 161).p(0.0)
+    p = TwoSided(16, 6, 161).p(0.0)
 
-    assert 0.034203 <= found + 1e-6 <= 0.034203 * (1 + RELATIVE) + ABSOLUTE + 1e-6
+    assert 0.034203 <= p + 1e-6 <= 0.034203 * (1 + RELATIVE) + ABSOLUTE + 1e-6
 
 
 def test_mirror_images_agree() -> None:
@@ -178,12 +178,12 @@ def test_a_better_candidate_passes_worse_and_fails_either() -> None:
 @functools.cache
 def passing(n: int, margin: float) -> frozenset[tuple[int, int]]:
     """Every (b, c) of which "the candidate is at most ``margin`` worse" passes at 5 %, c as far as chances matter."""
-    found, b = set(), 0
+    passed_tables, b = set(), 0
     for c in range(n // 2 + 1):
         while b + c <= n and OneSided(b, c, n, tail="below").rejects(margin, 0.05):
             b += 1  # the tail's shape: what passes with c passes with c + 1
-        found |= {(passed, c) for passed in range(min(b, n - c + 1))}
-    return frozenset(found)
+        passed_tables |= {(passed, c) for passed in range(min(b, n - c + 1))}
+    return frozenset(passed_tables)
 
 
 def chance(tables: Iterable[tuple[int, int]], n: int, p_b: float, p_c: float) -> float:

@@ -469,11 +469,11 @@ def test_quantiles_shown_are_numpys() -> None:
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_nearest_rank_is_numpys_inverted_cdf(values: list[float], quantile: float) -> None:
-    found = nearest_rank(values, quantile)
+    nearest = nearest_rank(values, quantile)
 
-    assert found in values
-    assert sum(value <= found for value in values) >= quantile * len(values) - 1e-9
-    assert sum(value < found for value in values) < quantile * len(values) - 1e-9 or found == min(values)
+    assert nearest in values
+    assert sum(value <= nearest for value in values) >= quantile * len(values) - 1e-9
+    assert sum(value < nearest for value in values) < quantile * len(values) - 1e-9 or nearest == min(values)
 
 
 def test_bad_data_is_refused() -> None:

@@ -95,7 +95,7 @@ def test_no_unit_says_nothing() -> None:
 def test_wealth_is_positive_looks_only_back_and_forgets_the_order(
     kept: list[bool], margin: float, random: Random
 ) -> None:
-    d = np.array([float(not one) for one in kept])
+    d = np.array([float(not right) for right in kept])
     for gains, parts in (((margin - d) / (1 - margin), bold()), (d / margin - 1, even())):
         wealth = log_wealth(gains, parts)
         mixed = list(gains)
@@ -153,12 +153,12 @@ def test_an_absolute_gap_has_no_direction(differences: list[int], margin: float)
         return [result.estimate, result.lower, result.upper, result.p_pass, result.p_fail]
 
     result = gap(differences, margin=margin, alpha=0.05)
-    one = gap(differences, margin=margin, alpha=0.05, side="worse")
-    other = gap([-x for x in differences], margin=margin, alpha=0.05, side="worse")
+    forward = gap(differences, margin=margin, alpha=0.05, side="worse")
+    backward = gap([-x for x in differences], margin=margin, alpha=0.05, side="worse")
 
     assert numbers(result) == pytest.approx(numbers(gap([-x for x in differences], margin=margin, alpha=0.05)))
-    assert result.p_pass == pytest.approx(max(one.p_pass, other.p_pass))
-    assert result.p_fail >= min(1.0, 1 / (1 / one.p_fail + 1 / other.p_fail)) - 1e-9
+    assert result.p_pass == pytest.approx(max(forward.p_pass, backward.p_pass))
+    assert result.p_fail >= min(1.0, 1 / (1 / forward.p_fail + 1 / backward.p_fail)) - 1e-9
 
 
 def test_a_better_candidate_fails_only_where_both_directions_count() -> None:
@@ -194,7 +194,7 @@ def test_what_would_settle_it_grows_with_the_closeness_to_the_margin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "call"),
+    ("reason", "call"),
     {
         "1 counts and 2 exposures": lambda: ratio([0.0], [1.0, 1.0], margin=0.05, most=1, alpha=0.05),
         "a unit has": lambda: ratio([2.0], [3.0], margin=0.05, most=32, alpha=0.05),
@@ -207,8 +207,8 @@ def test_what_would_settle_it_grows_with_the_closeness_to_the_margin() -> None:
         "-1, 0 or 1": lambda: gap([2], margin=0.05, alpha=0.05),
     }.items(),
 )
-def test_impossible_numbers_are_refused(said: str, call: Callable[[], SequentialResult]) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_numbers_are_refused(reason: str, call: Callable[[], SequentialResult]) -> None:
+    with pytest.raises(ValueError, match=reason):
         call()
 
 
@@ -265,7 +265,7 @@ def test_a_gap_at_the_margin_keeps_the_error_rate(discordant: float) -> None:
     draw = draws(PATHS, 300, 5)
     more = (discordant + margin) / 2
     x = np.where(draw < more, 1.0, np.where(draw < discordant, -1.0, 0.0))
-    below = [ever((margin - one) / (1 - margin), bold()) for one in (x, -x)]
+    below = [ever((margin - difference) / (1 - margin), bold()) for difference in (x, -x)]
     above = ever((x - margin) / (1 + margin), even())
 
     assert np.isfinite(np.maximum(*below)).mean() <= 0.05 + SLACK

@@ -33,22 +33,22 @@ BASE = Verdict(
 )
 
 
-def said(**changes: object) -> str:
+def sentence(**changes: object) -> str:
     return explain.headline(dataclasses.replace(BASE, **changes))  # type: ignore[arg-type]
 
 
 def test_a_failure_gives_estimate_bound_margin_and_prompts() -> None:
-    assert said() == "FAIL text, q4 against f16: 8.21 % of tokens fork, at least 6.71 %, margin 5 %, 64 prompts"
+    assert sentence() == "FAIL text, q4 against f16: 8.21 % of tokens fork, at least 6.71 %, margin 5 %, 64 prompts"
 
 
 def test_a_pass_gives_the_other_bound() -> None:
-    assert said(outcome=Outcome.PASS, estimate=0.02, upper=0.031) == (
+    assert sentence(outcome=Outcome.PASS, estimate=0.02, upper=0.031) == (
         "PASS text, q4 against f16: 2 % of tokens fork, at most 3.1 %, margin 5 %, 64 prompts"
     )
 
 
 def test_an_open_verdict_gives_both_bounds_and_what_would_settle_it() -> None:
-    assert said(outcome=Outcome.INCONCLUSIVE, lower=0.04, needed=120) == (
+    assert sentence(outcome=Outcome.INCONCLUSIVE, lower=0.04, needed=120) == (
         "INCONCLUSIVE text, q4 against f16: 8.21 % of tokens fork, between 4 % and 9.93 %, margin 5 %, 64 prompts; "
         "a run of about 120 prompts in all would settle it, 56 more"
     )
@@ -66,42 +66,42 @@ def test_a_rate_reads_the_other_way_round() -> None:
         "n": 150,
         "groups": 0,
     }
-    assert said(**rate, outcome=Outcome.FAIL, estimate=0.91, lower=0.86, upper=0.94) == (
+    assert sentence(**rate, outcome=Outcome.FAIL, estimate=0.91, lower=0.86, upper=0.94) == (
         "FAIL schema.rate, ollama: 91 % of answers fit the schema, at most 94 %, at least 98 % asked, 150 prompts"
     )
-    assert "at least 98.1 %, at least 98 % asked" in said(**rate, outcome=Outcome.PASS, lower=0.981, upper=1.0)
+    assert "at least 98.1 %, at least 98 % asked" in sentence(**rate, outcome=Outcome.PASS, lower=0.981, upper=1.0)
 
 
 def test_latency_counts_requests() -> None:
     ratio = {"kind": "latency.ttft_p50", "unit": "ratio", "measures": "of f16's p50 to the first token", "n": 128}
-    assert said(**ratio, outcome=Outcome.PASS, estimate=1.1, upper=1.19, margin=1.25) == (
+    assert sentence(**ratio, outcome=Outcome.PASS, estimate=1.1, upper=1.19, margin=1.25) == (
         "PASS latency.ttft_p50, q4 against f16: x1.10 of f16's p50 to the first token, at most x1.19, margin x1.25, "
         "128 requests"
     )
 
 
 def test_few_groups_and_reasons_follow_the_numbers() -> None:
-    assert said(groups=4, reason="it does not repeat itself").endswith(
+    assert sentence(groups=4, reason="it does not repeat itself").endswith(
         "64 prompts, for this mix of prompts (4 groups); it does not repeat itself"
     )
-    assert "mix" not in said(groups=4, n=4)  # four prompts of their own are few, not a mix
+    assert "mix" not in sentence(groups=4, n=4)  # four prompts of their own are few, not a mix
 
 
 @pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.INCOMPARABLE, Outcome.SKIPPED])
 def test_what_was_not_judged_gives_its_reason(outcome: Outcome) -> None:
-    assert said(outcome=outcome, reason="it never started") == f"{outcome} text, q4 against f16: it never started"
-    assert said(outcome=outcome).endswith(": nothing was judged")
+    assert sentence(outcome=outcome, reason="it never started") == f"{outcome} text, q4 against f16: it never started"
+    assert sentence(outcome=outcome).endswith(": nothing was judged")
 
 
 def test_exact_findings_give_their_finding_not_numbers() -> None:
-    assert said(p_fail=None, reason="5 tokens more on every prompt") == (
+    assert sentence(p_fail=None, reason="5 tokens more on every prompt") == (
         "FAIL text, q4 against f16: 5 tokens more on every prompt"
     )
 
 
 def test_one_of_a_thing_is_singular() -> None:
-    assert said(n=1).endswith("1 prompt")
-    assert said(outcome=Outcome.INCONCLUSIVE, needed=1, groups=1, n=2).endswith(
+    assert sentence(n=1).endswith("1 prompt")
+    assert sentence(outcome=Outcome.INCONCLUSIVE, needed=1, groups=1, n=2).endswith(
         "(1 group); 1 group is too few to say how many would settle it"
     )
 
@@ -110,45 +110,47 @@ def test_what_rests_on_little_promises_no_number_that_would_settle_it() -> None:
     open_one = {"outcome": Outcome.INCONCLUSIVE, "needed": 3}
     add = "add prompts in new groups (a further prompt of an old one changes nothing) and run again with"
 
-    assert said(**open_one, n=2, groups=2).endswith("; 2 prompts are too few to say how many would settle it")
-    assert said(**open_one, groups=4).endswith("; 4 groups are too few to say how many would settle it")
-    assert said(**open_one, groups=30, effective=7).endswith(
+    assert sentence(**open_one, n=2, groups=2).endswith("; 2 prompts are too few to say how many would settle it")
+    assert sentence(**open_one, groups=4).endswith("; 4 groups are too few to say how many would settle it")
+    assert sentence(**open_one, groups=30, effective=7).endswith(
         "; 64 prompts, which count as 7, are too few to say how many would settle it"
     )
-    assert said(**open_one, n=2, groups=2, open=True).endswith(": add prompts and run again with --parity-sequential")
-    assert said(**open_one, n=11, groups=11, open=True, per_group=True).endswith(f": {add} --parity-sequential")
-    assert "in all would settle it" in said(**{**open_one, "needed": 13}, n=12, groups=12)
+    assert sentence(**open_one, n=2, groups=2, open=True).endswith(
+        ": add prompts and run again with --parity-sequential"
+    )
+    assert sentence(**open_one, n=11, groups=11, open=True, per_group=True).endswith(f": {add} --parity-sequential")
+    assert "in all would settle it" in sentence(**{**open_one, "needed": 13}, n=12, groups=12)
 
 
 def test_sequential_verdicts_say_how_far_they_came_and_how_to_go_on() -> None:
     far = {"sequence": "sequential, stopped after 64 of 300 prompts", "open": True}
-    assert said(**far).endswith("64 prompts; sequential, stopped after 64 of 300 prompts")
-    assert said(**far, outcome=Outcome.INCONCLUSIVE, needed=450).endswith(
+    assert sentence(**far).endswith("64 prompts; sequential, stopped after 64 of 300 prompts")
+    assert sentence(**far, outcome=Outcome.INCONCLUSIVE, needed=450).endswith(
         "of 300 prompts; a run of about 450 prompts in all would settle it, 386 more: add them and run again with "
         "--parity-sequential"
     )
-    assert said(**far, outcome=Outcome.INCONCLUSIVE, needed=450, at_hand=300).endswith(
+    assert sentence(**far, outcome=Outcome.INCONCLUSIVE, needed=450, at_hand=300).endswith(
         "a run of about 450 prompts in all would settle it, 150 more: add them and run again with --parity-sequential"
     )
-    assert said(**far, outcome=Outcome.INCONCLUSIVE, needed=290, at_hand=300).endswith(
+    assert sentence(**far, outcome=Outcome.INCONCLUSIVE, needed=290, at_hand=300).endswith(
         "a run of about 290 prompts in all would settle it"
     )
 
 
 def test_further_prompts_of_a_fixed_number_come_in_groups_like_those_there_are() -> None:
-    assert said(outcome=Outcome.INCONCLUSIVE, groups=16, needed=120).endswith(
+    assert sentence(outcome=Outcome.INCONCLUSIVE, groups=16, needed=120).endswith(
         "64 prompts; a run of about 120 prompts in all would settle it, 56 more in about 14 new groups"
     )
-    assert said(outcome=Outcome.INCONCLUSIVE, groups=16, needed=66).endswith("2 more in about 1 new group")
+    assert sentence(outcome=Outcome.INCONCLUSIVE, groups=16, needed=66).endswith("2 more in about 1 new group")
 
 
 def test_where_one_prompt_of_a_group_counts_groups_are_counted_everywhere() -> None:
     counted = {"n": 12, "groups": 12, "per_group": True, "open": True}
-    assert said(**counted).endswith("margin 5 %, 12 groups")
+    assert sentence(**counted).endswith("margin 5 %, 12 groups")
     verdict = dataclasses.replace(BASE, **counted)  # type: ignore[arg-type]
     assert explain.cell(verdict, "FAIL") == ["FAIL 8.21 %", "> 5 %", "(at least 6.71 %),", "n 12 groups"]
     assert brief.one_line([verdict]) == "8.21 % > 5 % (at least 6.71 %, n 12 groups) FAIL: text, q4 against f16"
-    assert said(**counted, outcome=Outcome.INCONCLUSIVE, needed=131).endswith(
+    assert sentence(**counted, outcome=Outcome.INCONCLUSIVE, needed=131).endswith(
         "12 groups; a run of about 131 groups in all would settle it, 119 more: add prompts in new groups (a further "
         "prompt of an old one changes nothing) and run again with --parity-sequential"
     )
@@ -242,8 +244,8 @@ def test_two_answers_below_each_other_are_not_parted_by_the_cut() -> None:
 
 
 def test_what_differs_is_never_called_the_cause() -> None:
-    one = dataclasses.replace(BASE, differs=("weights: F16 and Q4_0",))
-    assert "  differs, not shown to be the cause: weights: F16 and Q4_0" in explain.block(one)
+    verdict = dataclasses.replace(BASE, differs=("weights: F16 and Q4_0",))
+    assert "  differs, not shown to be the cause: weights: F16 and Q4_0" in explain.block(verdict)
     three = dataclasses.replace(BASE, differs=("a", "b", "c"))
     assert explain.block(three)[-5:-1] == ["  differs, not shown to be the cause:", "    a", "    b", "    c"]
 

@@ -43,7 +43,7 @@ def forms(value: str) -> dict[str, str]:
         "url": urllib.parse.quote(value, safe=""),
         "url path": urllib.parse.quote(value),
         "url, form": urllib.parse.quote_plus(value),
-        "url, lower case": re.sub("%..", lambda found: found[0].lower(), urllib.parse.quote(value, safe="")),
+        "url, lower case": re.sub("%..", lambda escape: escape[0].lower(), urllib.parse.quote(value, safe="")),
         "base64": base64.b64encode(raw).decode(),
         "base64 +1": base64.b64encode(b"u" + raw + b"v").decode(),
         "base64 +2": base64.b64encode(b"u:" + raw).decode(),
@@ -133,9 +133,9 @@ def test_bytes_that_are_no_text_survive_around_a_secret(before: bytes, after: by
     assert MASK.binary(before + KEY.encode() + after) == before + "«VLLM_API_KEY»".encode() + after
 
 
-@given(data=st.binary(max_size=60))
-def test_bytes_without_a_secret_are_the_same(data: bytes) -> None:
-    assert MASK.binary(data) == data
+@given(content=st.binary(max_size=60))
+def test_bytes_without_a_secret_are_the_same(content: bytes) -> None:
+    assert MASK.binary(content) == content
 
 
 def sample(completion: Completion | None = None, failure: Failure | None = None) -> Sample:
@@ -273,9 +273,9 @@ def test_a_log_that_comes_in_pieces_is_masked_as_a_whole(key: str, parts: list[s
 
 def test_words_that_begin_as_a_key_does_stay_in_answers() -> None:
     mask = Mask({"K": "production-9f8e7d6c5b"})
-    said = sample(Completion(text="it runs in production", finish_reason="stop"))
+    answer = sample(Completion(text="it runs in production", finish_reason="stop"))
 
-    assert mask.sample(said) == said
+    assert mask.sample(answer) == answer
     assert mask.torn("production-9f8 is no key, says the server") == "«K» is no key, says the server"
 
 

@@ -81,28 +81,28 @@ def measured(rng: Rng, own: float, margin: float) -> list[RepeatedPhase]:
 def test_more_cases_are_asked_until_the_floor_is_shown_to_lie_below_the_margin(
     make: Factory, parts: int, margin: float, more: bool
 ) -> None:
-    said: list[Answer] = ["a" * 40] * 16
+    answers: list[Answer] = ["a" * 40] * 16
     again: list[Answer] = [*["b" * 40] * parts, *["a" * 40] * (16 - parts)]
-    engine = make.engine("a", said, cold=again, warm=said, parallel=said)
+    engine = make.engine("a", answers, cold=again, warm=answers, parallel=answers)
 
     assert needs_more([CASES[:16]], engine, held={(margin, HORIZON)}, stages=FLOOR_STAGES) is more
 
 
 def test_where_nothing_can_be_compared_more_cases_are_not_asked(make: Factory) -> None:
-    said: list[Answer] = ["a" * 40] * 16
+    answers: list[Answer] = ["a" * 40] * 16
     nothing: list[Answer] = [make.failure()] * 16
 
     for engine in (
-        make.engine("a", said, cold=said, warm=said),
-        make.engine("a", said, cold=said, warm=nothing, parallel=said),
-        make.engine("a", nothing, cold=said, warm=said, parallel=said),
+        make.engine("a", answers, cold=answers, warm=answers),
+        make.engine("a", answers, cold=answers, warm=nothing, parallel=answers),
+        make.engine("a", nothing, cold=answers, warm=answers, parallel=answers),
     ):
         assert not needs_more([CASES[:16]], engine, held={(0.05, HORIZON)}, stages=FLOOR_STAGES)
 
 
 def test_the_strictest_of_several_margins_decides(make: Factory) -> None:
-    said: list[Answer] = ["a" * 80] * 16
-    engine = make.engine("a", said, cold=said, warm=said, parallel=said)
+    answers: list[Answer] = ["a" * 80] * 16
+    engine = make.engine("a", answers, cold=answers, warm=answers, parallel=answers)
     loose, strict = (0.05, 64), (0.008, 32)
 
     assert not needs_more([CASES[:16]], engine, held={loose}, stages=FLOOR_STAGES)
@@ -118,9 +118,9 @@ def test_a_round_without_an_answer_is_the_last(make: Factory) -> None:
 
 
 def test_a_floor_that_lacks_answers_asks_for_more(make: Factory) -> None:
-    said: list[Answer] = ["a" * 40] * 16
+    answers: list[Answer] = ["a" * 40] * 16
     silent = make.cut("", reasoning="hm")
-    engine = make.engine("a", said, cold=[*[silent] * 4, *said[4:]], warm=said, parallel=said)
+    engine = make.engine("a", answers, cold=[*[silent] * 4, *answers[4:]], warm=answers, parallel=answers)
 
     assert needs_more([CASES[:16]], engine, held={(0.05, HORIZON)}, stages=FLOOR_STAGES)
 
@@ -155,8 +155,8 @@ def test_the_plan_says_of_how_many_prompts_the_floor_is_and_what_these_can_show(
 def test_the_plan_begins_with_as_many_prompts_as_an_engine_that_repeats_itself_is_asked(
     make: Factory, margin: float
 ) -> None:
-    said: list[Answer] = ["a" * 32] * 64
-    engine = make.engine("a", said, cold=said, warm=said, parallel=said)
+    answers: list[Answer] = ["a" * 32] * 64
+    engine = make.engine("a", answers, cold=answers, warm=answers, parallel=answers)
     asked: list[list[Case]] = [CASES[:16]]
     while needs_more(asked, engine, held={(margin, HORIZON)}, stages=FLOOR_STAGES) and len(asked) < 3:
         asked.append(CASES[16:32] if len(asked) == 1 else CASES[32:])
@@ -208,9 +208,9 @@ def test_an_open_floor_says_what_would_settle_it(
     make: Factory, prompts: int, margin: float, parts: int, sequential: bool, advice: str
 ) -> None:
     same, other = make.cut("a" * 32), make.cut("a" * 20 + "b" * 12)
-    said, again = [same] * prompts, [other] * parts + [same] * (prompts - parts)
-    floors = {"cold": said, "warm": said, "parallel": again}
-    base, cand = make.engine("base", said, **floors), make.engine("cand", said, **floors)  # type: ignore[arg-type]
+    answers, again = [same] * prompts, [other] * parts + [same] * (prompts - parts)
+    floors = {"cold": answers, "warm": answers, "parallel": again}
+    base, cand = make.engine("base", answers, **floors), make.engine("cand", answers, **floors)  # type: ignore[arg-type]
     text, repeat = check.text(margin=margin).judge(make.evidence(base, cand, cases=prompts, sequential=sequential))
 
     assert (repeat.outcome, repeat.advice) == (Outcome.INCONCLUSIVE, advice)
@@ -228,9 +228,9 @@ def test_where_no_token_was_compared_nobody_knows_what_would_settle_it(make: Fac
 
 
 def test_a_floor_that_was_replayed_under_a_stricter_margin_is_to_be_asked_again(make: Factory) -> None:
-    said = [make.cut("a" * 32)] * 100
-    floors = {"cold": said[:16], "warm": said[:16], "parallel": said[:16]}
-    base, cand = make.engine("base", said, **floors), make.engine("cand", said, **floors)  # type: ignore[arg-type]
+    answers = [make.cut("a" * 32)] * 100
+    floors = {"cold": answers[:16], "warm": answers[:16], "parallel": answers[:16]}
+    base, cand = make.engine("base", answers, **floors), make.engine("cand", answers, **floors)  # type: ignore[arg-type]
     _, repeat = check.text(margin=0.009).judge(make.evidence(base, cand, cases=100))
 
     assert repeat.advice == "a noise floor of about 20 prompts would settle it: run again, it is of up to 64"

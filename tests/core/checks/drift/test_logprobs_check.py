@@ -397,8 +397,10 @@ def test_golden_answers_of_other_weights_say_that_nobody_accepted_their_margin(m
 
 def test_forks_of_golden_answers_of_other_weights_are_graded_as_those_of_live_engines(make: Factory) -> None:
     def lines(golden: str | None = None) -> list[str]:
-        said = [spoken(2.0)] * 16
-        base = make.engine("base", said, cold=said, warm=said, parallel=said, quantization="F16", golden=golden)
+        answers = [spoken(2.0)] * 16
+        base = make.engine(
+            "base", answers, cold=answers, warm=answers, parallel=answers, quantization="F16", golden=golden
+        )
         other = make.engine("dev", [spoken(1.99, text="b")] * 16, quantization="Q4_0")
         text, *_ = check.text(margin=0.05).judge(make.evidence(base, other, cases=16))
         return [*text.details, *text.remarks]

@@ -120,8 +120,8 @@ def test_more_drift_than_a_noisy_baseline_shows_is_still_a_failure(make: Factory
 def test_a_floor_that_was_not_measured_excuses_nothing_and_condemns_nothing(make: Factory) -> None:
     ours = [make.cut(SAME)] * 64
     bad = [make.cut(forked(1))] * 64
-    for said, outcome in ((bad, Outcome.INCONCLUSIVE), (ours, Outcome.PASS)):
-        evidence = make.evidence(make.engine("base", ours), make.engine("cand", said))
+    for theirs, outcome in ((bad, Outcome.INCONCLUSIVE), (ours, Outcome.PASS)):
+        evidence = make.evidence(make.engine("base", ours), make.engine("cand", theirs))
         text, repeat = check.text(margin=0.05).judge(evidence)
 
         assert text.outcome is outcome
@@ -177,10 +177,10 @@ def test_a_candidate_that_does_not_repeat_itself_fails_however_noisy_the_baselin
 def test_the_phase_with_the_most_drift_is_named(make: Factory, phase: Literal["cold", "warm"], words: str) -> None:
     ours = [make.cut(SAME)] * 40
     wild = [make.cut(forked(2))] * 40
-    said = floors(ours)
-    said[phase] = wild
+    drifting = floors(ours)
+    drifting[phase] = wild
     repeat = check.text(margin=0.05).judge(
-        make.evidence(make.engine("base", ours, **floors(ours)), make.engine("cand", ours, **said), cases=40)
+        make.evidence(make.engine("base", ours, **floors(ours)), make.engine("cand", ours, **drifting), cases=40)
     )[1]
 
     assert words in repeat.message
@@ -189,10 +189,10 @@ def test_the_phase_with_the_most_drift_is_named(make: Factory, phase: Literal["c
 @pytest.mark.parametrize("quantization", [None, "F16", "Q8_0", "Q4_0", "Q4_K_M", "AWQ"])
 def test_without_a_margin_nothing_is_judged_whatever_the_engines_say(make: Factory, quantization: str | None) -> None:
     """How often honest copies part depends on model and prompts, so no two quantisations have a margin of their own."""
-    for said in ([make.cut(SAME)] * 64, [make.cut("")] * 64, [make.cut(forked(0))] * 64):
+    for answers in ([make.cut(SAME)] * 64, [make.cut("")] * 64, [make.cut(forked(0))] * 64):
         evidence = make.evidence(
-            make.engine("a", [make.cut(SAME)] * 64, **floors(said), quantization="F16"),
-            make.engine("b", said, **floors(said), quantization=quantization),
+            make.engine("a", [make.cut(SAME)] * 64, **floors(answers), quantization="F16"),
+            make.engine("b", answers, **floors(answers), quantization=quantization),
         )
         (text,) = check.text().judge(evidence)
 
@@ -241,8 +241,8 @@ def test_tags_are_listed_rather_than_groups(make: Factory) -> None:
     tags = [("poem", "long"), ("math",), ("json",), ("list",)]
     cases = [make.case(index, tags=tags[index % 4]) for index in range(64)]
     ours = [make.cut(SAME)] * 64
-    said = [make.cut(forked(3) if index % 4 == 0 else SAME) for index in range(64)]
-    evidence = make.evidence(make.engine("base", ours), make.engine("cand", said), cases=cases)
+    theirs = [make.cut(forked(3) if index % 4 == 0 else SAME) for index in range(64)]
+    evidence = make.evidence(make.engine("base", ours), make.engine("cand", theirs), cases=cases)
 
     assert "most by tag: long 25 %, poem 25 %, json 0 %" in check.text(margin=0.05).judge(evidence)[0].details
 
@@ -250,9 +250,9 @@ def test_tags_are_listed_rather_than_groups(make: Factory) -> None:
 def test_a_pass_names_the_tags_that_would_not_pass_alone(make: Factory) -> None:
     def judged(parting: int) -> Verdict:
         cases = [make.case(index, tags=("yes-no",) if index < 12 else ("prose",)) for index in range(200)]
-        said = [make.cut(forked(0) if index < parting else SAME) for index in range(200)]
+        theirs = [make.cut(forked(0) if index < parting else SAME) for index in range(200)]
         baseline = make.engine("base", [make.cut(SAME)] * 200, **floors([make.cut(SAME)] * 200))
-        return check.text(margin=0.05).judge(make.evidence(baseline, make.engine("cand", said), cases=cases))[0]
+        return check.text(margin=0.05).judge(make.evidence(baseline, make.engine("cand", theirs), cases=cases))[0]
 
     verdict = judged(12)
 
@@ -263,11 +263,11 @@ def test_a_pass_names_the_tags_that_would_not_pass_alone(make: Factory) -> None:
 
 
 def test_forks_are_graded_where_logprobs_exist(make: Factory) -> None:
-    def said(word: bytes, other: bytes, gap: float) -> Completion:
+    def answer(word: bytes, other: bytes, gap: float) -> Completion:
         token = TokenLogprob(token=word, logprob=-0.1, top=((word, -0.1), (other, -0.1 - gap)))
         return make.completion(word.decode(), logprobs=(token,))
 
-    ours, near, far = said(b"yes", b"no", 0.01), said(b"no", b"yes", 0.02), said(b"no", b"maybe", 3.0)
+    ours, near, far = answer(b"yes", b"no", 0.01), answer(b"no", b"yes", 0.02), answer(b"no", b"maybe", 3.0)
     evidence = make.evidence(make.engine("base", [ours] * 3), make.engine("cand", [near, near, far]), cases=3)
     text = check.text(margin=0.05).judge(evidence)[0]
 
@@ -378,13 +378,13 @@ def test_one_engine_alone_is_skipped_with_a_reason(make: Factory) -> None:
 
 
 def test_a_single_question_passes_or_fails_without_a_bound(make: Factory) -> None:
-    for said, outcome, words in (
+    for text, outcome, words in (
         (SAME, Outcome.PASS, "agree over 32 tokens"),
         (forked(3), Outcome.FAIL, "answers part"),
     ):
         evidence = make.evidence(
             make.engine("a", [make.cut(SAME)]),
-            make.engine("b", [make.cut(said)], quantization=None),
+            make.engine("b", [make.cut(text)], quantization=None),
             cases=1,
             single=True,
         )
@@ -456,11 +456,11 @@ def test_answers_that_call_tools_are_compared_as_calls(make: Factory) -> None:
 
 
 def test_grades_add_up(make: Factory) -> None:
-    def said(word: bytes, other: bytes) -> Completion:
+    def answer(word: bytes, other: bytes) -> Completion:
         token = TokenLogprob(token=word, logprob=-0.1, top=((word, -0.1), (other, -0.12)))
         return make.completion(word.decode(), logprobs=(token,))
 
-    ours, theirs = said(b"yes", b"no"), [said(b"no", b"yes"), make.completion("no")]
+    ours, theirs = answer(b"yes", b"no"), [answer(b"no", b"yes"), make.completion("no")]
     plain = [make.completion("yes"), make.completion("yes")]
     text = check.text(margin=0.05).judge(
         make.evidence(make.engine("a", [ours, plain[0]]), make.engine("b", theirs), cases=2)
@@ -496,8 +496,8 @@ def test_an_engine_as_noisy_as_the_margin_is_failed_against_itself_in_at_most_on
     rng = random.Random(3)
     draws, failed = 120, 0
     for _ in range(draws):
-        said = [_noisy_engine(rng, make, 0.06, 64) for _ in range(3)]
-        ours, again, theirs = said
+        answers = [_noisy_engine(rng, make, 0.06, 64) for _ in range(3)]
+        ours, again, theirs = answers
         baseline = make.engine("base", ours, parallel=again)
         candidate = make.engine("cand", theirs)
         failed += check.text(margin=0.05).judge(make.evidence(baseline, candidate))[0].outcome is Outcome.FAIL

@@ -228,8 +228,8 @@ shifts = st.floats(0.001, 2.0)
 
 
 @given(forks, shifts, shifts)
-def test_a_larger_accepted_shift_never_counts_more(fork: Fork, one: float, other: float) -> None:
-    small, large = sorted((one, other))
+def test_a_larger_accepted_shift_never_counts_more(fork: Fork, shift: float, another: float) -> None:
+    small, large = sorted((shift, another))
 
     assert without_tie(by_shift(fork, large)).forked <= without_tie(by_shift(fork, small)).forked
     assert without_tie(by_shift(fork, small)).at_risk == fork.at_risk

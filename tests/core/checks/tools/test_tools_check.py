@@ -237,12 +237,12 @@ def test_an_answer_that_was_cut_before_anything_counts_neither_way(make: Factory
     cut = make.cut("", reasoning="hm")
     limits: dict[str, Any] = {limit: 0.9}
     none = judge(make, check.tools(**limits), [cut] * FEW)[f"tools.{limit}", "cand"]
-    one = judge(make, check.tools(**limits), [*[call()] * FEW, cut])[f"tools.{limit}", "cand"]
+    verdict = judge(make, check.tools(**limits), [*[call()] * FEW, cut])[f"tools.{limit}", "cand"]
 
     assert none.outcome is Outcome.INCONCLUSIVE
     assert "the token limit was reached in the reasoning of 40 answers of cand" in none.message
-    assert (one.outcome, one.n) == (Outcome.PASS, FEW)
-    assert one.details[-1].startswith("the token limit was reached in the reasoning of 1 answer of cand")
+    assert (verdict.outcome, verdict.n) == (Outcome.PASS, FEW)
+    assert verdict.details[-1].startswith("the token limit was reached in the reasoning of 1 answer of cand")
 
 
 def test_words_where_a_call_should_be_are_a_fault(make: Factory) -> None:
