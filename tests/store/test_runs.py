@@ -424,7 +424,7 @@ def test_token_records_come_back_when_they_are_asked_for(store: Store, text: str
     kept = [sample("a", text=text), sample("b", text=text)]
     kept[1] = msgspec.structs.replace(kept[1], completion=Completion(text=text, finish_reason="stop", logprobs=tokens))
     store.put(run, kept)
-    plain, told = (one.completion for one in store.get(run, "f16"))
+    plain, told = (stored.completion for stored in store.get(run, "f16"))
 
     assert plain is not None
     assert told is not None
@@ -538,10 +538,10 @@ def test_the_same_key_is_replaced_and_any_other_part_of_it_is_kept_apart(store: 
 
     store.put(run, [again, *others])
 
-    assert store.have(run, "f16") == {key_of(one) for one in (again, *others)}
+    assert store.have(run, "f16") == {key_of(stored) for stored in (again, *others)}
     assert Key("sha-c1", "c1", Phase.MAIN, 0, 1) in store.have(run, "f16")
     assert again in store.get(run, "f16")
-    assert all(one.failure is None for one in store.get(run, "f16"))
+    assert all(stored.failure is None for stored in store.get(run, "f16"))
 
 
 def test_a_failure_is_kept_without_the_key_it_echoes(store: Store) -> None:
@@ -640,7 +640,7 @@ def test_what_a_killed_process_had_put_is_there_and_its_run_goes_on(tmp_path: Pa
 
     with Store.open(tmp_path) as store:
         resumed = begin(store, "s2", resume="resume")
-        cases = {one.case for one in store.get(run, "f16")}
+        cases = {stored.case for stored in store.get(run, "f16")}
 
     assert process.returncode == -signal.SIGKILL
     assert resumed == RunHandle(id=run, resumed=True)
@@ -650,13 +650,13 @@ def test_what_a_killed_process_had_put_is_there_and_its_run_goes_on(tmp_path: Pa
 @pytest.mark.slow
 def test_two_processes_write_at_once_to_runs_of_their_own(tmp_path: Path) -> None:
     # Neither folder nor file is there when both start.
-    with writer(tmp_path / "new", "s1", 50) as one, writer(tmp_path / "new", "s2", 50) as two:
-        outputs = [process.communicate()[0].split() for process in (one, two)]
+    with writer(tmp_path / "new", "s1", 50) as first, writer(tmp_path / "new", "s2", 50) as second:
+        outputs = [process.communicate()[0].split() for process in (first, second)]
 
     with Store.open(tmp_path / "new") as store:
         texts = [[s.completion.text for s in store.get(out[0], "f16") if s.completion] for out in outputs]
 
-    assert (one.returncode, two.returncode) == (0, 0)
+    assert (first.returncode, second.returncode) == (0, 0)
     assert sorted(texts[0]) == sorted(f"s1 {number}" for number in range(50))
     assert sorted(texts[1]) == sorted(f"s2 {number}" for number in range(50))
 
@@ -732,7 +732,7 @@ def measure_floor(
         sample("z", Phase.WARM, completion=None, concurrency=8),
     ]
     failed = msgspec.structs.replace(others[2], failure=Failure(kind="Timeout", message="late"))
-    store.put(run, [*floor, *(msgspec.structs.replace(one, engine="old-name") for one in (*others[:2], failed))])
+    store.put(run, [*floor, *(msgspec.structs.replace(copied, engine="old-name") for copied in (*others[:2], failed))])
     return floor
 
 
@@ -778,7 +778,7 @@ def test_the_newest_run_that_has_everything_wanted_is_taken(store: Store, clock:
     newer = measure_floor(store, "s2", cases="a")
 
     assert reuse(store) == newer
-    assert reuse(store, wanted={key_of(one): 0 for one in older}) == older
+    assert reuse(store, wanted={key_of(stored): 0 for stored in older}) == older
     assert reuse(store, wanted={key_of(newer[0]): 0}) == newer[:1]
     assert reuse(store, wanted={Key("sha", "q", Phase.COLD, 0, 8): 0}) == []
 
@@ -793,7 +793,7 @@ def test_a_floor_whose_answers_were_cut_sooner_than_they_are_read_is_not_reused(
         for case, completion in (("a", cut), ("b", ended))
     ]
     store.put(run, floor)
-    keys = [key_of(one) for one in floor]
+    keys = [key_of(stored) for stored in floor]
 
     assert reuse(store, wanted=dict.fromkeys(keys, 32)) == floor
     assert reuse(store, wanted=dict.fromkeys(keys, 48)) == []
@@ -927,7 +927,7 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path) -> None:
         store.put(run, [sample("after")])
 
     with Store.open(tmp_path / "s") as store:
-        assert [one.case for one in store.get(run, "f16")] == ["after", "before"]
+        assert [stored.case for stored in store.get(run, "f16")] == ["after", "before"]
 
 
 @pytest.mark.parametrize(
