@@ -42,8 +42,8 @@ def make(reader: Literal["kernel", "transport"]) -> MakeClient:
     return partial(Client, reader=reader)
 
 
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
+def chunk(body: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(body), body)
 
 
 def sized(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:

@@ -59,8 +59,8 @@ async def start_proxy() -> AsyncIterator[StartProxy]:
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(data)
+            while received := await reader.read(65536):
+                writer.write(received)
                 await writer.drain()
         writer.close()
 

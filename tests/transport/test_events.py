@@ -93,7 +93,7 @@ def test_events_that_are_taken_whole_are_those_of_the_lines(body: bytes) -> None
 @given(st.lists(st.dictionaries(TEXT, TEXT, max_size=3)), st.sampled_from([b"\n", b"\r\n", b"\n\n"]), st.booleans())
 def test_ndjson_comes_back(values: list[dict[str, str]], newline: bytes, closed: bool) -> None:
     body = newline.join(json.dumps(value).encode() for value in values) + (newline if closed and values else b"")
-    found = list(ndjson(body))
+    events = list(ndjson(body))
 
-    assert [json.loads(event.data) for event in found] == values
-    assert all(body[: event.end].rstrip().endswith(event.data) for event in found)
+    assert [json.loads(event.data) for event in events] == values
+    assert all(body[: event.end].rstrip().endswith(event.data) for event in events)

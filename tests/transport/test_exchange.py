@@ -48,8 +48,8 @@ def test_at_every_byte_each_read_ends_where_its_body_byte_does() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(1, 5))
-def test_any_bytes_are_an_answer_or_a_protocol_error(data: bytes, size: int) -> None:
-    assert answered_or_refused([data[start : start + size] for start in range(0, len(data), size)])
+def test_any_bytes_are_an_answer_or_a_protocol_error(received: bytes, size: int) -> None:
+    assert answered_or_refused([received[start : start + size] for start in range(0, len(received), size)])
 
 
 @given(st.binary(max_size=50), st.integers(0, len(WHOLE)), st.integers(0, len(WHOLE)))

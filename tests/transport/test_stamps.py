@@ -81,8 +81,8 @@ class Fed:
 
     def finish(self) -> None: ...
 
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
+    def write(self, segment: bytes) -> None:
+        self.written.append(segment)
 
     def close(self) -> None:
         self.open = False

@@ -29,9 +29,9 @@ def exchange(reads: Sequence[tuple[float, int]], *, lag_s: float = 0.0, clock: s
 
 
 def test_one_token_per_read() -> None:
-    found = timing(exchange([(0.5, 10), (1.0, 20), (2.0, 30), (2.5, 40)], lag_s=0.125), [20, 30], 2)
+    timed = timing(exchange([(0.5, 10), (1.0, 20), (2.0, 30), (2.5, 40)], lag_s=0.125), [20, 30], 2)
 
-    assert found == Timing(
+    assert timed == Timing(
         ttfb_s=0.25,
         ttft_s=1.0,
         e2e_s=2.5,
@@ -45,10 +45,10 @@ def test_one_token_per_read() -> None:
 
 
 def test_the_server_s_count_divides_not_the_events() -> None:
-    found = timing(exchange([(1.0, 10), (2.0, 20), (3.0, 30)]), [10, 20, 30], 4)  # the end token was counted too
+    timed = timing(exchange([(1.0, 10), (2.0, 20), (3.0, 30)]), [10, 20, 30], 4)  # the end token was counted too
 
-    assert found.tpot_s == 2.0 / 3
-    assert found.gaps_s == (1.0, 1.0)
+    assert timed.tpot_s == 2.0 / 3
+    assert timed.gaps_s == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -72,25 +72,25 @@ def test_time_per_token_is_known_only_where_events_and_tokens_correspond(
     ends = [10 * (place + 1) for place in range(events)]
     reads = exchange([(0.1 * (place + 1), end) for place, end in enumerate(ends)])
 
-    found = timing(reads, ends, tokens, hidden_tokens=hidden)
+    timed = timing(reads, ends, tokens, hidden_tokens=hidden)
 
-    assert found.corresponds is (counted is not None)
-    assert found.tpot_s == (None if counted is None else pytest.approx(0.1 * (events - 1) / (counted - 1)))
+    assert timed.corresponds is (counted is not None)
+    assert timed.tpot_s == (None if counted is None else pytest.approx(0.1 * (events - 1) / (counted - 1)))
 
 
 def test_merged_reads_are_flagged() -> None:
-    found = timing(exchange([(1.0, 25), (2.0, 30), (4.0, 60)]), [10, 20, 30, 40, 60], 5)
+    timed = timing(exchange([(1.0, 25), (2.0, 30), (4.0, 60)]), [10, 20, 30, 40, 60], 5)
 
-    assert found.merged_first
-    assert found.merged_reads == 2
-    assert (found.ttft_s, found.gaps_s) == (1.0, (1.0, 2.0))
-    assert found.tpot_s == 1.0  # 3 s for the 3 tokens after the first read's two
+    assert timed.merged_first
+    assert timed.merged_reads == 2
+    assert (timed.ttft_s, timed.gaps_s) == (1.0, (1.0, 2.0))
+    assert timed.tpot_s == 1.0  # 3 s for the 3 tokens after the first read's two
 
 
 def test_an_event_split_over_reads_arrives_with_its_last_byte() -> None:
-    found = timing(exchange([(1.0, 9), (2.0, 10), (3.0, 20)]), [10, 20], 2)
+    timed = timing(exchange([(1.0, 9), (2.0, 10), (3.0, 20)]), [10, 20], 2)
 
-    assert (found.ttft_s, found.merged_first) == (2.0, False)
+    assert (timed.ttft_s, timed.merged_first) == (2.0, False)
 
 
 @pytest.mark.parametrize(("ends", "tokens"), [([10], 1), ([10], 5), ([5, 10], 2), ([10, 20], None), ([10, 20], 1)])
@@ -114,14 +114,14 @@ def test_parts_add_up(data: st.DataObject) -> None:
     steps = data.draw(st.lists(st.integers(0, 1000), min_size=len(ends), max_size=len(ends)))
     at = [sum(steps[: n + 1]) / 1000 for n in range(len(steps))]
     tokens = sorted(data.draw(st.sets(st.integers(1, ends[-1]), min_size=1, max_size=40)))
-    found = timing(exchange(list(zip(at, ends, strict=True))), tokens, len(tokens))
+    timed = timing(exchange(list(zip(at, ends, strict=True))), tokens, len(tokens))
 
-    assert found.ttft_s is not None
-    assert found.ttft_s + sum(found.gaps_s) <= found.e2e_s + 1e-9
-    assert all(gap >= 0 for gap in found.gaps_s)
-    assert found.merged_reads + len(found.gaps_s) + 1 <= len(tokens) + found.merged_reads
-    if found.tpot_s is not None:
-        assert found.tpot_s == pytest.approx(sum(found.gaps_s) / (len(tokens) - _in_first_read(tokens, ends)))
+    assert timed.ttft_s is not None
+    assert timed.ttft_s + sum(timed.gaps_s) <= timed.e2e_s + 1e-9
+    assert all(gap >= 0 for gap in timed.gaps_s)
+    assert timed.merged_reads + len(timed.gaps_s) + 1 <= len(tokens) + timed.merged_reads
+    if timed.tpot_s is not None:
+        assert timed.tpot_s == pytest.approx(sum(timed.gaps_s) / (len(tokens) - _in_first_read(tokens, ends)))
 
 
 def _in_first_read(tokens: Sequence[int], ends: Sequence[int]) -> int:

@@ -54,11 +54,11 @@ class Delivery:
         return b"".join([head, b"Transfer-Encoding: chunked\r\n\r\n", *pieces, b"0\r\n\r\n"])
 
 
-def cut(data: bytes, places: Cuts) -> list[bytes]:
+def cut(body: bytes, places: Cuts) -> list[bytes]:
     """Return the pieces of some bytes, none of them empty."""
-    inside = {place if place >= 0 else len(data) + place for place in places}
-    edges = sorted({0, len(data), *(place for place in inside if 0 < place < len(data))})
-    return [data[start:end] for start, end in pairwise(edges)]
+    inside = {place if place >= 0 else len(body) + place for place in places}
+    edges = sorted({0, len(body), *(place for place in inside if 0 < place < len(body))})
+    return [body[start:end] for start, end in pairwise(edges)]
 
 
 _near = st.integers(-40, 120)
@@ -69,7 +69,7 @@ _sizes = st.integers(0, 60) | st.integers(0, 4_000) | st.sampled_from([16_384, 6
 
 def deliveries() -> st.SearchStrategy[list[Delivery]]:
     """Return runs of answers that are asked for one after another."""
-    one = st.builds(
+    delivery = st.builds(
         Delivery,
         seed=st.integers(0, 2**32),
         size=_sizes,
@@ -79,7 +79,7 @@ def deliveries() -> st.SearchStrategy[list[Delivery]]:
         segments=_cuts,
         pauses=st.lists(st.booleans(), min_size=1, max_size=5),
     )
-    return st.lists(one, min_size=1, max_size=8)
+    return st.lists(delivery, min_size=1, max_size=8)
 
 
 @dataclass(slots=True)
@@ -115,10 +115,10 @@ class TortureServer:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.server.wait_closed()
 
-    def send_unasked(self, data: bytes) -> None:
+    def send_unasked(self, body: bytes) -> None:
         """Send bytes on the newest connection at once, whatever was asked there."""
         assert self.newest is not None
-        self.newest.send_now(data)
+        self.newest.send_now(body)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -183,37 +183,37 @@ class _Line:
         """Return the head of the next request; ``None`` when the client has gone."""
         while b"\r\n\r\n" not in self._plain:
             if self._tls is None:
-                if not (data := await self._reader.read(65_536)):
+                if not (received := await self._reader.read(65_536)):
                     return None
-                self._plain += data
+                self._plain += received
                 continue
             try:
-                if not (data := self._tls.read(65_536)):
+                if not (received := self._tls.read(65_536)):
                     return None
-                self._plain += data
+                self._plain += received
             except ssl.SSLWantReadError:
                 await self._more()
         head, _, rest = bytes(self._plain).partition(b"\r\n\r\n")
         self._plain = bytearray(rest)
         return head
 
-    def seal(self, data: bytes) -> bytes:
+    def seal(self, plain: bytes) -> bytes:
         """Return some bytes as one TLS record (or as they are)."""
         if self._tls is None:
-            return data
-        self._tls.write(data)
+            return plain
+        self._tls.write(plain)
         return self._outgoing.read()
 
-    async def send(self, data: bytes, *, pause: bool) -> None:
+    async def send(self, segment: bytes, *, pause: bool) -> None:
         """Send a segment; with ``pause`` the client, who shares this loop, reads it before the next one leaves."""
-        self._writer.write(data)
+        self._writer.write(segment)
         await self._writer.drain()
         for _ in range(2 if pause else 0):
             await asyncio.sleep(0)
 
-    def send_now(self, data: bytes) -> None:
+    def send_now(self, plain: bytes) -> None:
         """Put bytes into the socket before this returns."""
-        self._writer.write(self.seal(data))
+        self._writer.write(self.seal(plain))
 
     async def farewell(self) -> None:
         """Say goodbye as TLS does."""
@@ -223,10 +223,10 @@ class _Line:
             await self._flush()
 
     async def _more(self) -> None:
-        data = await self._reader.read(65_536)
-        if not data:
+        received = await self._reader.read(65_536)
+        if not received:
             raise ConnectionError("the client has gone")
-        self._incoming.write(data)
+        self._incoming.write(received)
 
     async def _flush(self) -> None:
         self._writer.write(self._outgoing.read())
