@@ -49,8 +49,8 @@ class Abilities:
             "image input": self.media == "refused" and _in_parts(request),
             "an unknown field": self.unknown_fields == "refused" and not request.keys() <= _KNOWN,
         }
-        said = next((f"{name} is not supported" for name, no in refused.items() if no), None)
-        return None if said is None else (400, said, "invalid_request_error")
+        reason = next((f"{name} is not supported" for name, no in refused.items() if no), None)
+        return None if reason is None else (400, reason, "invalid_request_error")
 
     def seen(self, request: Mapping[str, Any], context_length: int) -> Mapping[str, Any]:
         """Return the request as the model sees it: what is dropped gone, what is cut cut, templates filled in."""
@@ -72,7 +72,7 @@ class Abilities:
         if self.overflow == "oldest":
             messages = list(request.get("messages", ()))
             while len(messages) > 1 and len(prompt_of({"messages": messages}).split()) > room:
-                messages.pop(next((at for at, one in enumerate(messages) if one.get("role") != "system"), 0))
+                messages.pop(next((at for at, message in enumerate(messages) if message.get("role") != "system"), 0))
             return messages
         words = prompt_of(request).split()
         half = room // 2

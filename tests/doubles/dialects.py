@@ -116,8 +116,8 @@ def _llamacpp(engine: Posed) -> dict[str, object]:
 
 
 def _exceeds(words: int, context: int) -> Refusal:
-    said = f"request ({words} tokens) exceeds the available context size ({context} tokens), try increasing it"
-    return 400, said, "exceed_context_size_error"
+    message = f"request ({words} tokens) exceeds the available context size ({context} tokens), try increasing it"
+    return 400, message, "exceed_context_size_error"
 
 
 def _llama_cpp_python_too_long(words: int, context: int) -> Refusal:
@@ -191,8 +191,8 @@ def _sglang(engine: Posed) -> dict[str, object]:
 
 
 def _sglang_too_long(words: int, context: int) -> Refusal:
-    said = f"The input ({words} tokens) is longer than the model's context length ({context} tokens)."
-    return 400, said, "BadRequestError"
+    message = f"The input ({words} tokens) is longer than the model's context length ({context} tokens)."
+    return 400, message, "BadRequestError"
 
 
 def _tgi(engine: Posed) -> dict[str, object]:
@@ -201,8 +201,8 @@ def _tgi(engine: Posed) -> dict[str, object]:
 
 
 def _tgi_too_long(words: int, context: int) -> Refusal:
-    said = f"Input validation error: `inputs` tokens + `max_new_tokens` must be <= {context}. Given: {words}"
-    return 422, said, "validation"
+    message = f"Input validation error: `inputs` tokens + `max_new_tokens` must be <= {context}. Given: {words}"
+    return 422, message, "validation"
 
 
 def _mlx_missing(model: str) -> Refusal:

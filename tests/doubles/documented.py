@@ -130,11 +130,11 @@ class TgiDouble(Documented):
     def _generate(self, call: Call, body: Mapping[str, Any]) -> None:
         wrong = next(self._wrong(body), None)
         if wrong is not None:
-            said = {"error": f"Input validation error: {wrong}", "error_type": "validation"}
+            error = {"error": f"Input validation error: {wrong}", "error_type": "validation"}
             if body.get("stream"):  # a stream has begun by the time the prompt is looked at
-                self._broken(call, said)
+                self._broken(call, error)
             else:
-                self.tell(call, said, status=422)
+                self.tell(call, error, status=422)
         elif self.overloaded:
             self.tell(call, {"error": "Model is overloaded", "error_type": "overloaded"}, status=429)
         elif self.fails_midway:
@@ -177,9 +177,9 @@ class TgiDouble(Documented):
         others = [{"token": f"t{place}", "logprob": -1.0 - place} for place in range(top)]
         return {"content": [{"token": word, "logprob": -0.5, "top_logprobs": others} for word in words]}
 
-    def _broken(self, call: Call, said: Mapping[str, str]) -> None:
+    def _broken(self, call: Call, error: Mapping[str, str]) -> None:
         call.begin()
-        self.event(call, said)
+        self.event(call, error)
         call.chunk(b"data: [DONE]\n\n")
         call.end()
 
@@ -261,12 +261,12 @@ class LmStudioDouble(Documented):
         if body.get("response_format", {}).get("type", "text") not in ("json_schema", "text"):
             self.tell(call, {"error": "'response_format.type' must be 'json_schema' or 'text'"}, status=400)
         elif given >= self.loaded[self.model]:
-            said = (
+            message = (
                 "The number of tokens to keep from the initial prompt is greater than the context length "
                 f"(n_keep: {given}>= n_ctx: {self.loaded[self.model]}). Try to load the model with a larger context "
                 "length, or provide a shorter input."
             )
-            self.tell(call, {"error": said}, status=400)
+            self.tell(call, {"error": message}, status=400)
         else:
             self.complete(call, body)
 

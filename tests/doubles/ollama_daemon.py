@@ -89,7 +89,7 @@ class OllamaDaemon(LoopbackServer):
         named = [{"name": name, "model": name, "digest": digest(name)} for name in self.models]
         answers: dict[str, Any] = {
             "/api/version": {"version": self.version},
-            "/api/tags": {"models": [one | {"details": {"quantization_level": "Q4_K_M"}} for one in named]},
+            "/api/tags": {"models": [model | {"details": {"quantization_level": "Q4_K_M"}} for model in named]},
             "/api/ps": {"models": [{"name": name, "context_length": 1024} for name, _, _ in self.loaded.values()]},
             "/v1/models": {"object": "list", "data": [{"id": name, "owned_by": "library"} for name in self.models]},
         }
@@ -103,10 +103,10 @@ class OllamaDaemon(LoopbackServer):
         if call.path == "/api/create":
             self._create(call, name, body)
         elif call.path == "/api/pull":
-            found = name in self.registry
-            if found:
+            known = name in self.registry
+            if known:
                 self.models[f"{name}:latest"] = Model()
-            send(call, {"status": "success"} if found else {"error": "pull model manifest: file does not exist"})
+            send(call, {"status": "success"} if known else {"error": "pull model manifest: file does not exist"})
         elif (model := self.models.get(name) or self.models.get(f"{name}:latest")) is None:
             send(call, {"error": f"model '{name}' not found"}, 404)
         elif call.path == "/api/show":
@@ -157,11 +157,11 @@ class OllamaDaemon(LoopbackServer):
         if call.method == "HEAD":
             call.send(200 if wanted in self.blobs else 404, b"")
             return
-        found = "sha256:" + hashlib.sha256(call.body).hexdigest()
-        if found != wanted:
-            send(call, {"error": f'digest mismatch, expected "{wanted}", got "{found}"'}, 400)
+        received = "sha256:" + hashlib.sha256(call.body).hexdigest()
+        if received != wanted:
+            send(call, {"error": f'digest mismatch, expected "{wanted}", got "{received}"'}, 400)
             return
-        self.blobs[found] = call.body
+        self.blobs[received] = call.body
         call.send(201, b"")
 
     def _create(self, call: Call, name: str, body: dict[str, Any]) -> None:
@@ -179,10 +179,10 @@ class OllamaDaemon(LoopbackServer):
 
 def native(*, raw: bool) -> list[dict[str, Any]]:
     """Return the lines of a native answer, the last one with its counts and durations."""
-    said = [{"response": word} if raw else {"message": {"role": "assistant", "content": word}} for word in ANSWER]
+    parts = [{"response": word} if raw else {"message": {"role": "assistant", "content": word}} for word in ANSWER]
     last = {"done": True, "done_reason": "stop", "prompt_eval_count": 20, "eval_count": 4, "total_duration": 5_000_000}
     empty = {"response": ""} if raw else {"message": {"role": "assistant", "content": ""}}
-    return [*({"model": "tiny", **part, "done": False} for part in said), {"model": "tiny", **empty, **last}]
+    return [*({"model": "tiny", **part, "done": False} for part in parts), {"model": "tiny", **empty, **last}]
 
 
 def as_started(daemon: OllamaDaemon, path: Path, **fields: Any) -> Adapter:

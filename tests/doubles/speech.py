@@ -82,8 +82,8 @@ class NativeSpeech(DialectSpeech):
 
     def document(self) -> dict[str, object]:
         """Return the unstreamed answer."""
-        said = self._said("".join(self.tokens), self.reply.reasoning, self._called())
-        return self._line(said, self.tokens) | self._last()
+        fields = self._said("".join(self.tokens), self.reply.reasoning, self._called())
+        return self._line(fields, self.tokens) | self._last()
 
     def events(self) -> Iterator[bytes]:
         """Yield the stream's lines, one per token, and the one that says done."""
@@ -112,8 +112,8 @@ class NativeSpeech(DialectSpeech):
             message["tool_calls"] = list(calls)
         return {"message": message}
 
-    def _line(self, said: Mapping[str, object], tokens: Sequence[str] = ()) -> dict[str, object]:
-        line = {"model": self.model, "created_at": "2026-01-01T00:00:00Z", **said, "done": False}
+    def _line(self, fields: Mapping[str, object], tokens: Sequence[str] = ()) -> dict[str, object]:
+        line = {"model": self.model, "created_at": "2026-01-01T00:00:00Z", **fields, "done": False}
         return line | ({"logprobs": self._entries(tokens)} if tokens and self._asks_logprobs() else {})
 
     def _called(self) -> list[dict[str, object]]:
