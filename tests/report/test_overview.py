@@ -15,7 +15,7 @@ SKIPPED = verdict("latency.e2e_p50", "dev", Outcome.SKIPPED, reason="nothing was
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "said"),
+    ("verdicts", "begins"),
     [
         ([PASS, PASS], "2 verdicts passed."),
         ([PASS, SKIPPED], "1 verdict passed, 1 was skipped."),
@@ -24,8 +24,8 @@ SKIPPED = verdict("latency.e2e_p50", "dev", Outcome.SKIPPED, reason="nothing was
         ([FAIL, FAIL, OPEN], "2 of 3 verdicts are FAIL: text, dev against prod: 10 % of tokens fork, at least 8 %"),
     ],
 )
-def test_a_run_in_one_sentence(verdicts: list[Verdict], said: str) -> None:
-    assert overview.sentence(verdicts).startswith(said)
+def test_a_run_in_one_sentence(verdicts: list[Verdict], begins: str) -> None:
+    assert overview.sentence(verdicts).startswith(begins)
 
 
 def test_runs_are_compared_question_by_question() -> None:

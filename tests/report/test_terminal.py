@@ -101,8 +101,8 @@ def test_the_digest_goes_before_the_quantisation_when_a_line_is_full() -> None:
 def test_slots_are_shown_where_they_had_to_be_found_out() -> None:
     sources: tuple[tuple[Source, bool], ...] = (("probed", True), ("reported", False))
     for source, shown in sources:
-        found = dataclasses.replace(engine("f16"), identity=Identity(facts={"slots": Fact(value=1, source=source)}))
-        (line,) = ahead.engine_lines([found])
+        record = dataclasses.replace(engine("f16"), identity=Identity(facts={"slots": Fact(value=1, source=source)}))
+        (line,) = ahead.engine_lines([record])
         assert ("slots 1 (probed)" in line) == shown
 
 
@@ -167,11 +167,11 @@ def test_times_that_nobody_asked_for_are_missed_only_where_all_is_told() -> None
 
 
 def test_verdicts_on_few_groups_say_so_wherever_they_are_told() -> None:
-    one, two = (verdict("q8_0", Outcome.PASS, "text", n=64, groups=n) for n in (1, 4))
+    of_one, of_four = (verdict("q8_0", Outcome.PASS, "text", n=64, groups=n) for n in (1, 4))
     apart = verdict("f8", Outcome.PASS, "text", n=4, groups=4)
     bad = verdict("q4_0", Outcome.FAIL, "text", estimate=0.08, unit="forks/token", n=64, groups=4)
 
-    lines = terminal.conclusions([two, one, apart, bad], [], verbose=False, width=120)
+    lines = terminal.conclusions([of_four, of_one, apart, bad], [], verbose=False, width=120)
 
     assert lines == [
         "q8_0: passes  2 verdicts, for this mix of prompts (1 group)",
@@ -492,9 +492,9 @@ def test_a_pass_on_text_shows_how_many_prompts_part_and_the_shift() -> None:
 
 def test_cells_take_more_lines_where_engines_are_many_and_no_number_is_cut() -> None:
     names = ["f16", "q8_0", "q6_k", "q4_0"]
-    found = [verdict(name, Outcome.PASS, "text", **PASSED) for name in names[1:]]
+    verdicts = [verdict(name, Outcome.PASS, "text", **PASSED) for name in names[1:]]
 
-    lines = terminal.grid(found, names, verbose=False, width=80)
+    lines = terminal.grid(verdicts, names, verbose=False, width=80)
 
     assert max(map(len, lines)) <= 80
     assert "\n".join(lines).count("pass 8.45 %") == 3
@@ -506,9 +506,9 @@ def test_cells_take_more_lines_where_engines_are_many_and_no_number_is_cut() -> 
 def test_a_grid_keeps_to_its_width_with_every_number_in_it(width: int, engines: int) -> None:
     names = [f"engine-{number}" for number in range(engines)]
     open_one = {"estimate": 0.1023, "lower": 0.0412, "upper": 0.2456, "unit": "s", "n": 12345, "margin": 0.1}
-    found = [verdict(name, Outcome.INCONCLUSIVE, "latency.ttft_p50", **open_one) for name in names]
+    verdicts = [verdict(name, Outcome.INCONCLUSIVE, "latency.ttft_p50", **open_one) for name in names]
 
-    lines = terminal.grid(found, names, verbose=True, width=width)
+    lines = terminal.grid(verdicts, names, verbose=True, width=width)
 
     assert max(map(len, lines)) <= width
     text = " ".join(" ".join(lines).split())

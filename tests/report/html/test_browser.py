@@ -315,11 +315,11 @@ def test_a_printed_page_has_its_rows(opened: Open) -> None:
 
 def test_pictures_are_there_and_say_what_they_show(opened: Open) -> None:
     page = opened(varied())
-    said = [image.get_attribute("aria-label") for image in page.locator("svg[role=img]").all()]
+    labels = [image.get_attribute("aria-label") for image in page.locator("svg[role=img]").all()]
 
     assert "dev 0.2 nats" in str(page.locator("svg.ladder").get_attribute("aria-label"))
-    assert any(re.match(r"e2e: prod: p50 .*; dev: p50 ", str(words)) for words in said)
-    assert any("noise floor 2 %" in str(words) for words in said)
+    assert any(re.match(r"e2e: prod: p50 .*; dev: p50 ", str(words)) for words in labels)
+    assert any("noise floor 2 %" in str(words) for words in labels)
     assert "budget: p95 at most 2s" in page.locator("#latency").inner_text()
     assert page.locator("section#cases .row.heads").inner_text().split() == ["case", "prod", "baseline", "dev"]
 

@@ -96,8 +96,8 @@ def test_the_worst_gate_comes_first() -> None:
 
 def section(text: str) -> str:
     """Return what the page's section on decisions shows without a click."""
-    (found,) = re.findall(r'<section id="decision".*?</section>', text, flags=re.DOTALL)
-    return re.sub(r"<details>.*?</details>", "", found, flags=re.DOTALL)
+    (decision,) = re.findall(r'<section id="decision".*?</section>', text, flags=re.DOTALL)
+    return re.sub(r"<details>.*?</details>", "", decision, flags=re.DOTALL)
 
 
 def test_a_decision_says_its_grounds_what_changed_and_which_cases_turned() -> None:
