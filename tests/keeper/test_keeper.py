@@ -100,8 +100,8 @@ class Pipe:
     def hear(self, *words: str) -> dict[str, int]:
         """Wait until each of the words was said; give who said it."""
         self._until(lambda: all(f"{word} ".encode() in self._seen for word in words))
-        said = [line.split() for line in self._seen.decode().splitlines()]
-        return {word: int(pid) for word, pid in said}
+        lines = [line.split() for line in self._seen.decode().splitlines()]
+        return {word: int(pid) for word, pid in lines}
 
     def ended(self, limit_s: float = LIMIT_S) -> float:
         """Wait until every process that held the pipe is gone; give the seconds it took."""
@@ -546,13 +546,13 @@ def test_a_keeper_that_hangs_is_cleared_away_with_its_engines(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("said", [b"nonsense\n", b"[]\n", b"7\n", b'{"pid": 1}\n', b"\xff\n", b"x" * 100])
-def test_nonsense_is_refused_and_harms_nobody(keeper: Keeper, said: bytes) -> None:
+@pytest.mark.parametrize("nonsense", [b"nonsense\n", b"[]\n", b"7\n", b'{"pid": 1}\n', b"\xff\n", b"x" * 100])
+def test_nonsense_is_refused_and_harms_nobody(keeper: Keeper, nonsense: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
         raw.settimeout(LIMIT_S)
         raw.connect(keeper.address.partition("@")[2])
-        raw.sendall(said)
-        if said.endswith(b"\n"):
+        raw.sendall(nonsense)
+        if nonsense.endswith(b"\n"):
             assert b"does not understand" in raw.recv(4096)
             assert raw.recv(4096) == b""
     with pytest.raises(KeeperError, match="does not understand this request: KeyError"):

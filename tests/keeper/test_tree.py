@@ -56,9 +56,9 @@ def test_descendants_are_exactly_those_whose_ancestors_lead_to_the_root(parents:
             seen.add(pid)
         return False
 
-    found = tree.descendants({pid: (parent, 0, 0) for pid, parent in parents.items()}, [7])
+    descendants = tree.descendants({pid: (parent, 0, 0) for pid, parent in parents.items()}, [7])
 
-    assert found == {pid for pid in parents if pid != 7 and below(pid)}
+    assert descendants == {pid for pid in parents if pid != 7 and below(pid)}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux'")
