@@ -56,8 +56,8 @@ def project(pytester: pytest.Pytester, servers: list[KoboldCppDouble], monkeypat
     (pytester.path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (pytester.path / "koboldcpp_llmparity.py").write_text(BLOCKS["python adapter"], "utf-8")
     pytester.syspathinsert()
-    one, two = (f"{name}=koboldcpp:qwen3@{server.base_url}" for name, server in zip("ab", servers, strict=True))
-    return ["-p", "no:cacheprovider", f"--engines={one},{two}", "--parity-report=json"]
+    first, second = (f"{name}=koboldcpp:qwen3@{server.base_url}" for name, server in zip("ab", servers, strict=True))
+    return ["-p", "no:cacheprovider", f"--engines={first},{second}", "--parity-report=json"]
 
 
 def install(folder: Path, entries: str) -> None:

@@ -43,13 +43,13 @@ LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 
 
 def blocks(info: str) -> Sequence[object]:
-    found = []
+    params = []
     for page in PAGES:
         for number, match in enumerate(FENCE.finditer(page.read_text("utf-8"))):
             if match["info"] == info:
-                found.append(pytest.param(match["body"], id=f"{page.stem}-{number}"))
-    assert found, f"no page has a block marked {info!r}"
-    return found
+                params.append(pytest.param(match["body"], id=f"{page.stem}-{number}"))
+    assert params, f"no page has a block marked {info!r}"
+    return params
 
 
 def between(page: str, marker: str) -> str:
@@ -265,8 +265,8 @@ def test_the_output_in_the_readme_has_the_form_of_the_real_one(
         if line.strip() and not line.lstrip().startswith(VARIES):
             # A cell of the grid breaks where its numbers are too long for the column, so its parts are looked for.
             parts = re.split(r"\s{2,}", re.sub(r", count as \d+", "", line.strip()))
-            found = lines if len(parts) == 1 and not line.startswith(" " * 8) else " ".join(lines)
-            assert all(form(part) in found for part in parts), line
+            printed = lines if len(parts) == 1 and not line.startswith(" " * 8) else " ".join(lines)
+            assert all(form(part) in printed for part in parts), line
     result.stdout.re_match_lines([r"reproduce: pytest test_demo\.py::test_answers_stay_close --engines \S+"])
 
 
