@@ -423,13 +423,13 @@ def test_an_unknown_profile_is_answered_with_the_nearest() -> None:
 def test_any_toml_gives_a_configuration_or_a_config_error(value: dict[str, object]) -> None:
     try:
         text = tomlkit.dumps(value)
-        found = read(text)
+        configuration = read(text)
     except ConfigError as error:
         message = str(error)
     else:
         schema = json.loads((Path(pytest_llmparity.__file__).parent / "schemas/llmparity.schema.json").read_text())
         assert jsonschema_rs.is_valid(schema, value)
-        assert found.source == "llmparity.toml"
+        assert configuration.source == "llmparity.toml"
         return
     assert all(line.startswith("llmparity.toml") for line in message.splitlines())
 

@@ -33,7 +33,7 @@ ROOTS = st.builds(
 )
 
 
-def one(text: str) -> Entry:
+def entry_of(text: str) -> Entry:
     (entry,) = parse_engines([text])
     return entry
 
@@ -48,50 +48,50 @@ def complaint(*values: str) -> str:
 
 
 def test_a_name_is_looked_up_later() -> None:
-    assert one("vllm") == Entry(text="vllm", name="vllm", configured="vllm")
+    assert entry_of("vllm") == Entry(text="vllm", name="vllm", configured="vllm")
 
 
 def test_a_configured_engine_can_be_given_another_name() -> None:
-    assert one("prod=vllm") == Entry(text="prod=vllm", name="prod", configured="vllm")
+    assert entry_of("prod=vllm") == Entry(text="prod=vllm", name="prod", configured="vllm")
 
 
 def test_kind_and_model() -> None:
-    assert one("ollama:qwen3:8b") == Entry(
+    assert entry_of("ollama:qwen3:8b") == Entry(
         text="ollama:qwen3:8b", name="ollama-qwen3-8b", kind="ollama", model="qwen3:8b"
     )
 
 
 def test_the_url_of_a_kind_starts_at_the_last_http_sign() -> None:
-    entry = one("vllm:team@http/m@https://gpu:8000/v1/")
+    entry = entry_of("vllm:team@http/m@https://gpu:8000/v1/")
 
     assert (entry.kind, entry.model, entry.base_url) == ("vllm", "team@http/m", "https://gpu:8000")
 
 
 def test_kind_with_url_needs_no_model() -> None:
-    assert one("vllm:@http://gpu:8000").model is None
+    assert entry_of("vllm:@http://gpu:8000").model is None
 
 
 def test_url_with_model() -> None:
-    entry = one("http://127.0.0.1:11434/v1#qwen3:8b")
+    entry = entry_of("http://127.0.0.1:11434/v1#qwen3:8b")
 
     assert (entry.kind, entry.model, entry.base_url) == (None, "qwen3:8b", "http://127.0.0.1:11434")
 
 
 def test_an_equals_sign_behind_a_colon_belongs_to_the_model() -> None:
-    assert one("openai:a=b").model == "a=b"
-    assert one("http://h#a=b").model == "a=b"
+    assert entry_of("openai:a=b").model == "a=b"
+    assert entry_of("http://h#a=b").model == "a=b"
 
 
 @pytest.mark.parametrize(("written", "pace"), [("", 1.0), ("@max", 0.0), ("@10x", 10.0), ("@0.5x", 0.5)])
 def test_recordings(written: str, pace: float) -> None:
     text = f"replay:prod{written}"
 
-    assert one(text) == Entry(text=text, name="replay-prod", recording="prod", pace=pace)
-    assert one(f"prod={text}").name == "prod"
+    assert entry_of(text) == Entry(text=text, name="replay-prod", recording="prod", pace=pace)
+    assert entry_of(f"prod={text}").name == "prod"
 
 
 def test_golden() -> None:
-    assert one("golden:vllm") == Entry(text="golden:vllm", name="golden-vllm", golden="vllm")
+    assert entry_of("golden:vllm") == Entry(text="golden:vllm", name="golden-vllm", golden="vllm")
 
 
 def test_values_repeat_and_split_at_commas_and_blanks_do_no_harm() -> None:
@@ -101,7 +101,7 @@ def test_values_repeat_and_split_at_commas_and_blanks_do_no_harm() -> None:
 
 
 def test_a_comma_inside_a_url_is_written_percent_encoded() -> None:
-    entry = one("http://h/a%2Cb#m%2Cn")
+    entry = entry_of("http://h/a%2Cb#m%2Cn")
 
     assert (entry.base_url, entry.model) == ("http://h/a%2Cb", "m,n")
 
@@ -144,10 +144,12 @@ def test_what_is_written_is_what_is_read(name: str, model: str, root: str, kind:
     if kind == "golden":
         kind = "vllm"
 
-    assert one(f"{name}={root}#{model}") == Entry(text=f"{name}={root}#{model}", name=name, base_url=root, model=model)
-    full = one(f"{name}={kind}:{model}@{root}")
+    assert entry_of(f"{name}={root}#{model}") == Entry(
+        text=f"{name}={root}#{model}", name=name, base_url=root, model=model
+    )
+    full = entry_of(f"{name}={kind}:{model}@{root}")
     assert (full.name, full.kind, full.model, full.base_url) == (name, kind, model, root)
-    bare = one(f"{kind}:{model}")
+    bare = entry_of(f"{kind}:{model}")
     assert (bare.kind, bare.model, bare.name) == (kind, model, derive(f"{kind}:{model}"))
 
 
