@@ -426,12 +426,12 @@ def name_given(node: ast.AST) -> str:
 def violations(source: str, module: str, *, file: str = "x.py", is_package: bool = False) -> list[Violation]:
     """Return every rule a module breaks, by line."""
     tree = parsed(source)
-    found = {*wrong_direction(module, tree, is_package=is_package), *impure(module, tree), *misplaced(module, source)}
-    return [Violation(file, line, rule) for line, rule in sorted(found)]
+    broken = {*wrong_direction(module, tree, is_package=is_package), *impure(module, tree), *misplaced(module, source)}
+    return [Violation(file, line, rule) for line, rule in sorted(broken)]
 
 
 def test_every_module_keeps_to_the_plan() -> None:
-    found = [
+    broken = [
         violation
         for path in FILES
         for violation in violations(
@@ -442,7 +442,7 @@ def test_every_module_keeps_to_the_plan() -> None:
         )
     ]
 
-    assert not found, "\n" + "\n".join(map(str, found))
+    assert not broken, "\n" + "\n".join(map(str, broken))
 
 
 def test_there_is_something_to_read() -> None:
@@ -489,9 +489,9 @@ def test_there_is_something_to_read() -> None:
     ],
 )
 def test_a_broken_rule_is_named_with_file_and_line(module: str, source: str, expected: str) -> None:
-    found = [str(violation) for violation in violations(source, f"{PACKAGE}.{module}")]
+    broken = [str(violation) for violation in violations(source, f"{PACKAGE}.{module}")]
 
-    assert [text for text in found if expected in text], found
+    assert [text for text in broken if expected in text], broken
 
 
 @pytest.mark.parametrize(
@@ -515,8 +515,8 @@ def test_what_the_rules_allow(module: str, source: str) -> None:
 def test_a_relative_import_in_a_package_starts_there() -> None:
     source = "from . import keeper\nfrom .. import report"
 
-    found = violations(source, f"{PACKAGE}.run", is_package=True)
+    broken = violations(source, f"{PACKAGE}.run", is_package=True)
 
-    assert [str(violation) for violation in found] == [
+    assert [str(violation) for violation in broken] == [
         "x.py:2: floor 3 imports pytest_llmparity.report of floor 4: imports point down"
     ]
