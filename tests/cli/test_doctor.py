@@ -56,9 +56,9 @@ def test_what_it_says_fits_a_terminal_of_80_columns_and_has_the_probes_of_reason
     matrix = shell.run("doctor", "--schema")
 
     assert max(map(len, (ended.out + matrix.out).splitlines())) <= 80
-    said = one_line(ended)
-    assert "reasoning effort no probed" in said
-    assert "thinking switch no probed" in said
+    printed = one_line(ended)
+    assert "reasoning effort no probed" in printed
+    assert "thinking switch no probed" in printed
 
 
 def test_an_engine_that_keeps_its_promises_is_well(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
@@ -68,15 +68,15 @@ def test_an_engine_that_keeps_its_promises_is_well(shell: Shell, able: Callable[
     ended = shell.run("doctor")
 
     assert (ended.code, ended.err) == (0, "")
-    said = one_line(ended)
-    assert "dev: llamacpp, loopback, attach, route openai, baseline" in said
-    assert f"what it is, at {engine.base_url}" in said
-    assert "quantization F16 reported" in said
-    assert "schema enforced yes declared, confirmed by a probe" in said
-    assert "seed repeats yes probed" in said
-    assert "does not fit refused declared, confirmed by a probe" in said
-    assert "nothing is wrong with 1 engine" in said
-    assert "WRONG" not in said
+    printed = one_line(ended)
+    assert "dev: llamacpp, loopback, attach, route openai, baseline" in printed
+    assert f"what it is, at {engine.base_url}" in printed
+    assert "quantization F16 reported" in printed
+    assert "schema enforced yes declared, confirmed by a probe" in printed
+    assert "seed repeats yes probed" in printed
+    assert "does not fit refused declared, confirmed by a probe" in printed
+    assert "nothing is wrong with 1 engine" in printed
+    assert "WRONG" not in printed
 
 
 def test_logprobs_that_no_shift_can_be_measured_by_are_told(shell: Shell) -> None:
@@ -84,10 +84,10 @@ def test_logprobs_that_no_shift_can_be_measured_by_are_told(shell: Shell) -> Non
     filtered.script = Reply(text="all is well", lead=-1.0)
     shell.configure(table("dev", filtered))
 
-    said = one_line(shell.run("doctor"))
+    printed = one_line(shell.run("doctor"))
 
-    assert "logprobs: gives logprobs that do not have the chosen token as the best one in 6 of 6 places" in said
-    assert "after a penalty or filter, or belong to another token; check.logprobs() refuses them" in said
+    assert "logprobs: gives logprobs that do not have the chosen token as the best one in 6 of 6 places" in printed
+    assert "after a penalty or filter, or belong to another token; check.logprobs() refuses them" in printed
 
 
 class Rendering(PosingEngine):
@@ -164,7 +164,7 @@ def test_values_say_where_they_come_from(
         + '[profiles.ci]\nengines = ["dev"]\nresidency = "together"\n'
     )
 
-    said = one_line(shell.run("doctor", "--profile", "ci"))
+    printed = one_line(shell.run("doctor", "--profile", "ci"))
 
     for line in (
         "kind llamacpp llmparity.toml: engines.dev.kind",
@@ -182,8 +182,8 @@ def test_values_say_where_they_come_from(
         "residency together profile ci",
         "inconclusive show default",
     ):
-        assert line in said, line
-    assert "a key of some length" not in said
+        assert line in printed, line
+    assert "a key of some length" not in printed
 
 
 def test_values_may_come_from_the_command_line_and_the_environment(
@@ -227,12 +227,12 @@ def test_one_engine_that_is_down_hides_no_other(shell: Shell, able: Callable[...
 
     ended = shell.run("doctor", "gone", "dev")
 
-    said = one_line(ended)
+    printed = one_line(ended)
     assert ended.code == 1
-    assert "gone: llamacpp, loopback, attach, route openai, baseline WRONG" in said
-    assert "nothing listens" in said
-    assert "dev: llamacpp, loopback, attach, route openai what it is" in said
-    assert "something is wrong with gone" in said
+    assert "gone: llamacpp, loopback, attach, route openai, baseline WRONG" in printed
+    assert "nothing listens" in printed
+    assert "dev: llamacpp, loopback, attach, route openai what it is" in printed
+    assert "something is wrong with gone" in printed
 
 
 def test_a_process_that_does_not_start_names_its_log(shell: Shell) -> None:
@@ -254,11 +254,11 @@ def test_a_contradicted_pin_is_wrong_and_an_unverified_one_is_advice(
 
     ended = shell.run("doctor")
 
-    said = one_line(ended)
+    printed = one_line(ended)
     assert ended.code == 1
-    assert "WRONG quantization is pinned to Q8_0" in said
-    assert "advice pin attention unverified" in said
-    assert "quantization F16 reported" in said, "it is examined all the same"
+    assert "WRONG quantization is pinned to Q8_0" in printed
+    assert "advice pin attention unverified" in printed
+    assert "quantization F16 reported" in printed, "it is examined all the same"
 
 
 def test_a_promise_that_is_not_kept_is_wrong(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
@@ -266,11 +266,11 @@ def test_a_promise_that_is_not_kept_is_wrong(shell: Shell, able: Callable[..., L
 
     ended = shell.run("doctor")
 
-    said = one_line(ended)
+    printed = one_line(ended)
     assert ended.code == 1
-    assert "schema in order no probed, declared yes <- differs" in said
-    assert "WRONG forces a schema's properties in alphabetical order (found by a probe" in said
-    assert "advice it forces a schema's properties in alphabetical order" in said
+    assert "schema in order no probed, declared yes <- differs" in printed
+    assert "WRONG forces a schema's properties in alphabetical order (found by a probe" in printed
+    assert "advice it forces a schema's properties in alphabetical order" in printed
 
 
 def test_a_probe_that_fails_is_wrong_and_what_nobody_knows_is_told(
@@ -283,11 +283,11 @@ def test_a_probe_that_fails_is_wrong_and_what_nobody_knows_is_told(
 
     ended = shell.run("doctor")
 
-    said = one_line(ended)
+    printed = one_line(ended)
     assert ended.code == 1
-    assert "WRONG the probe of tools failed: dev answered 500" in said
-    assert "seed repeats not known" in said
-    assert "seed: nothing found out: answers sampled with different seeds are the same" in said
+    assert "WRONG the probe of tools failed: dev answered 500" in printed
+    assert "seed repeats not known" in printed
+    assert "seed: nothing found out: answers sampled with different seeds are the same" in printed
 
 
 def test_a_parameter_without_a_word_is_wrong(shell: Shell) -> None:
@@ -298,10 +298,10 @@ def test_a_parameter_without_a_word_is_wrong(shell: Shell) -> None:
 
     ended = shell.run("doctor", f"dev=openai:m@{shell.engine().base_url}", "--prompts", "p.jsonl")
 
-    said = one_line(ended)
+    printed = one_line(ended)
     assert ended.code == 1
-    assert said.count("WRONG dev has no field for top_k") == 3
-    assert "WRONG 2 more cases hold what it has no field for" in said
+    assert printed.count("WRONG dev has no field for top_k") == 3
+    assert "WRONG 2 more cases hold what it has no field for" in printed
 
 
 @pytest.mark.slow
@@ -318,12 +318,12 @@ def test_prompts_are_held_against_the_context(shell: Shell, able: Callable[..., 
 
     ended = shell.run("doctor", "dev", "cuts", "mute", "--prompts", "short.jsonl", "tight.jsonl", "long.jsonl")
 
-    said = one_line(ended)
-    assert "b, the longest of short" not in said.partition("mute: llamacpp")[0]
-    assert "advice b, the longest of tight, has 1991 tokens, which leaves 57 of a context of 2048" in said
-    assert "advice b, the longest of long, gets no answer: dev answered 400" in said
-    assert "advice b, the longest of long, was cut: 2048 tokens were read of a prompt of 3000 words" in said
-    assert "b, the longest of short, was answered, but the server does not say how many tokens it has" in said
+    printed = one_line(ended)
+    assert "b, the longest of short" not in printed.partition("mute: llamacpp")[0]
+    assert "advice b, the longest of tight, has 1991 tokens, which leaves 57 of a context of 2048" in printed
+    assert "advice b, the longest of long, gets no answer: dev answered 400" in printed
+    assert "advice b, the longest of long, was cut: 2048 tokens were read of a prompt of 3000 words" in printed
+    assert "b, the longest of short, was answered, but the server does not say how many tokens it has" in printed
 
 
 def test_a_missing_prompt_file_is_misuse(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
@@ -403,10 +403,10 @@ def test_a_system_message_that_is_refused_leaves_the_template_open(
     engine = able(answer=lambda r: Fault.refuse(400) if "system" in prompt_of(r) else "well", abilities=None)
     shell.configure(table("dev", engine, kind="openai"))
 
-    said = one_line(shell.run("doctor"))
+    printed = one_line(shell.run("doctor"))
 
-    assert "chat template" not in said
-    assert "nothing is wrong" in said
+    assert "chat template" not in printed
+    assert "nothing is wrong" in printed
 
 
 def test_a_bare_url_is_asked_what_it_is(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
@@ -422,9 +422,9 @@ def test_two_routes_are_held_together(shell: Shell) -> None:
     engine = shell.engine(answer=answer, poses_as="ollama", context_length=512)
     shell.configure(table("dev", engine, kind="ollama", route="native"))
 
-    said = one_line(shell.run("doctor"))
+    printed = one_line(shell.run("doctor"))
 
-    assert "advice it is measured over its native route, engine.openai() uses openai: 8 of 8 answers differ" in said
+    assert "advice it is measured over its native route, engine.openai() uses openai: 8 of 8 answers differ" in printed
 
 
 def test_a_model_of_one_file_is_called_by_its_name(shell: Shell, able: Callable[..., LoopbackEngine]) -> None:
@@ -488,11 +488,11 @@ def test_what_stands_round_free_json_shows_no_enforced_schema(
     assert const["why"].startswith("kept without it too, but for what stands round the JSON")
 
 
-@pytest.mark.parametrize(("said", "outcome"), [("", "failed"), ("garbage", "violated")])
+@pytest.mark.parametrize(("answer", "outcome"), [("", "failed"), ("garbage", "violated")])
 def test_nothing_is_enforced_by_an_engine_that_says_nothing_or_garbage(
-    shell: Shell, able: Callable[..., LoopbackEngine], said: Any, outcome: str
+    shell: Shell, able: Callable[..., LoopbackEngine], answer: Any, outcome: str
 ) -> None:
-    engine = able(answer=said, abilities=Abilities())
+    engine = able(answer=answer, abilities=Abilities())
     shell.configure(table("dev", engine))
 
     ended = shell.run("doctor", "--schema", "dev", "--json")

@@ -32,9 +32,9 @@ BIRDS = "  canaries: 12 with logprobs, the same up to 0.005 nats\n"
 
 
 def locked(shell: Shell) -> dict[str, Locked]:
-    found = lockfile.read(shell.path / NAME)
-    assert found is not None
-    return found
+    entries = lockfile.read(shell.path / NAME)
+    assert entries is not None
+    return entries
 
 
 def llamacpp(shell: Shell, **kwargs: object) -> LoopbackEngine:

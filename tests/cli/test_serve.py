@@ -53,8 +53,8 @@ def serve(shell: Shell) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def until(pattern: str, output: IO[str] | None) -> re.Match[str]:
     assert output is not None
     for line in output:
-        if found := re.search(pattern, line):
-            return found
+        if match := re.search(pattern, line):
+            return match
     raise AssertionError(f"ended without {pattern}")
 
 
@@ -99,10 +99,10 @@ def test_an_engine_is_served_until_it_is_told_to_stop(
 def test_an_engine_that_ends_by_itself_is_told(serve: Callable[..., subprocess.Popen[str]]) -> None:
     process = serve("exit")
 
-    said = process.communicate(timeout=60)[0]
+    printed = process.communicate(timeout=60)[0]
 
     assert process.returncode == 4  # it never was ready, so nothing was served
-    assert "the weights are" in said
+    assert "the weights are" in printed
 
 
 def test_what_is_attached_to_is_not_served(shell: Shell) -> None:
