@@ -184,16 +184,16 @@ def at_once() -> Callable[..., list[Any]]:
     """Call functions in threads of their own at the same time; returns what each returned."""
 
     def run(*calls: Callable[[], Any]) -> list[Any]:
-        found: list[Any] = [None] * len(calls)
+        results: list[Any] = [None] * len(calls)
 
-        def one(place: int) -> None:
-            found[place] = calls[place]()
+        def call(place: int) -> None:
+            results[place] = calls[place]()
 
-        threads = [threading.Thread(target=one, args=(place,)) for place in range(len(calls))]
+        threads = [threading.Thread(target=call, args=(place,)) for place in range(len(calls))]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return found
+        return results
 
     return run

@@ -62,9 +62,9 @@ def test_both_arms_of_a_prompt_follow_one_another_also_in_a_group(groups: list[s
 def test_every_group_has_its_turn_before_one_has_another(groups: list[str]) -> None:
     turns: dict[str, int] = {}
     rounds = []
-    for found in in_rounds(case(number, group) for number, group in enumerate(groups)):
-        turns[found.group] = turns.get(found.group, 0) + 1
-        rounds.append(turns[found.group])
+    for drawn in in_rounds(case(number, group) for number, group in enumerate(groups)):
+        turns[drawn.group] = turns.get(drawn.group, 0) + 1
+        rounds.append(turns[drawn.group])
 
     assert rounds == sorted(rounds)
 
@@ -77,11 +77,11 @@ def test_the_order_is_not_that_of_the_file() -> None:
 
 
 def test_a_fresh_course_has_asked_nothing() -> None:
-    found = course_of(unit(*map(case, range(5))), {})
+    course = course_of(unit(*map(case, range(5))), {})
 
-    assert (found.asked, found.continued, found.cut) == ({}, False, False)
-    assert sorted(found.ids) == [f"c{n}" for n in range(5)]
-    assert from_json(Course, to_json(asked(found, 3))) == asked(found, 3)
+    assert (course.asked, course.continued, course.cut) == ({}, False, False)
+    assert sorted(course.ids) == [f"c{n}" for n in range(5)]
+    assert from_json(Course, to_json(asked(course, 3))) == asked(course, 3)
 
 
 @given(st.integers(1, 40), st.integers(0, 40))
@@ -127,10 +127,10 @@ def test_new_members_of_a_group_wait_until_the_others_had_their_turn() -> None:
 )
 def test_a_set_that_does_not_hold_what_was_asked_is_not_continued(extended: Unit) -> None:
     old = unit(*map(case, range(10)))
-    found = course_of(extended, {old.key: asked(course_of(old, {}), 10)})
+    course = course_of(extended, {old.key: asked(course_of(old, {}), 10)})
 
-    assert not found.continued
-    assert found.order == course_of(extended, {}).order
+    assert not course.continued
+    assert course.order == course_of(extended, {}).order
 
 
 def test_the_longest_of_several_beginnings_is_continued() -> None:
@@ -144,11 +144,11 @@ def test_the_longest_of_several_beginnings_is_continued() -> None:
 
 
 def test_the_same_set_goes_on_where_it_was_whatever_it_had_been() -> None:
-    one = unit(*map(case, range(10)))
-    before = dataclasses.replace(asked(course_of(one, {}), 10), continued=True, cut=True)
-    found = course_of(one, {one.key: before})
+    whole = unit(*map(case, range(10)))
+    before = dataclasses.replace(asked(course_of(whole, {}), 10), continued=True, cut=True)
+    course = course_of(whole, {whole.key: before})
 
-    assert (found.order, found.continued, found.cut, found.asked) == (before.order, True, False, {})
+    assert (course.order, course.continued, course.cut, course.asked) == (before.order, True, False, {})
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ def test_the_same_set_goes_on_where_it_was_whatever_it_had_been() -> None:
     ],
 )
 def test_waves_begin_with_the_cases_of_the_floor(cases: int, floor: bool, measured: int, places: list[int]) -> None:
-    one = unit(*map(case, range(cases)), floor=floor)
-    course = course_of(one, {})
+    whole = unit(*map(case, range(cases)), floor=floor)
+    course = course_of(whole, {})
 
-    assert list(waves(one, measured)) == places
-    assert [c.id for c in cases_of(one, course, 0, places[0])] == list(course.ids[: places[0]])
-    assert len(cases_of(one, course, 0, None)) == cases
+    assert list(waves(whole, measured)) == places
+    assert [c.id for c in cases_of(whole, course, 0, places[0])] == list(course.ids[: places[0]])
+    assert len(cases_of(whole, course, 0, None)) == cases
     assert WAVE == 16

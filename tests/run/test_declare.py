@@ -64,10 +64,10 @@ def test_keywords_reach_the_sampling(folder: Path) -> None:
 
 
 def test_a_schema_file_is_read(folder: Path) -> None:
-    (found,) = call(folder, "prompts.jsonl", check.schema("schema.json", rate=0.9)).checks
+    (declared,) = call(folder, "prompts.jsonl", check.schema("schema.json", rate=0.9)).checks
 
-    assert isinstance(found, SchemaCheck)
-    assert found.problem(cases=150, groups=150, engines=2) is None
+    assert isinstance(declared, SchemaCheck)
+    assert declared.problem(cases=150, groups=150, engines=2) is None
 
 
 def test_what_prompts_expect_is_read_and_refused_where_they_say_nothing(folder: Path) -> None:

@@ -88,12 +88,12 @@ def test_everyone_gets_the_process_that_one_started(project: Project, at_once: C
     keeper, spec = project.keeper(), project.process("a")
     fleets = [Fleet({"a": spec}, keeper=lambda: keeper, workdir=project.path / ".llmparity") for _ in range(3)]
 
-    found = at_once(*(lambda fleet=fleet: fleet.engage("a") for fleet in fleets))
+    joined = at_once(*(lambda fleet=fleet: fleet.engage("a") for fleet in fleets))
     late = Fleet({"a": spec}, keeper=lambda: keeper, workdir=project.path / ".llmparity").engage("a")
 
     assert project.events == ["a starts"]
-    assert {engaged.adapter.base_url for engaged in [*found, late]} == {late.adapter.base_url if late.adapter else ""}
-    assert {engaged.record.identity.get("quantization") for engaged in [*found, late]} == {"Q4_0"}
+    assert {engaged.adapter.base_url for engaged in [*joined, late]} == {late.adapter.base_url if late.adapter else ""}
+    assert {engaged.record.identity.get("quantization") for engaged in [*joined, late]} == {"Q4_0"}
     assert (project.path / ".llmparity/logs/a.log").read_text() == "a wakes up\n", "nobody who joins empties the log"
 
 
@@ -257,12 +257,12 @@ def test_two_models_that_one_process_would_answer_for_are_refused_side_by_side(
         if not one_at_a_time:
             fleet.engage_all()
 
-        found = [fleet.engage(name).record.error for name in "ab"]
+        errors = [fleet.engage(name).record.error for name in "ab"]
 
     if one_at_a_time:
-        assert found == [None, None]
+        assert errors == [None, None]
         return
-    assert [(error or "").partition(" have the same weights")[0] for error in found] == [
+    assert [(error or "").partition(" have the same weights")[0] for error in errors] == [
         "a (tiny) and b (twin)",
         "b (twin) and a (tiny)",
     ]
@@ -324,16 +324,16 @@ def test_a_server_that_went_away_is_held_against_what_it_was(
     server.stop()
     project.engine(**{**before, "port": port, **changed})
 
-    said = fleet.hold_again("a", 0.05, lambda: None)
+    reason = fleet.hold_again("a", 0.05, lambda: None)
 
     known = fleet.known("a")
     assert known is not None
     if why is None:
-        assert (said, known.record.incomparable) == (None, None)
+        assert (reason, known.record.incomparable) == (None, None)
         return
-    assert said is not None
-    assert said.startswith(f"a went away while it was asked and {why}")
-    assert known.record.incomparable == (None if "port" in changed else said)
+    assert reason is not None
+    assert reason.startswith(f"a went away while it was asked and {why}")
+    assert known.record.incomparable == (None if "port" in changed else reason)
 
 
 def test_an_engine_without_slots_of_its_own_gets_one_for_every_request_in_flight(project: Project) -> None:

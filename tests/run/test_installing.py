@@ -69,14 +69,14 @@ def vllm(reports: str, name: str = "a", requires: str = "vllm==0.33.0") -> Engin
     )
 
 
-def fleet_of(project: Project, environ: dict[str, str], *specs: EngineSpec, said: list[str] | None = None) -> Fleet:
+def fleet_of(project: Project, environ: dict[str, str], *specs: EngineSpec, lines: list[str] | None = None) -> Fleet:
     keeper = project.keeper()
     return Fleet(
         {spec.name: spec for spec in specs},
         keeper=lambda: keeper,
         workdir=project.path / ".llmparity",
         environ=environ,
-        say=(said if said is not None else []).append,
+        say=(lines if lines is not None else []).append,
     )
 
 
@@ -85,7 +85,7 @@ def test_an_engine_runs_from_the_environment_it_requires(
     project: Project, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(project.path))
-    said: list[str] = []
+    lines: list[str] = []
     keeper = project.keeper()
     fleet, later = (
         Fleet(
@@ -93,7 +93,7 @@ def test_an_engine_runs_from_the_environment_it_requires(
             keeper=lambda: keeper,
             workdir=project.path / ".llmparity",
             environ=environ,
-            say=said.append,
+            say=lines.append,
         )
         for _ in range(2)
     )
@@ -103,7 +103,7 @@ def test_an_engine_runs_from_the_environment_it_requires(
     assert (engaged.record.error, engaged.record.incomparable) == (None, None)
     assert engaged.record.identity.facts["version"].source == "reported"
     assert joined.record.identity == engaged.record.identity
-    assert said == ["a: installing 'vllm==0.33.0' into an environment of its own; this can take minutes"]
+    assert lines == ["a: installing 'vllm==0.33.0' into an environment of its own; this can take minutes"]
     assert [note.partition(" was installed in ")[0] for note in engaged.record.notes] == ["a: requires"]
     assert " s and is kept in ~/environments" in engaged.record.notes[0], "notes are shown to others"
     assert joined.record.notes == ()
@@ -114,12 +114,12 @@ def test_an_engine_runs_from_the_environment_it_requires(
 
 @pytest.mark.slow
 def test_a_server_of_another_version_than_installed_is_incomparable(project: Project, environ: dict[str, str]) -> None:
-    said = "requires = 'vllm==0.33.0' installed vllm 0.33.0+cpu but the server reports version 0.32.1"
+    reason = "requires = 'vllm==0.33.0' installed vllm 0.33.0+cpu but the server reports version 0.32.1"
 
     fleet = fleet_of(project, environ, vllm("0.32.1"), vllm("0.33.0", "b"))
     fleet.engage_all()
 
-    assert fleet.engage("a").record.incomparable == f"a: {said}"
+    assert fleet.engage("a").record.incomparable == f"a: {reason}"
     assert fleet.engage("b").record.incomparable is None
 
 
@@ -169,7 +169,7 @@ def test_an_installer_that_is_not_there_is_told(project: Project) -> None:
     keeper = project.keeper()
     run = KeptRunner("a", lambda: keeper, lambda: None)
 
-    code, said = run(["/no/such/uv"], env={}, cwd=project.path, log=project.path / "log")
+    code, reason = run(["/no/such/uv"], env={}, cwd=project.path, log=project.path / "log")
 
     assert code is None
-    assert "No such file" in said
+    assert "No such file" in reason

@@ -28,8 +28,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def hold(root: Path, found: Identity, *, frozen: bool, selection: tuple[str, ...] = ("dev",)) -> Held:
-    return Guard(root, Settings(engines=(SPEC,), selection=selection, frozen=frozen)).hold(SPEC, found, "vllm")
+def hold(root: Path, told: Identity, *, frozen: bool, selection: tuple[str, ...] = ("dev",)) -> Held:
+    return Guard(root, Settings(engines=(SPEC,), selection=selection, frozen=frozen)).hold(SPEC, told, "vllm")
 
 
 @pytest.mark.parametrize(("second", "apart"), [("1", ()), ("2", ("version",))])
@@ -47,8 +47,8 @@ def test_each_replica_is_held_against_the_entry_of_its_engine(
     held = guard.hold(other, identity(second), "vllm")
 
     words = held.wrong if frozen else held.notes
-    assert [word in said for said in words for word in apart] == [True] * len(apart)
-    assert all(said.endswith("if that is meant, run: llmparity lock prod") for said in words)
+    assert [word in sentence for sentence in words for word in apart] == [True] * len(apart)
+    assert all(sentence.endswith("if that is meant, run: llmparity lock prod") for sentence in words)
     assert (held.notes if frozen else held.wrong) == ()
     assert guard.seen == {"prod": dataclasses.replace(locked, plugin="")}, "the engine's, as its first replica says"
 
@@ -148,13 +148,13 @@ def test_what_sets_engines_apart_that_say_the_same_is_known_of_those_that_were_s
     ],
 )
 def test_what_a_lock_cannot_see_is_said_in_a_frozen_run(tmp_path: Path, facts: dict[str, Fact], words: str) -> None:
-    found = Identity(facts=facts)
-    locked = locking.entry(SPEC, found, kind="vllm", plugin="0", root=str(tmp_path))
+    told = Identity(facts=facts)
+    locked = locking.entry(SPEC, told, kind="vllm", plugin="0", root=str(tmp_path))
     lockfile.write(tmp_path / lock.NAME, {"dev": locked})
 
-    assert words in " ".join(hold(tmp_path, found, frozen=True).notes)
-    assert bool(hold(tmp_path, found, frozen=True).notes) is bool(words)
-    assert hold(tmp_path, found, frozen=False) == Held()
+    assert words in " ".join(hold(tmp_path, told, frozen=True).notes)
+    assert bool(hold(tmp_path, told, frozen=True).notes) is bool(words)
+    assert hold(tmp_path, told, frozen=False) == Held()
 
 
 def test_a_volume_is_locked_without_the_folders_of_this_machine() -> None:

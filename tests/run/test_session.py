@@ -74,7 +74,7 @@ def test_what_was_gathered_is_judged_from_the_store_without_engines(project: Pro
     live = project.session(project.attached("a", project.engine()), project.attached("b", project.engine()))
     project.declare(live, TEXT)
     live.gather()
-    found = judged(live)
+    verdicts = judged(live)
     live.close()
 
     replay = project.session(mode="replay")
@@ -82,8 +82,8 @@ def test_what_was_gathered_is_judged_from_the_store_without_engines(project: Pro
     replay.gather()
 
     assert replay.run == live.run
-    assert [verdict_of(v) for v in judged(replay)] == [verdict_of(v) for v in found]
-    assert [v.outcome for v in found if v.kind == "text"] == [Outcome.PASS]
+    assert [verdict_of(v) for v in judged(replay)] == [verdict_of(v) for v in verdicts]
+    assert [v.outcome for v in verdicts if v.kind == "text"] == [Outcome.PASS]
     assert replay.baseline == "a"
 
 
@@ -589,7 +589,7 @@ def test_the_floor_of_an_unchanged_server_is_measured_once(project: Project) -> 
         session.close()
 
     assert counts == [32 + 3 * 16 + PROBES, 32, 32 + 3 * 16 + PROBES]
-    assert [len(found) for found in notes] == [0, 1, 0]
+    assert [len(of_run) for of_run in notes] == [0, 1, 0]
     assert notes[1][0].startswith("a: 48 answers of its noise floor come from an earlier run")
 
 

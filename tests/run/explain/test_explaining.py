@@ -84,7 +84,9 @@ def test_a_hidden_system_prompt_is_the_cause_and_what_shows_it_is_told(planted: 
     assert (raw.removed, raw.outcome, raw.after) == ("the same rendered prompt sent raw to both", "gone", 0.0)
     assert raw.requests == 2 * PROMPTS
     assert verdict.explanation.experiments[0].requests == 2 * PROMPTS, "the same prompts asked again"
-    renderings = verdict.explanation.requests - sum(one.requests for one in verdict.explanation.experiments)
+    renderings = verdict.explanation.requests - sum(
+        experiment.requests for experiment in verdict.explanation.experiments
+    )
     assert 0 <= renderings <= PROMPTS
 
 

@@ -124,8 +124,8 @@ def test_other_weights_behind_the_same_facts_are_told_and_where_the_lock_binds_r
 
         (verdict,) = judged(session)
         assert verdict.outcome is outcome
-        said = [verdict.reason or ""] if frozen else session.record([]).notes
-        assert any(words.startswith(sentence) for words in said)
+        sentences = [verdict.reason or ""] if frozen else session.record([]).notes
+        assert any(words.startswith(sentence) for words in sentences)
         asked = [request for engine in engines for request in engine.requests if "question" in str(request.json)]
         assert bool(asked) is not frozen, "no prompt is asked of engines that are refused"
 
@@ -142,8 +142,8 @@ def test_a_contradicted_pin_of_a_candidate_is_its_own_affair(project: Project) -
     project.declare(session, check.text(margin=0.05))
     session.gather()
 
-    found = {v.engine: v.outcome for v in judged(session) if v.kind == "text"}
-    assert found == {"b": Outcome.INCOMPARABLE, "c": Outcome.PASS}
+    outcomes = {v.engine: v.outcome for v in judged(session) if v.kind == "text"}
+    assert outcomes == {"b": Outcome.INCOMPARABLE, "c": Outcome.PASS}
     assert bad.count == 1
 
 
@@ -154,9 +154,9 @@ def test_a_parameter_a_route_cannot_honour_is_incomparable_before_the_first_requ
     project.declare(session, check.text(margin=0.05), sampling={"temperature": 0.7, "top_k": 5})
     session.gather()
 
-    found = [v for v in judged(session) if v.engine == "b"]
-    assert {v.outcome for v in found} == {Outcome.INCOMPARABLE}
-    assert all("top_k" in v.message for v in found)
+    verdicts = [v for v in judged(session) if v.engine == "b"]
+    assert {v.outcome for v in verdicts} == {Outcome.INCOMPARABLE}
+    assert all("top_k" in v.message for v in verdicts)
     assert unable.count == 1
 
 
@@ -283,10 +283,10 @@ def test_an_adapter_that_stumbles_over_a_case_is_an_error_and_the_others_are_ask
     )
     session.gather()
 
-    found = {v.engine: v for v in judged(session) if v.kind == "text"}
-    assert found["b"].outcome is Outcome.PASS
-    assert found["c"].outcome is Outcome.ERROR
-    assert "c: KeyError: 'nope'" in found["c"].message
+    verdicts = {v.engine: v for v in judged(session) if v.kind == "text"}
+    assert verdicts["b"].outcome is Outcome.PASS
+    assert verdicts["c"].outcome is Outcome.ERROR
+    assert "c: KeyError: 'nope'" in verdicts["c"].message
 
 
 def test_a_penalty_that_could_not_be_sent_is_told_once(project: Project) -> None:

@@ -76,9 +76,9 @@ def test_addresses_and_settings_say_who_is_asked_at_the_same_time(
 ) -> None:
     settings = Settings(**{"engines": engines, "baseline": engines[0].name, **keys})
 
-    found = lanes_of(settings)
-    assert [" ".join(lane.names) for lane in found] == lanes
-    assert describe(found, settings) == f"asked {words}"
+    grouped = lanes_of(settings)
+    assert [" ".join(lane.names) for lane in grouped] == lanes
+    assert describe(grouped, settings) == f"asked {words}"
 
 
 def test_what_one_server_cannot_keep_in_memory_together_is_asked_in_turn_whatever_was_told() -> None:

@@ -66,7 +66,7 @@ def numbers(session: Session, verdict: Verdict) -> list[Any]:
     return [session.run, str(verdict.outcome), verdict.n, verdict.alpha, verdict.p_pass, verdict.p_fail]
 
 
-def one(request: Any) -> str:
+def always(request: Any) -> str:
     return '{"a": 1}'
 
 
@@ -165,7 +165,7 @@ def test_at_the_margin_everything_is_asked_and_the_run_stays_open(project: Proje
 @pytest.mark.slow
 def test_a_run_that_stayed_open_goes_on_when_prompts_are_added(project: Project) -> None:
     project.prompts(64)
-    engines = [project.engine(one), project.engine(tenth)]
+    engines = [project.engine(always), project.engine(tenth)]
     run, outcome, n, *_ = earlier(project, *engines)
     project.prompts(96)
     session, verdicts = gathered(project, engines, AGREE)
@@ -184,7 +184,7 @@ def test_a_run_that_stayed_open_goes_on_when_prompts_are_added(project: Project)
 @pytest.mark.slow
 def test_asking_no_more_prompts_changes_nothing(project: Project) -> None:
     project.prompts(64)
-    engines = [project.engine(one), project.engine(tenth)]
+    engines = [project.engine(always), project.engine(tenth)]
     before = earlier(project, *engines)
     session, verdicts = gathered(project, engines, AGREE)
 
@@ -195,7 +195,7 @@ def test_asking_no_more_prompts_changes_nothing(project: Project) -> None:
 @pytest.mark.slow
 def test_a_run_that_starts_anew_over_more_prompts_is_another_look(project: Project) -> None:
     project.prompts(64)
-    engines = [project.engine(one), project.engine(tenth)]
+    engines = [project.engine(always), project.engine(tenth)]
     run = earlier(project, *engines)[0]
     project.prompts(80)
     session, verdicts = gathered(project, engines, AGREE, resume="fresh")
@@ -207,7 +207,7 @@ def test_a_run_that_starts_anew_over_more_prompts_is_another_look(project: Proje
 @pytest.mark.slow
 def test_a_run_that_lost_a_prompt_goes_on_as_another_look(project: Project) -> None:
     project.prompts(64)
-    engines = [project.engine(one), project.engine(tenth)]
+    engines = [project.engine(always), project.engine(tenth)]
     run = earlier(project, *engines)[0]
     lines = (project.path / "prompts.jsonl").read_text().splitlines()
     (project.path / "prompts.jsonl").write_text("\n".join(lines[1:]))
@@ -221,7 +221,7 @@ def test_a_run_that_lost_a_prompt_goes_on_as_another_look(project: Project) -> N
 @pytest.mark.slow
 def test_another_engine_behind_the_name_is_another_question(project: Project) -> None:
     project.prompts(64)
-    engine, other = project.engine(tenth, poses_as="llamacpp"), project.engine(one)
+    engine, other = project.engine(tenth, poses_as="llamacpp"), project.engine(always)
     run = earlier(project, other, engine)[0]
     engine.quantization = "Q8_0"
     project.prompts(80)
@@ -235,7 +235,7 @@ def test_another_engine_behind_the_name_is_another_question(project: Project) ->
 @pytest.mark.slow
 def test_a_fixed_design_before_it_is_another_look(project: Project) -> None:
     project.prompts(64)
-    engines = [project.engine(one), project.engine(tenth)]
+    engines = [project.engine(always), project.engine(tenth)]
     _, fixed = gathered(project, engines, AGREE, sequential=False)
     _, after = gathered(project, engines, AGREE)
 
@@ -286,7 +286,7 @@ def test_a_hard_stop_before_the_first_wave_has_ended_judges_nothing(project: Pro
 @pytest.mark.slow
 def test_what_a_hard_stop_cut_off_goes_on_in_the_same_order(project: Project) -> None:
     project.prompts(100)
-    engines = [project.engine(one), project.engine(tenth)]
+    engines = [project.engine(always), project.engine(tenth)]
     run, outcome, n, *_ = earlier(project, *engines, max_requests=2 * 32 + 40)
     session, verdicts = gathered(project, engines, AGREE)
 
@@ -351,12 +351,12 @@ def test_a_failure_must_survive_what_is_still_to_come_before_it_stops_the_run(pr
     engines = [project.engine(), project.engine(drift=0.48)]
     _, alone = gathered(project, engines, TEXT)
     _, family = gathered(project, engines, TEXT, check.latency(e2e_p50="20s", success_rate=0.9, n=32), resume="fresh")
-    one, many = alone["text", "b"], family["text", "b"]
+    by_itself, in_family = alone["text", "b"], family["text", "b"]
 
-    assert (one.outcome, many.outcome) == (Outcome.FAIL, Outcome.FAIL)
-    assert many.p_fail is not None
-    assert many.p_fail <= 0.05 / 4, "two verdicts on latency and one on the floor are in its family"
-    assert many.n >= one.n
+    assert (by_itself.outcome, in_family.outcome) == (Outcome.FAIL, Outcome.FAIL)
+    assert in_family.p_fail is not None
+    assert in_family.p_fail <= 0.05 / 4, "two verdicts on latency and one on the floor are in its family"
+    assert in_family.n >= by_itself.n
 
 
 @pytest.mark.slow

@@ -332,13 +332,13 @@ def test_what_an_engine_cannot_do_is_skipped_with_the_reason(project: Project) -
     judge = check.schema({"type": "object"}, rate=0.5, gap=0.5)
     session = gathered(project, able, unable, judge=judge, kind="openai")
 
-    found = {(v.kind, v.engine): v for v in verdicts(session)}
-    assert {key: v.outcome for key, v in found.items()} == {
+    by_key = {(v.kind, v.engine): v for v in verdicts(session)}
+    assert {key: v.outcome for key, v in by_key.items()} == {
         ("schema.rate", "a"): Outcome.PASS,
         ("schema.rate", "b"): Outcome.SKIPPED,
         ("schema.gap", "b"): Outcome.SKIPPED,
     }
-    assert found["schema.gap", "b"].reason == "b does not enforce response_format (probed)"
+    assert by_key["schema.gap", "b"].reason == "b does not enforce response_format (probed)"
     assert not [received for received in unable.requests if "question" in prompt_of(received.json)]
     row = session.parity_run("t", reproduce="")["b"]["c3"]
     with pytest.raises(MissingSample, match="not asked, every check is skipped: b does not enforce response_format"):
@@ -373,10 +373,10 @@ def test_a_promise_that_is_not_kept_is_judged_and_told(project: Project) -> None
     liar = project.engine("no JSON", poses_as="llamacpp")
     session = gathered(project, honest, liar, judge=check.schema({"type": "object"}, rate=0.5))
 
-    found = {v.engine: v for v in verdicts(session)}
-    assert found["b"].outcome is Outcome.FAIL
+    by_engine = {v.engine: v for v in verdicts(session)}
+    assert by_engine["b"].outcome is Outcome.FAIL
     layer = "structured output: b does not enforce response_format (probed, declared otherwise)"
-    assert layer in found["b"].differs
+    assert layer in by_engine["b"].differs
     told = "b does not enforce response_format (found by a probe; its kind enforces response_format)"
     assert told in session.record([]).notes
 
@@ -419,11 +419,11 @@ def test_what_a_kind_has_no_word_for_is_skipped_where_the_check_needs_it_and_inc
     project.declare(session, check.schema({"type": "object"}, rate=0.5), check.text(margin=0.5))
     session.gather()
 
-    found = {v.kind: v for v in verdicts(session) if v.engine == "b"}
-    assert found["schema.rate"].outcome is Outcome.SKIPPED
-    assert found["schema.rate"].reason == "b does not enforce response_format (declared)"
-    assert found["text"].outcome is Outcome.INCOMPARABLE
-    assert found["text"].reason == "b ignores response_format"
+    by_kind = {v.kind: v for v in verdicts(session) if v.engine == "b"}
+    assert by_kind["schema.rate"].outcome is Outcome.SKIPPED
+    assert by_kind["schema.rate"].reason == "b does not enforce response_format (declared)"
+    assert by_kind["text"].outcome is Outcome.INCOMPARABLE
+    assert by_kind["text"].reason == "b ignores response_format"
     assert engine.count == 1, "the warm-up"
 
 
@@ -476,18 +476,18 @@ def test_a_few_cases_are_asked_over_the_route_that_applications_use(project: Pro
 
     session, engine = over_both(project, answer)
 
-    found = known(session, "a").route_check
-    assert found is not None
-    assert (found.measured, found.other, found.cases) == ("native", "openai", CASES)
-    assert 0 < found.texts < CASES
-    assert (found.prompts, found.finishes, found.failed) == (0, 0, 0)
-    assert found.dropped == ("top_k", "min_p", "repetition_penalty")
+    compared = known(session, "a").route_check
+    assert compared is not None
+    assert (compared.measured, compared.other, compared.cases) == ("native", "openai", CASES)
+    assert 0 < compared.texts < CASES
+    assert (compared.prompts, compared.finishes, compared.failed) == (0, 0, 0)
+    assert compared.dropped == ("top_k", "min_p", "repetition_penalty")
     prompts = [received for received in engine.requests if "question" in prompt_of(received.json)]
     assert len(prompts) == 20 + 2 * CASES
     assert [bool(received.json.get("native")) for received in prompts] == [False] * CASES + [True] * (20 + CASES)
     assert session.record([]).requests == 20 + 2 * CASES, "no probe where one engine is compared with nobody"
-    assert any(note == found.sentence("a") for note in session.record([]).notes)
-    assert session.record([]).engines[0].route_check == found
+    assert any(note == compared.sentence("a") for note in session.record([]).notes)
+    assert session.record([]).engines[0].route_check == compared
 
 
 @pytest.mark.usefixtures("two_routes")
@@ -504,13 +504,13 @@ def test_answers_on_one_route_only_and_other_ends_are_counted(project: Project) 
 
     session, engine = over_both(project, answer)
 
-    found = known(session, "a").route_check
-    assert found is not None
+    compared = known(session, "a").route_check
+    assert compared is not None
     asked = [int(prompt_of(r.json).split()[-1]) for r in engine.requests if "question" in prompt_of(r.json)][
         : 2 * CASES
     ]
-    assert found.failed == len({number for number in asked if number % 3 == 1}) > 0
-    assert found.finishes == found.texts == len({number for number in asked if number % 3 == 2}) > 0
+    assert compared.failed == len({number for number in asked if number % 3 == 1}) > 0
+    assert compared.finishes == compared.texts == len({number for number in asked if number % 3 == 2}) > 0
 
 
 @pytest.mark.usefixtures("two_routes")
@@ -519,9 +519,9 @@ def test_a_template_of_the_other_route_shows_in_the_counts(project: Project, mon
 
     session, _ = over_both(project, "well")
 
-    found = known(session, "a").route_check
-    assert found is not None
-    assert (found.texts, found.prompts, found.tokens) == (0, CASES, -3)
+    compared = known(session, "a").route_check
+    assert compared is not None
+    assert (compared.texts, compared.prompts, compared.tokens) == (0, CASES, -3)
 
 
 @pytest.mark.usefixtures("two_routes")
@@ -530,11 +530,11 @@ def test_what_the_other_route_has_no_words_for_is_told(project: Project, monkeyp
 
     session, _ = over_both(project, "well")
 
-    found = known(session, "a").route_check
-    assert found is not None
-    assert (found.failed, found.why) == (0, "there is no word for it")
-    assert 0 < found.unasked < CASES
-    assert "cannot be asked over openai: there is no word for it" in found.sentence("a")
+    compared = known(session, "a").route_check
+    assert compared is not None
+    assert (compared.failed, compared.why) == (0, "there is no word for it")
+    assert 0 < compared.unasked < CASES
+    assert "cannot be asked over openai: there is no word for it" in compared.sentence("a")
 
 
 @pytest.mark.usefixtures("two_routes")

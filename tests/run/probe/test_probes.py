@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 def ask(project: Project) -> Callable[..., Probed]:
     """Ask one probe of an engine, as a kind that declares so."""
 
-    def run(engine: LoopbackEngine, one: Probe, *, kind: str = "openai", overflow: Any = None, **more: Any) -> Probed:
+    def run(engine: LoopbackEngine, tried: Probe, *, kind: str = "openai", overflow: Any = None, **more: Any) -> Probed:
         adapter = adapter_of(project, engine, kind)
-        return probe(adapter, {"it": one}, declares=Capabilities(overflow=overflow), **more)
+        return probe(adapter, {"it": tried}, declares=Capabilities(overflow=overflow), **more)
 
     return run
 
@@ -65,7 +65,7 @@ def streams_other(request: Mapping[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("one", "abilities", "found"),
+    ("tried", "abilities", "expected"),
     [
         (UNKNOWN_FIELDS, Abilities(), {"unknown_fields": "dropped"}),
         (UNKNOWN_FIELDS, Abilities(unknown_fields="refused"), {"unknown_fields": "refused"}),
@@ -92,16 +92,16 @@ def streams_other(request: Mapping[str, Any]) -> str:
     ],
 )
 def test_what_a_server_does_is_found_out(
-    project: Project, ask: Callable[..., Probed], one: Probe, abilities: Abilities, found: dict[str, object]
+    project: Project, ask: Callable[..., Probed], tried: Probe, abilities: Abilities, expected: dict[str, object]
 ) -> None:
     engine = project.engine(abilities=abilities)
 
-    result = ask(engine, one)
+    result = ask(engine, tried)
 
-    assert result.values == found
+    assert result.values == expected
     assert result.settled == ["it"]
     assert ("not supported" in result.notes.get("it", "")) is ("refused" in str(abilities)), "in the server's words"
-    assert result.requests == engine.count <= one.requests
+    assert result.requests == engine.count <= tried.requests
 
 
 def test_probes_are_tiny_and_ask_nothing_that_is_known_to_end_a_server(project: Project) -> None:
@@ -110,7 +110,7 @@ def test_probes_are_tiny_and_ask_nothing_that_is_known_to_end_a_server(project: 
     result = probe(adapter_of(project, engine, "llamacpp"), PROBES, declares=Capabilities(), context=4096)
 
     asked = [received.json for received in engine.requests]
-    assert result.requests == len(asked) <= sum(one.requests for one in PROBES.values())
+    assert result.requests == len(asked) <= sum(each.requests for each in PROBES.values())
     assert max(request["max_tokens"] for request in asked) <= 96
     assert {request.get("top_logprobs", 5) for request in asked} <= {1, 5}, "no vocabulary is smaller"
     assert {prompt_of(request).count(" ") < 1200 for request in asked} == {True}
@@ -243,7 +243,7 @@ def schema_answer(text: str, **rest: Any) -> Callable[[Mapping[str, Any]], Reply
 
 
 @pytest.mark.parametrize(
-    ("text", "finish", "found", "note"),
+    ("text", "finish", "expected", "note"),
     [
         ('{\n\n"zone" :\n"vq7rk2mx",\n\n\n', "length", {"json_schema": True, "schema_order": True}, ""),
         ('{\n\n"area": "hw4tz9bd",\n\n\n', "length", {"json_schema": True, "schema_order": False}, ""),
@@ -255,17 +255,17 @@ def schema_answer(text: str, **rest: Any) -> Callable[[Mapping[str, Any]], Reply
     ],
 )
 def test_a_forced_answer_is_told_from_a_guess_even_where_it_was_cut(
-    project: Project, ask: Callable[..., Probed], text: str, finish: str, found: dict[str, object], note: str
+    project: Project, ask: Callable[..., Probed], text: str, finish: str, expected: dict[str, object], note: str
 ) -> None:
     result = ask(project.engine(schema_answer(text, finish_reason=finish)), STRUCTURED)
 
-    assert result.values == found
+    assert result.values == expected
     assert note in result.notes.get("it", "")
 
 
 @pytest.mark.parametrize("without_const", [Fault.refuse(400), "well"], ids=["refused", "ignored"])
 @pytest.mark.parametrize(
-    ("plain", "found", "note"),
+    ("plain", "expected", "note"),
     [
         ('{"vq7rk2mx": "harbour', {}, "a schema's properties are forced, its const is not"),
         ('{"hw4tz9bd": "harbour', {}, "a schema's properties are forced, its const is not"),
@@ -278,7 +278,7 @@ def test_const_alone_decides_nothing(
     ask: Callable[..., Probed],
     without_const: Any,
     plain: str,
-    found: dict[str, object],
+    expected: dict[str, object],
     note: str,
 ) -> None:
     def answer(request: Mapping[str, Any]) -> Any:
@@ -287,7 +287,7 @@ def test_const_alone_decides_nothing(
 
     result = ask(project.engine(answer), STRUCTURED)
 
-    assert result.values == found
+    assert result.values == expected
     assert note in result.notes.get("it", "")
 
 
@@ -352,11 +352,11 @@ def test_a_call_that_the_token_limit_cut_was_offered(project: Project) -> None:
     assert (result.values, result.requests) == ({"tools": True}, 2)
 
 
-@pytest.mark.parametrize("one", [OFFERED, RAW, FIT], ids=["tools", "raw prompt", "context"])
+@pytest.mark.parametrize("tried", [OFFERED, RAW, FIT], ids=["tools", "raw prompt", "context"])
 def test_a_server_that_does_not_count_tokens_leaves_it_open(
-    project: Project, ask: Callable[..., Probed], one: Probe
+    project: Project, ask: Callable[..., Probed], tried: Probe
 ) -> None:
-    result = ask(project.engine("well", abilities=Abilities(usage=False)), one)
+    result = ask(project.engine("well", abilities=Abilities(usage=False)), tried)
 
     assert (result.values, result.settled) == ({}, ["it"])
     assert "not say how many tokens" in result.notes["it"]
@@ -366,9 +366,9 @@ def test_an_empty_answer_to_an_unknown_field_was_no_refusal(project: Project, as
     assert ask(project.engine(Fault.empty()), UNKNOWN_FIELDS).values == {"unknown_fields": "dropped"}
 
 
-@pytest.mark.parametrize("one", [UNKNOWN_FIELDS, LOGPROBS, STRUCTURED, OFFERED, RAW, SEED, STREAM, FIT, OVERFLOW])
-def test_a_probe_that_fails_settles_nothing(project: Project, ask: Callable[..., Probed], one: Probe) -> None:
-    result = ask(project.engine(Fault.refuse(500)), one, overflow="refused", context=512)
+@pytest.mark.parametrize("tried", [UNKNOWN_FIELDS, LOGPROBS, STRUCTURED, OFFERED, RAW, SEED, STREAM, FIT, OVERFLOW])
+def test_a_probe_that_fails_settles_nothing(project: Project, ask: Callable[..., Probed], tried: Probe) -> None:
+    result = ask(project.engine(Fault.refuse(500)), tried, overflow="refused", context=512)
 
     assert (result.values, result.settled) == ({}, [])
     assert "500" in result.notes["it"]
@@ -419,9 +419,9 @@ def test_the_context_is_verified_as_far_as_is_cheap(
     assert engine.count == 2
 
 
-@pytest.mark.parametrize(("one", "waits"), [(FIT, 300.0), (OVERFLOW, 300.0), (LOGPROBS, 60.0)])
+@pytest.mark.parametrize(("tried", "waits"), [(FIT, 300.0), (OVERFLOW, 300.0), (LOGPROBS, 60.0)])
 def test_a_prompt_that_fills_the_context_is_read_as_long_as_a_request_may_take(
-    project: Project, one: Probe, waits: float
+    project: Project, tried: Probe, waits: float
 ) -> None:
     """An engine without a GPU reads so many tokens for minutes, and a Timeout would end every probe after it."""
     waited: list[float] = []
@@ -439,7 +439,7 @@ def test_a_prompt_that_fills_the_context_is_read_as_long_as_a_request_may_take(
     engine = project.engine(context_length=512)
     adapter = Asked(project.attached("a", engine, kind="openai"), engine.base_url, {})
 
-    result = probe(adapter, {"it": one}, declares=Capabilities(overflow="refused"), context=512)
+    result = probe(adapter, {"it": tried}, declares=Capabilities(overflow="refused"), context=512)
 
     assert result.settled == ["it"]
     assert set(waited) == {waits}, "300 s is what a request may take"
@@ -450,10 +450,10 @@ def test_a_second_step_that_does_not_fit_leaves_the_first(project: Project, ask:
         many = len(prompt_of(request).split()) > 600
         return Fault.refuse(400, b'{"error":{"message":"maximum context length exceeded"}}') if many else "well"
 
-    found = ask(project.engine(answer), FIT, context=1024).values
+    values = ask(project.engine(answer), FIT, context=1024).values
 
-    assert 254 <= int(str(found["context_length"])) < 600
-    assert found["overflow"] == "refused", "seen in passing"
+    assert 254 <= int(str(values["context_length"])) < 600
+    assert values["overflow"] == "refused", "seen in passing"
 
 
 def test_a_context_smaller_than_it_says_is_noticed(project: Project, ask: Callable[..., Probed]) -> None:
@@ -467,7 +467,7 @@ def test_a_context_smaller_than_it_says_is_noticed(project: Project, ask: Callab
 
 
 @pytest.mark.parametrize(
-    ("abilities", "found", "requests"),
+    ("abilities", "overflow", "requests"),
     [
         (Abilities(), "refused", 1),
         (Abilities(overflow="oldest"), "oldest turns dropped", 3),
@@ -477,13 +477,13 @@ def test_a_context_smaller_than_it_says_is_noticed(project: Project, ask: Callab
     ],
 )
 def test_what_becomes_of_a_conversation_that_does_not_fit(
-    project: Project, ask: Callable[..., Probed], abilities: Abilities, found: str, requests: int
+    project: Project, ask: Callable[..., Probed], abilities: Abilities, overflow: str, requests: int
 ) -> None:
     engine = project.engine(context_length=200, abilities=abilities)
 
     result = ask(engine, OVERFLOW, context=200, overflow="refused")
 
-    assert result.values == {"overflow": found}
+    assert result.values == {"overflow": overflow}
     assert engine.count == requests
 
 

@@ -214,9 +214,9 @@ def test_a_gpu_has_to_be_back_at_what_was_in_use_before(project: Project) -> Non
 
     fleet.engage("a")
     before = gpu.readings
-    found = fleet.engage("b")
+    engaged = fleet.engage("b")
 
-    assert found.record.error is None
+    assert engaged.record.error is None
     assert (before, gpu.readings) == (1, 5), "before a; three times until it was back; before b"
     assert project.events == ["a starts", "a stops", "b starts"]
 
@@ -409,18 +409,18 @@ def test_a_server_that_refuses_us_may_hold_memory(project: Project) -> None:
 
 def test_gpu_memory_of_an_attached_server_has_to_come_back_too(project: Project) -> None:
     gpu = ScriptedGpu(1 * GIB, 60 * GIB, 1 * GIB)
-    with OllamaDaemon() as one, OllamaDaemon() as other:
+    with OllamaDaemon() as first, OllamaDaemon() as second:
         specs = [
             EngineSpec(name=name, kind="ollama", model="tiny", base_url=daemon.base_url)
-            for name, daemon in (("a", one), ("b", other))
+            for name, daemon in (("a", first), ("b", second))
         ]
         fleet = fleet_of(project, *specs, gpus=gpu)
 
         fleet.engage("a")
-        found = fleet.engage("b")
+        engaged = fleet.engage("b")
 
-    assert found.record.error is None
-    assert found.record.notes == ()
+    assert engaged.record.error is None
+    assert engaged.record.notes == ()
     assert gpu.readings == 4, "before a; twice until it was back; before b"
 
 

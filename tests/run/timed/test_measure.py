@@ -129,13 +129,15 @@ def test_what_is_watched_is_asked_before_and_after_every_block(server: Engine) -
     result = measure([target, silent], concurrency=1, per_engine=2, blocks=2)
 
     assert server.asked == ["/a", "/ps", "/a", "/ps", "/ps", "/a", "/ps"]
-    assert [(one.engine, one.block, one.before is not None, one.after is not None) for one in result.watched] == [
+    assert [
+        (watch.engine, watch.block, watch.before is not None, watch.after is not None) for watch in result.watched
+    ] == [
         ("x", 0, True, True),
         ("y", 0, False, False),
         ("y", 1, False, False),
         ("x", 1, True, True),
     ]
-    assert all(isinstance(one, Watched) for one in result.watched)
+    assert all(isinstance(watch, Watched) for watch in result.watched)
 
 
 def test_a_key_is_not_shown() -> None:

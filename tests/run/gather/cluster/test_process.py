@@ -145,8 +145,8 @@ async def test_a_connection_stays_with_its_replica_and_the_next_one_leads_to_its
 
         async def call(self, method: str, *args: object) -> object:
             if method == "hear":
-                said, self.name = self.name, b""
-                return said or await self.heard.get()
+                greeting, self.name = self.name, b""
+                return greeting or await self.heard.get()
             if method == "tell":
                 await self.heard.put(cast("bytes", args[1]))
             return 1
