@@ -85,7 +85,11 @@ def add(commands: Commands) -> None:
 def _init(asked: argparse.Namespace) -> int:
     root = root_of(asked)
     from pytest_llmparity.engines import daemons
+    from pytest_llmparity.settings.root import marked_root
 
+    if not asked.rootdir and root != Path.cwd():
+        why = f"the folder of {marked_root(Path.cwd()).mark}: pytest's root from here (--rootdir names another)"
+        print(printable(f"writing to {root}, {why}"))
     servers = daemons.listening(os.environ, total_s=PATIENCE_S)
     engines, left_out = _engines(root, servers)
     if left_out:
@@ -117,24 +121,30 @@ def _init(asked: argparse.Namespace) -> int:
 def _place(path: Path, text: str, *, contents: str) -> bool:
     """Write a file that is not there, say what became of it, and tell whether it is now as wanted."""
     from pytest_llmparity.core.errors import LLMParityError
+    from pytest_llmparity.settings.root import as_typed
 
+    shown = as_typed(path, Path.cwd())
     if path.name == FILE and (place := _configured_in_pyproject(path.parent)):
-        print(printable(f"kept {place}: it has [tool.llmparity], and one configuration is enough"))
+        print(
+            printable(f"kept {as_typed(place, Path.cwd())}: it has [tool.llmparity], and one configuration is enough")
+        )
         return False
     try:
         before = path.read_text("utf-8") if path.exists() else None
         if before == text:
-            print(printable(f"kept {path}: it is as it would be written"))
+            print(printable(f"kept {shown}: it is as it would be written"))
             return True
         if before is not None and before != NOTHING:
-            print(printable(f"kept {path}: it is there already; move it away to have a new one written"))
+            print(printable(f"kept {shown}: it is there already; move it away to have a new one written"))
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x" if before is None else "w", encoding="utf-8") as file:
             file.write(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise LLMParityError(f"{path} cannot be written: {error}; make the folder writable or use --rootdir") from error
-    print(printable(f"wrote {path}: {contents}"))
+        raise LLMParityError(
+            f"{shown} cannot be written: {error}; make the folder writable or use --rootdir"
+        ) from error
+    print(printable(f"wrote {shown}: {contents}"))
     return True
 
 

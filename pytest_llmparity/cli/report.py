@@ -134,6 +134,7 @@ def _shown(whole: WholeRun, formats: Sequence[str], out: Path, root: Path, past:
     from pytest_llmparity.report import files, terminal
     from pytest_llmparity.report.release import gate
     from pytest_llmparity.report.terminal.troubles import failed
+    from pytest_llmparity.settings.root import as_typed
 
     columns = shutil.get_terminal_size((WIDTH, 24)).columns
     width, record = min(120, columns), whole.record
@@ -141,7 +142,7 @@ def _shown(whole: WholeRun, formats: Sequence[str], out: Path, root: Path, past:
     for decision in record.decisions:
         lines += ["", *gate.message(decision, whole, width=min(gate.WIDTH, columns))]
     written = files.write(formats, record, whole.samples, out, root=root, origin=whole.origin, history=past)
-    return [*lines, *(printable(f"report: {files.place(path, Path.cwd())}") for path in written)]
+    return [*lines, *(printable(f"report: {as_typed(path, Path.cwd())}") for path in written)]
 
 
 def _compared(before: WholeRun, after: WholeRun) -> list[str]:

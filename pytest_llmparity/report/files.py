@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -42,19 +41,3 @@ def write(
     if "md" in formats:
         written.append(markdown.write(record, samples, folder, root=root, origin=origin))
     return written
-
-
-def place(path: Path, here: Path) -> str:
-    """Return where a file is as it is typed ``here``, or from the root of the disk where that is shorter.
-
-    >>> place(Path("/project/tests/./../out//run.json"), Path("/project/tests"))
-    '../out/run.json'
-    >>> place(Path("/tmp/run.json"), Path("/home/somebody/project"))
-    '/tmp/run.json'
-    """
-    whole = path.resolve()
-    try:
-        typed = os.path.relpath(whole, here.resolve())
-    except ValueError:  # another drive
-        return str(whole)
-    return min(typed, str(whole), key=len)

@@ -1,41 +1,75 @@
-"""Where a project is that nobody named."""
+"""Where a project is that nobody named, and what a place in it is called from where somebody stands."""
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Root(NamedTuple):
+    """A project's root, and the name of the file in it that makes it that: empty where nothing does."""
+
+    folder: Path
+    mark: str
 
 
 def project_root(cwd: Path) -> Path:
-    """Return what pytest, started in ``cwd`` without arguments, takes for its rootdir.
+    """Return what pytest, started in ``cwd`` without arguments, takes for its rootdir."""
+    return marked_root(cwd).folder
+
+
+def marked_root(cwd: Path) -> Root:
+    """Return what pytest, started in ``cwd`` without arguments, takes for its rootdir, and why.
 
     That is the nearest folder upwards with a configuration of pytest; where there is none, with a ``pyproject.toml``,
     a ``setup.py``, else ``cwd`` itself.
     """
     upwards = (cwd, *cwd.parents)
-    for marks in (_configures_pytest, _holds("pyproject.toml"), _holds("setup.py")):
+    for mark_in in (_configuration_in, _holding("pyproject.toml"), _holding("setup.py")):
         for folder in upwards:
-            if marks(folder):
-                return folder
-    return cwd
+            if mark := mark_in(folder):
+                return Root(folder, mark)
+    return Root(cwd, "")
 
 
-def _holds(name: str) -> Callable[[Path], bool]:
-    return lambda folder: (folder / name).is_file()
+def as_typed(path: Path, here: Path) -> str:
+    """Return where a file is as it is typed ``here``, or from the root of the disk where that is shorter.
 
-
-def _configures_pytest(folder: Path) -> bool:
-    if any((folder / name).is_file() for name in ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini")):
-        return True
-    sections = {"tox.ini": r"^\[pytest\]", "setup.cfg": r"^\[tool:pytest\]"}
-    if any(re.search(section, _readable(folder / name), re.MULTILINE) for name, section in sections.items()):
-        return True
+    >>> as_typed(Path("/project/tests/./../out//run.json"), Path("/project/tests"))
+    '../out/run.json'
+    >>> as_typed(Path("/tmp/run.json"), Path("/home/somebody/project"))
+    '/tmp/run.json'
+    """
+    whole = path.resolve()
     try:
-        return bool(tomllib.loads(_readable(folder / "pyproject.toml")).get("tool", {}).get("pytest"))
+        typed = os.path.relpath(whole, here.resolve())
+    except ValueError:  # another drive
+        return str(whole)
+    return min(typed, str(whole), key=len)
+
+
+def _holding(name: str) -> Callable[[Path], str]:
+    return lambda folder: name if (folder / name).is_file() else ""
+
+
+def _configuration_in(folder: Path) -> str:
+    """Return the name of the file that configures pytest in a folder, an empty text where none does."""
+    for name in ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini"):
+        if (folder / name).is_file():
+            return name
+    try:
+        if tomllib.loads(_readable(folder / "pyproject.toml")).get("tool", {}).get("pytest"):
+            return "pyproject.toml"
     except tomllib.TOMLDecodeError:
-        return False
+        pass
+    for name, section in {"tox.ini": r"^\[pytest\]", "setup.cfg": r"^\[tool:pytest\]"}.items():
+        if re.search(section, _readable(folder / name), re.MULTILINE):
+            return name
+    return ""
 
 
 def _readable(path: Path) -> str:

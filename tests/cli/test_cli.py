@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmparity.settings.root import project_root
+from pytest_llmparity.settings.root import marked_root, project_root
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
@@ -145,6 +145,15 @@ def test_the_root_is_the_one_pytest_finds(
     shown = pytester.runpytest_inprocess("-p", "no:asyncio", "--collect-only").stdout.str()
 
     assert f"rootdir: {os.path.realpath(project_root(here))}\n" in shown.replace(", configfile", "\nconfigfile")
+
+
+def test_the_file_that_makes_the_root_is_the_one_pytest_names(pytester: pytest.Pytester) -> None:
+    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "tox.ini").write_text("[pytest]\n")
+
+    shown = pytester.runpytest_inprocess("-p", "no:asyncio", "--collect-only").stdout.str()
+
+    assert f"configfile: {marked_root(pytester.path).mark} " in shown
 
 
 def test_a_configuration_that_is_no_toml_marks_no_root(tmp_path: Path) -> None:

@@ -134,8 +134,33 @@ def test_commands_are_as_they_are_run_from_a_folder_of_the_project(
 
     ended = shell.run("init")
 
+    assert "wrote ../llmparity.toml: a, b\n" in ended.out
+    assert "wrote ../prompts/sample.jsonl: 48 prompts" in ended.out
     assert "  llmparity doctor a b\n" in ended.out
     assert "  pytest ../test_parity.py --engines a,b\n" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("mark", "text"),
+    [("pyproject.toml", "[project]\nname = 'x'\n"), ("tox.ini", "[pytest]\n"), ("setup.py", "")],
+)
+def test_from_a_folder_below_it_is_said_where_everything_goes_and_why(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, mark: str, text: str
+) -> None:
+    (shell.path / "pytest.ini").unlink()
+    (shell.path / mark).write_text(text)
+    (shell.path / "a/b").mkdir(parents=True)
+    monkeypatch.chdir(shell.path / "a/b")
+
+    below = shell.run("init").out
+    named = shell.run("init", "--rootdir", ".").out
+    monkeypatch.chdir(shell.path)
+    at_root = shell.run("init").out
+
+    why = f"the folder of {mark}: pytest's root from here (--rootdir names another)"
+    assert below.startswith(f"writing to {shell.path}, {why}\nwrote ../../llmparity.toml: ")
+    assert named.startswith("wrote llmparity.toml: ")
+    assert at_root.startswith("kept llmparity.toml: ")
 
 
 def test_a_root_that_was_named_is_named_in_every_command(shell: Shell) -> None:
@@ -181,7 +206,7 @@ def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(
     ended = shell.run("init")
 
     assert ended.code == 4
-    assert f"kept {shell.path / name}" in ended.out
+    assert f"kept {name}: " in ended.out
     has = re.findall(r"engines\.([a-z]+)", text)[:1]
     steps = f"name two engines in {name}; then llmparity doctor NAME OTHER, and pytest --engines NAME,OTHER"
     for engine in has:

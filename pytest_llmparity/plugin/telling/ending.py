@@ -24,6 +24,7 @@ from pytest_llmparity.report import files, terminal
 from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.judge import recorded
 from pytest_llmparity.run.session import Session
+from pytest_llmparity.settings.root import as_typed
 
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.release.deciding import Deciding
@@ -267,7 +268,7 @@ class Ending:
 
     def _place(self, path: Path) -> str:
         """Return where a file is, as seen from where pytest was started."""
-        return files.place(path, self._config.invocation_params.dir)
+        return as_typed(path, self._config.invocation_params.dir)
 
     def _tell_workflow(self, record: RunRecord) -> None:
         """Give a workflow of GitHub what it shows by itself; nobody asked for it, so it fails no run."""
