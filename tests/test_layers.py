@@ -29,6 +29,7 @@ FLOORS = {
     "golden": 2,
     "lockfile": 2,
     "embedding": 2,
+    "extras": 2,
     "run": 3,
     "report": 4,
     "plugin": 5,

@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:  # closed by who started it
             sys.stdout.flush()
     except LLMParityError as error:
-        return complain(printable_lines(str(error)), REFUSED)
+        from pytest_llmparity.extras import localised
+
+        return complain(printable_lines(localised(str(error))), REFUSED)
     except KeyboardInterrupt:
         return complain("interrupted", INTERRUPTED)
     except Exception as error:  # noqa: BLE001  # the border of the process: 1 would say that what was asked is done and something is wrong

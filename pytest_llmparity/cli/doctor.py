@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 from typing import TYPE_CHECKING
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 from pytest_llmparity.cli.verbs import add_verb, selected, serving
 from pytest_llmparity.core.words.exits import OK, WRONG
 from pytest_llmparity.core.words.printable import uncommanded, uncommanded_json
+from pytest_llmparity.extras import localised
 
 if TYPE_CHECKING:
     from pytest_llmparity.cli.verbs import Commands, Selection
+    from pytest_llmparity.core.identity.examination import Examination
     from pytest_llmparity.core.sample import JsonObject
 
 
@@ -56,7 +59,7 @@ def _doctor(asked: argparse.Namespace) -> int:
             examination = examine(session, spec, settings=origin_of_each, prompts=prompts, compared=compared)
             examined.append(examination)
             if not asked.json:
-                print(*map(uncommanded, report.engine_lines(examination)), "", sep="\n", flush=True)
+                print(*map(uncommanded, report.engine_lines(_localised(examination))), "", sep="\n", flush=True)
         keys = session.mask.unsearched
         if asked.json:
             record = json.dumps(report.to_record(examined, whole, keys, version=session.version), indent=1)
@@ -64,6 +67,13 @@ def _doctor(asked: argparse.Namespace) -> int:
         else:
             print(*map(uncommanded, report.ending_lines(examined, whole, keys)), sep="\n")
     return OK if all(examination.well for examination in examined) else WRONG
+
+
+def _localised(examination: Examination) -> Examination:
+    """Return what is shown here of an engine: what to install is named as it can be installed on this machine."""
+    engine = examination.engine
+    shown = engine if engine.error is None else dataclasses.replace(engine, error=localised(engine.error))
+    return dataclasses.replace(examination, engine=shown)
 
 
 def _schema(selection: Selection, *, as_json: bool) -> int:
@@ -90,6 +100,6 @@ def _schema(selection: Selection, *, as_json: bool) -> int:
     if as_json:
         print(uncommanded_json(json.dumps(structured.record(by_engine, facts, missing), indent=1)))
     else:
-        print(*map(uncommanded, (*structured.lines(by_engine), *missing)), sep="\n")
+        print(*map(uncommanded, (*structured.lines(by_engine), *map(localised, missing))), sep="\n")
     failed = [name for name, answers in by_engine.items() if all(each.outcome == "failed" for each in answers)]
     return WRONG if missing or failed else OK

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_llmparity import extras
 from pytest_llmparity.cli.verbs import add_rootdir, root_of
 from pytest_llmparity.core.words.exits import OK, REFUSED
 from pytest_llmparity.core.words.printable import printable, printable_lines
@@ -50,7 +51,7 @@ def test_answers_stay_close(parity_run):
     """
 '''
 
-NOTHING = """\
+NOTHING = f"""\
 # No engine was found when this was written. Name yours, without the "# ", and run: llmparity doctor
 #
 # baseline = "prod"                      # the others are compared with this one
@@ -60,7 +61,7 @@ NOTHING = """\
 # base_url = "http://127.0.0.1:8000"      # with a URL: a server that runs already
 #
 # [engines.dev]
-# kind = "llamacpp"                       # needs: pip install "pytest-llmparity[llamacpp]", or llama-server in PATH
+# kind = "llamacpp"                       # needs: {extras.plain_command("llamacpp")}, or llama-server in PATH
 # model = "models/model-q4_k_m.gguf"      # without a URL: started by us, and stopped
 """
 
@@ -238,14 +239,15 @@ def _next_steps(
     if any(engine.keys["kind"] == "llamacpp" and "base_url" not in engine.keys for engine in engines) and not (
         shutil.which("llama-server") or importlib.util.find_spec("xllamacpp")
     ):
-        yield 'First: pip install "pytest-llmparity[llamacpp]", which starts GGUF files (or put llama-server into PATH)'
+        install = extras.command("llamacpp")
+        yield f"First: {install}, which starts GGUF files (or put llama-server into PATH)"
     if not engines:
         yield from _idle(servers)
         yield "No engine with a model answers on this machine and no GGUF file lies here. Any of these is enough:"
         yield "  a server with OpenAI's API that runs somewhere: name its base_url"
         yield f"  {_for_ollama(servers)}"
         yield "    ollama pull NAME:TAG for two models, such as one in two quantisations"
-        yield '  GGUF files in the project, and pip install "pytest-llmparity[llamacpp]"'
+        yield f"  GGUF files in the project, and {extras.command('llamacpp')}"
         yield f"Then run {shlex.join(['llmparity', 'init', *chosen])} again, or name the engines in {config}."
         return
     names = [engine.name for engine in engines[:2]]

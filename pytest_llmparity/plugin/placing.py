@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pytest_llmparity import extras
 from pytest_llmparity.core.errors import UsageError
 from pytest_llmparity.settings.specification import EngineSpec, Settings
 
@@ -91,7 +92,7 @@ def why_no_ray() -> str | None:
 
     Any folder ``ray`` on ``sys.path`` is a package to Python: a checkout's, or a session's of Ray below ``/tmp``.
     """
-    install = "pip install 'pytest-llmparity[ray]' here and on every node of the cluster"
+    install = f"{extras.command('ray')} here and on every node of the cluster"
     try:
         version = metadata.version("ray")
     except metadata.PackageNotFoundError:

@@ -16,6 +16,7 @@ from pytest_llmparity.engines.wire import base
 from pytest_llmparity.testing import Fault, LoopbackEngine, Reply
 from pytest_llmparity.testing.script import prompt_of
 from tests.doubles.abilities import Abilities
+from tests.doubles.installed import installed_from
 from tests.doubles.posing import PosingEngine
 
 if TYPE_CHECKING:
@@ -233,6 +234,24 @@ def test_one_engine_that_is_down_hides_no_other(shell: Shell, able: Callable[...
     assert "nothing listens" in printed
     assert "dev: llamacpp, loopback, attach, route openai what it is" in printed
     assert "something is wrong with gone" in printed
+
+
+def test_what_to_install_comes_from_where_this_package_came_and_json_leaves_that_out(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    clone = tmp_path_factory.mktemp("clone")
+    origin = {"url": clone.as_uri(), "dir_info": {"editable": True}}
+    installed_from(origin, tmp_path_factory.mktemp("packages"), monkeypatch)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    shell.configure(f"[engines.a]\nkind = 'llamacpp'\nmodel = '{GGUF}'\n")
+
+    told = shell.run("doctor")
+    record = shell.run("doctor", "--json")
+
+    assert "".join(f'pip install -e "{clone}[llamacpp]"'.split()) in "".join(told.out.split())
+    assert json.loads(record.out)["engines"][0]["error"].endswith('with: pip install "pytest-llmparity[llamacpp]"')
+    assert str(clone) not in record.out
 
 
 def test_a_process_that_does_not_start_names_its_log(shell: Shell) -> None:

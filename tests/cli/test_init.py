@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmparity import extras
 from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.engines import daemons
 from pytest_llmparity.engines.local import caches, gguf_files
 from pytest_llmparity.run.calibrate.pair import LEAST_GROUPS
 from pytest_llmparity.settings.configuration import parse_config
+from tests.doubles.installed import installed_from
 from tests.real_ollama import RealOllama
 
 if TYPE_CHECKING:
@@ -50,11 +52,30 @@ def test_where_nothing_is_an_example_is_written_and_what_to_install_is_said(shel
 
     assert ended.code == 0
     assert "ollama serve" in ended.out
-    assert "pytest-llmparity[llamacpp]" in ended.out
+    assert f"and {extras.command('llamacpp')}\n" in ended.out
     text = (shell.path / "llmparity.toml").read_text()
     assert parse_config(text, source="llmparity.toml").engines == {}
     example = "\n".join(line.removeprefix("# ") for line in text.splitlines()[2:])
     assert parse_config(example, source="llmparity.toml").engines.keys() == {"prod", "dev"}
+
+
+def test_what_to_install_comes_from_where_this_package_came_and_no_file_has_it(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    clone = tmp_path_factory.mktemp("clone")
+    origin = {"url": clone.as_uri(), "dir_info": {"editable": True}}
+    installed_from(origin, tmp_path_factory.mktemp("packages"), monkeypatch)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    nothing_here = shell.run("init").out
+    written = (shell.path / "llmparity.toml").read_text()
+    _gguf(shell.path / "m.gguf")
+    file_here = shell.run("init").out
+
+    assert f'  GGUF files in the project, and pip install -e "{clone}[llamacpp]"\n' in nothing_here
+    assert f'First: pip install -e "{clone}[llamacpp]", which starts GGUF files' in file_here
+    assert 'needs: pip install "pytest-llmparity[llamacpp]", or' in written
 
 
 def test_ollama_that_is_installed_and_does_not_run_is_told_to_be_started(

@@ -120,7 +120,7 @@ def test_a_node_without_this_package_or_with_another_version_of_it_is_named(
 
     node = r"node [0-9a-f]{8} \([0-9.]+\)"
     assert re.search(re.escape(expected.format(node="NODE", ours=ours)).replace("NODE", node), told), told
-    assert told.endswith(f"pip install 'pytest-llmparity[ray]=={ours}'") or version is None
+    assert told.endswith(f'pip install "pytest-llmparity[ray]=={ours}"') or version is None
 
 
 def test_a_cluster_that_asks_for_no_token_is_told_where_ray_found_one(

@@ -40,12 +40,12 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
 @pytest.mark.parametrize(
     ("files", "version", "why"),
     [
-        ((), None, "which is not installed: pip install 'pytest-llmparity[ray]' here and on every node"),
+        ((), None, "which is not installed: pip install {install} here and on every node"),
         (("ray/session_latest",), None, "which is not installed ({}/ray is a folder of that name without it): pip"),
         (("ray/__init__.py",), None, "and {}/ray, which comes first on sys.path, is not Ray: rename it or run"),
         (("ray/__init__.py",), "2.60.0", "and {}/ray, which comes first on sys.path, is not Ray: rename it or run"),
         (("ray.py",), "2.60.0", "and {}/ray.py, which comes first on sys.path, is not Ray: rename it or run"),
-        (("ray/__init__.py", RAY), "2.9.3", "and 2.9.3 is installed: pip install 'pytest-llmparity[ray]'"),
+        (("ray/__init__.py", RAY), "2.9.3", "and 2.9.3 is installed: pip install {install}"),
     ],
 )
 def test_why_there_is_no_ray_is_said_and_what_to_do(
@@ -55,7 +55,7 @@ def test_why_there_is_no_ray_is_said_and_what_to_do(
 
     told = why_no_ray() or ""
 
-    assert told.startswith(why.format(folder))
+    assert told.startswith(why.format(folder, install='"pytest-llmparity[ray]"'))
     assert ("pip install" in told) is (version != "2.60.0")
 
 

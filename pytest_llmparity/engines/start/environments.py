@@ -29,6 +29,7 @@ import filelock
 from pytest_llmparity.core.errors import LaunchError
 from pytest_llmparity.core.sample import Fact, Identity
 from pytest_llmparity.core.words.hiding import TextMask
+from pytest_llmparity.extras import plain_command
 from pytest_llmparity.keeper.client import Keeper, log_tail
 from pytest_llmparity.settings.specification import EngineSpec
 
@@ -326,7 +327,7 @@ def _uv(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
         return [sys.executable, "-m", "uv"]
     raise spec.launch_error(
         f"requires is installed by uv, which is neither on PATH nor in {sys.executable}. Install it with: "
-        "pip install 'pytest-llmparity[environments]'  (or: pip install uv)"
+        f"{plain_command('environments')}  (or: pip install uv)"
     )
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pytest_llmparity.extras import plain_command
+
 MISSING_NVML: Final = (
     "this machine has an NVIDIA GPU, and nobody looked whether its memory came back between engines: "
-    "pip install 'pytest-llmparity[gpu]'"
+    f"{plain_command('gpu')}"
 )
 _DEVICE: Final = Path("/dev/nvidiactl")
 

@@ -132,7 +132,7 @@ def test_missing_package_names_the_extra(gguf: EngineSpec, tmp_path: Path, monke
     # None is how Python itself marks a module that must not be found.
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
-    with pytest.raises(LaunchError, match=r"pip install 'pytest-llmparity\[llamacpp\]'"):
+    with pytest.raises(LaunchError, match=r'pip install "pytest-llmparity\[llamacpp\]"'):
         LlamaCppAdapter.launch(gguf, 1, tmp_path, environ={"PATH": ""})
 
 

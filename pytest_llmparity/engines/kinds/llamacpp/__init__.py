@@ -26,6 +26,7 @@ from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
+from pytest_llmparity.extras import plain_command
 from pytest_llmparity.settings.selection import ANSWERS
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec, Route
 
@@ -36,7 +37,7 @@ cache of its own, and several full contexts of a modern model do not fit a lapto
 _CHILD: Final = Path(__file__).with_name("child.py")
 _INSTALL: Final = (
     "Name llama-server by command = […] or an interpreter that has xllamacpp by python, or install the embedded engine "
-    "with: pip install 'pytest-llmparity[llamacpp]'"
+    f"with: {plain_command('llamacpp')}"
 )
 
 
@@ -298,7 +299,7 @@ def _program(spec: EngineSpec, environ: Mapping[str, str]) -> list[str]:
     if importlib.util.find_spec("xllamacpp") is None:
         raise spec.launch_error(
             f"there is no llama-server on PATH and no xllamacpp in {sys.executable}. Install the embedded "
-            "engine with: pip install 'pytest-llmparity[llamacpp]'"
+            f"engine with: {plain_command('llamacpp')}"
         )
     # -P: nothing of this folder becomes importable there.
     return [sys.executable, "-P", str(_CHILD)]

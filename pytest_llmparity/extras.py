@@ -1,0 +1,132 @@
+"""How one of this package's extras is installed, from where the package itself came: it may come from no registry.
+
+What stays on this machine, the output of a command, may name a folder of it; what leaves it, a report, never does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from importlib import metadata
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+PACKAGE: Final = "pytest-llmparity"
+_SPECIAL: Final = set('"$`!')
+"""What a shell reads within double quotes."""
+_PLAIN: Final = re.compile(rf'pip install "{PACKAGE}\[(\w+)\]"')
+
+
+class Origin(NamedTuple):
+    """Where a package came from, as its installer wrote it down (``direct_url.json``, PEP 610); a registry is none.
+
+    ``url`` has neither the user nor the password nor the query of the address: they may be secret.
+    """
+
+    url: str = ""
+    editable: bool = False
+    vcs: str = ""
+    commit: str = ""
+    subdirectory: str = ""
+
+    @property
+    def path(self) -> Path | None:
+        """The folder or file of this machine that it is, if it is one."""
+        if not self.url.startswith("file:"):
+            return None
+        from urllib.request import url2pathname  # a fifth of what else this file imports
+
+        return Path(url2pathname(urlsplit(self.url).path))
+
+
+def origin_of(text: str) -> Origin:
+    """Return the origin that the text of a ``direct_url.json`` names; of one that is damaged, what can be read.
+
+    >>> origin_of('{"url": "https://me:secret@host/x.git", "vcs_info": {"vcs": "git", "commit_id": "1f2e"}}')
+    Origin(url='https://host/x.git', editable=False, vcs='git', commit='1f2e', subdirectory='')
+    """
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return Origin()
+    if not isinstance(told, dict):
+        return Origin()
+    folder, vcs = (info if isinstance(info := told.get(key), dict) else {} for key in ("dir_info", "vcs_info"))
+    return Origin(
+        url=_bare(str(told.get("url", ""))),
+        editable=folder.get("editable") is True,
+        vcs=str(vcs.get("vcs", "")),
+        commit=str(vcs.get("commit_id") or vcs.get("requested_revision") or ""),
+        subdirectory=str(told.get("subdirectory") or ""),
+    )
+
+
+def plain_command(extra: str, *, version: str = "") -> str:
+    """Return the command that installs an extra from a registry, for what may leave this machine.
+
+    >>> plain_command("llamacpp"), plain_command("ray", version="1.0")
+    ('pip install "pytest-llmparity[llamacpp]"', 'pip install "pytest-llmparity[ray]==1.0"')
+    """
+    exactly = f"=={version}" if version else ""
+    return f'pip install "{PACKAGE}[{extra}]{exactly}"'
+
+
+def command(extra: str) -> str:
+    """Return the command that installs an extra here, from where this package came."""
+    return command_from(_own_origin(), extra) or plain_command(extra)
+
+
+def command_elsewhere(extra: str, *, version: str) -> str:
+    """Return the command that installs an extra of this very version on another machine.
+
+    It names no folder of this one; where the package came from such a folder, it is the command for a registry.
+    """
+    origin = _own_origin()
+    return ("" if origin.path else command_from(origin, extra)) or plain_command(extra, version=version)
+
+
+def localised(text: str) -> str:
+    """Return a text for this machine's terminal: what is a :func:`plain_command` in it becomes the :func:`command`."""
+    return _PLAIN.sub(lambda plain: command(plain[1]), text)
+
+
+def command_from(origin: Origin, extra: str) -> str:
+    """Return the command that installs an extra from an origin, empty where that is none or a folder that is gone.
+
+    >>> command_from(Origin(url="https://host/x.git", vcs="git", commit="1f2e"), "ray")
+    'pip install "pytest-llmparity[ray] @ git+https://host/x.git@1f2e"'
+    """
+    if not origin.url or (origin.path and not origin.path.exists()):
+        return ""
+    if origin.path and origin.editable:
+        return f"pip install -e {_quoted(f'{origin.path}[{extra}]')}"
+    source = f"{origin.vcs}+{origin.url}" if origin.vcs else origin.url
+    commit = f"@{origin.commit}" if origin.vcs and origin.commit else ""
+    inside = f"#subdirectory={origin.subdirectory}" if origin.subdirectory else ""
+    return f"pip install {_quoted(f'{PACKAGE}[{extra}] @ {source}{commit}{inside}')}"
+
+
+def _own_origin() -> Origin:
+    """Return where this package came from."""
+    try:
+        return origin_of(metadata.distribution(PACKAGE).read_text("direct_url.json") or "")
+    except (metadata.PackageNotFoundError, OSError):
+        return Origin()
+
+
+def _bare(url: str) -> str:
+    """Return an address without what may be secret in it, empty where it is no address."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    user, at, host = parts.netloc.rpartition("@")
+    kept = f"{user}{at}{host}" if (parts.scheme, user) == ("ssh", "git") else host  # the one name that everybody has
+    return urlunsplit((parts.scheme, kept, parts.path, "", "")) if parts.scheme else ""
+
+
+def _quoted(text: str) -> str:
+    """Return a text as one word of a command line: in double quotes where they are enough, as any shell has them."""
+    return shlex.quote(text) if _SPECIAL & set(text) else f'"{text}"'
