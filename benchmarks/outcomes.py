@@ -242,8 +242,8 @@ def judge_draws(
             for verdict in verdicts or ():
                 tallies[family.name, label(verdict)].record(verdict.outcome, verdict.estimate)
     return [
-        {"condition": condition.name, "design": design.name, "test": test, "judged": what, **tally.row()}
-        for (test, what), tally in tallies.items()
+        {"condition": condition.name, "design": design.name, "test": test, "judged": judged, **tally.row()}
+        for (test, judged), tally in tallies.items()
     ]
 
 

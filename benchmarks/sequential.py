@@ -122,11 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for condition in wanted:
         if condition.engine not in gathered:
             continue
-        for what, change in (("in their groups", lambda prompts: prompts), ("each its own group", alone)):
+        for grouped, change in (("in their groups", lambda prompts: prompts), ("each its own group", alone)):
             drawn = [change(design.draw(f"{options.seed}/{design.name}/{n}")) for n in range(options.draws)]
             trials = [Trial(prompts, unit, gathered, condition) for prompts in drawn]
-            print(f"| {condition.name} | {what} {show('fixed', [trial.fixed() for trial in trials])}")
-            print(f"| {condition.name} | {what} {show('sequential', [trial.sequential() for trial in trials])}")
+            print(f"| {condition.name} | {grouped} {show('fixed', [trial.fixed() for trial in trials])}")
+            print(f"| {condition.name} | {grouped} {show('sequential', [trial.sequential() for trial in trials])}")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ SAYS_NOTHING = {
     "what",
 }
 """Names of variables, parameters and functions that do not say what they hold or return."""
+GIVEN = re.compile(rf"\b_*(?:{'|'.join(sorted(SAYS_NOTHING))})_*\b(?: *[=:,()\[\]*]| in\b| *$)", re.MULTILINE)
+"""What follows such a word where it is the name of something, in code or else."""
 NAMED_BY_FORMATS = {
     *("core/gate/flips.py:Flip.what", "core/identity/record.py:Turned.what", "core/prompts/entries.py:Sound.data"),
     *("core/verdict.py:Difference.what", "core/verdict.py:Lenience.what", "transport/exchange.py:Event.data"),
@@ -89,6 +92,10 @@ ORDER = {
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
+OUTSIDE = sorted(
+    path for folder in ("tests", "benchmarks", "docs", "fixtures", ".ci") for path in (ROOT / folder).rglob("*.py")
+)
+"""What is ours beside the package."""
 
 
 class Violation(NamedTuple):
@@ -382,6 +389,17 @@ def test_variables_say_what_they_hold() -> None:
             if fields.get(id(node)) in NAMED_BY_FORMATS:
                 of_formats.add(fields[id(node)])
             else:
+                empty.append(
+                    f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {name} does not say what it holds"
+                )
+
+    for path in OUTSIDE:
+        text = path.read_text("utf-8")
+        if not GIVEN.search(text):
+            continue  # to read five hundred files to the end takes seconds
+        for node in ast.walk(ast.parse(text)):
+            drawn = isinstance(node, ast.arg) and node.arg == "data"  # Hypothesis calls what examples are drawn from so
+            if not drawn and (name := name_given(node)).strip("_") in SAYS_NOTHING:
                 empty.append(
                     f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {name} does not say what it holds"
                 )

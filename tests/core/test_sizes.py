@@ -38,7 +38,7 @@ def test_what_tokens_can_hold_is_an_answer(completion: Completion) -> None:
 
 
 @pytest.mark.parametrize(
-    ("completion", "what"),
+    ("completion", "size"),
     [
         (Completion(text="x" * (64 * 512 + 1)), "32769 bytes of text"),
         (Completion(text="\N{ROCKET}" * (64 * 128 + 1)), "32772 bytes of text"),
@@ -46,11 +46,11 @@ def test_what_tokens_can_hold_is_an_answer(completion: Completion) -> None:
         (Completion(text="ok", choices=(Completion(text="x" * 40_000),)), "40000 bytes of text"),
     ],
 )
-def test_what_they_cannot_hold_is_none(completion: Completion, what: str) -> None:
+def test_what_they_cannot_hold_is_none(completion: Completion, size: str) -> None:
     reason = beyond(completion, 64)
 
     assert reason is not None
-    assert reason.startswith(what)
+    assert reason.startswith(size)
     assert "max_tokens = 64 can hold 32768 at most" in reason
 
 

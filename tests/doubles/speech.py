@@ -82,18 +82,18 @@ class NativeSpeech(DialectSpeech):
 
     def document(self) -> dict[str, object]:
         """Return the unstreamed answer."""
-        fields = self._said("".join(self.tokens), self.reply.reasoning, self._called())
+        fields = self._spoken("".join(self.tokens), self.reply.reasoning, self._called())
         return self._line(fields, self.tokens) | self._last()
 
     def events(self) -> Iterator[bytes]:
         """Yield the stream's lines, one per token, and the one that says done."""
         for token in split_tokens(self.reply.reasoning):
-            yield self._encoded(self._line(self._said("", token)))
+            yield self._encoded(self._line(self._spoken("", token)))
         for token in self.tokens:
-            yield self._encoded(self._line(self._said(token), [token]))
+            yield self._encoded(self._line(self._spoken(token), [token]))
         for call in self._called():
-            yield self._encoded(self._line(self._said("", calls=[call])))
-        yield self._encoded(self._line(self._said("")) | self._last())
+            yield self._encoded(self._line(self._spoken("", calls=[call])))
+        yield self._encoded(self._line(self._spoken("")) | self._last())
 
     def error(self, message: str) -> bytes:
         """Return an error as a line of the stream."""
@@ -102,7 +102,7 @@ class NativeSpeech(DialectSpeech):
     def _encoded(self, value: object) -> bytes:
         return self._dump(value) + b"\n"
 
-    def _said(self, text: str, reasoning: str = "", calls: Sequence[object] = ()) -> dict[str, object]:
+    def _spoken(self, text: str, reasoning: str = "", calls: Sequence[object] = ()) -> dict[str, object]:
         if not self.chat:
             return {"response": text}
         message: dict[str, object] = {"role": "assistant", "content": text}

@@ -138,11 +138,11 @@ class TwoNodes:
         )
         try:
             assert node.stdout is not None
-            said: list[str] = []
-            while not (said and "Ray runtime started" in said[-1]):
+            lines: list[str] = []
+            while not (lines and "Ray runtime started" in lines[-1]):
                 line = node.stdout.readline()
-                assert line, "".join(said)
-                said.append(line)
+                assert line, "".join(lines)
+                lines.append(line)
             yield
         finally:
             left = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]

@@ -220,12 +220,12 @@ class Bench:
             return [
                 (
                     verdict,
-                    Search(pair=pair, check=one, kind=verdict.kind, evidence=evidence).explain()
+                    Search(pair=pair, check=each, kind=verdict.kind, evidence=evidence).explain()
                     if verdict.outcome is Outcome.FAIL
                     else None,
                 )
-                for one in checks
-                for verdict in one.judge(evidence)
+                for each in checks
+                for verdict in each.judge(evidence)
                 if verdict.kind in KINDS
             ]
 

@@ -34,13 +34,13 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 def test_what_is_promised_of_llama_cpp_is_true(
     doctor: Callable[..., Any], gguf: Callable[..., str], prompts: Path
 ) -> None:
-    code, said = doctor(gguf("f16", "F16"), "--prompts", str(prompts / "needle.jsonl"))
+    code, report = doctor(gguf("f16", "F16"), "--prompts", str(prompts / "needle.jsonl"))
 
-    (engine,) = said["engines"]
+    (engine,) = report["engines"]
     assert (code, engine["wrong"], engine["remarks"]) == (0, [], {})
-    found = {name: content["value"] for name, content in engine["capabilities"].items()}
-    assert found.pop("context_length") > 800
-    assert found == {
+    able = {name: content["value"] for name, content in engine["capabilities"].items()}
+    assert able.pop("context_length") > 800
+    assert able == {
         "logprobs": True,
         "token_ids": True,
         "json_schema": True,
@@ -60,7 +60,7 @@ def test_what_is_promised_of_llama_cpp_is_true(
     }
     told = {"images", "audio"}  # by /props
     probed = [content["probed"] for name, content in engine["capabilities"].items() if name not in told]
-    assert sum(probed) == len(found) - len(told)  # all but what says that nothing is odd
+    assert sum(probed) == len(able) - len(told)  # all but what says that nothing is odd
     assert engine["identity"]["quantization"] == {"value": "F16", "source": "reported", "raw": "F16"}
     assert any("temperature 0.8" in advice for advice in engine["advice"])
 
@@ -70,9 +70,9 @@ def test_a_pin_that_lies_and_a_context_too_small_are_found(
 ) -> None:
     config = gguf("q4", "Q4_0", pinned="Q8_0").replace("context_length = 1024", "context_length = 128")
 
-    code, said = doctor(config, "--prompts", str(prompts / "needle.jsonl"))
+    code, report = doctor(config, "--prompts", str(prompts / "needle.jsonl"))
 
-    (engine,) = said["engines"]
+    (engine,) = report["engines"]
     assert code == 1
     assert any("quantization is pinned to Q8_0" in wrong for wrong in engine["wrong"])
     assert any(
@@ -88,9 +88,9 @@ def test_an_adapter_and_flash_attention_are_known_with_rank_and_scale(
     flags = f'"--lora-scaled", "{tmp_path / "sql.gguf"}:0.5", "-fa", "on"'
     config = gguf("f16", "F16").replace('"--threads", "1"', f'"--threads", "1", {flags}')
 
-    code, said = doctor(config.replace("pin]\n", 'pin]\nadapters = "sql.gguf rank 8 x 0.5"\nspeculative = "off"\n'))
+    code, report = doctor(config.replace("pin]\n", 'pin]\nadapters = "sql.gguf rank 8 x 0.5"\nspeculative = "off"\n'))
 
-    (engine,) = said["engines"]
+    (engine,) = report["engines"]
     facts = {name: (fact["value"], fact["source"]) for name, fact in engine["identity"].items()}
     assert (code, engine["wrong"]) == (0, [])
     assert facts["adapters"] == ("sql.gguf rank 8 x 0.5", "reported")

@@ -43,41 +43,41 @@ def run(
 
 
 def test_8_bits_are_no_other_model_and_4_bits_are(run: LiveRun) -> None:
-    found = run.verdicts()
+    verdicts = run.verdicts()
 
-    assert {engine: found["test_mixed", "prompts", engine]["outcome"] for engine in ("q8", "q4")} == {
+    assert {engine: verdicts["test_mixed", "prompts", engine]["outcome"] for engine in ("q8", "q4")} == {
         "q8": "PASS",
         "q4": "PASS",
     }
-    assert found["test_mixed", "text", "q8"]["outcome"] in ("PASS", "INCONCLUSIVE")
-    assert found["test_mixed", "text", "q4"]["outcome"] == "FAIL"
-    assert found["test_mixed", "text", "q8"]["estimate"] < 0.05 < found["test_mixed", "text", "q4"]["estimate"]
+    assert verdicts["test_mixed", "text", "q8"]["outcome"] in ("PASS", "INCONCLUSIVE")
+    assert verdicts["test_mixed", "text", "q4"]["outcome"] == "FAIL"
+    assert verdicts["test_mixed", "text", "q8"]["estimate"] < 0.05 < verdicts["test_mixed", "text", "q4"]["estimate"]
 
 
 def test_in_nats_too_and_far_from_the_margin(run: LiveRun) -> None:
-    found = run.verdicts()
-    q8, q4 = (found["test_in_nats", "logprobs", engine] for engine in ("q8", "q4"))
+    verdicts = run.verdicts()
+    q8, q4 = (verdicts["test_in_nats", "logprobs", engine] for engine in ("q8", "q4"))
 
     assert (q8["outcome"], q4["outcome"]) == ("PASS", "FAIL")
     assert q8["upper"] < 0.05 < 0.15 < q4["estimate"]
 
 
 def test_a_forced_schema_holds_on_each(run: LiveRun) -> None:
-    found = run.verdicts()
+    verdicts = run.verdicts()
 
-    assert {found["test_tickets", "schema.gap", engine]["outcome"] for engine in ("q8", "q4")} <= {
+    assert {verdicts["test_tickets", "schema.gap", engine]["outcome"] for engine in ("q8", "q4")} <= {
         "PASS",
         "INCONCLUSIVE",
     }
-    assert {abs(found["test_tickets", "schema.gap", engine]["estimate"]) for engine in ("q8", "q4")} == {0.0}
+    assert {abs(verdicts["test_tickets", "schema.gap", engine]["estimate"]) for engine in ("q8", "q4")} == {0.0}
 
 
 def test_4_bits_pinned_as_16_are_incomparable(run: LiveRun) -> None:
-    said = run.verdicts()["test_mixed", "text", "liar"]
+    verdict = run.verdicts()["test_mixed", "text", "liar"]
 
-    assert said["outcome"] == "INCOMPARABLE"
-    assert "F16" in said["message"]
-    assert "Q4_0" in said["message"]
+    assert verdict["outcome"] == "INCOMPARABLE"
+    assert "F16" in verdict["message"]
+    assert "Q4_0" in verdict["message"]
 
 
 def test_kill_9_of_pytest_leaves_no_engine(run: LiveRun) -> None:

@@ -32,10 +32,10 @@ def test_equal_and_far_weights_are_settled_early(
     run = launch(*options, suite=SUITE.format(prompts=prompts), config=config)
 
     assert run.wait() == pytest.ExitCode.TESTS_FAILED, run.output
-    found = run.verdicts()
-    same, far = found["test_mixed", "text", "same"], found["test_mixed", "text", "q4"]
+    verdicts = run.verdicts()
+    same, far = verdicts["test_mixed", "text", "same"], verdicts["test_mixed", "text", "q4"]
     assert (same["outcome"], same["n"]) == ("PASS", 32)
     assert same["message"].endswith("sequential, stopped after 32 of 144 prompts")
     assert far["outcome"] == "FAIL"
     assert re.search(r"sequential, stopped after (48|64) of 144 prompts", far["message"])
-    assert {found["test_mixed", "text.repeat", engine]["outcome"] for engine in ("same", "q4")} == {"PASS"}
+    assert {verdicts["test_mixed", "text.repeat", engine]["outcome"] for engine in ("same", "q4")} == {"PASS"}

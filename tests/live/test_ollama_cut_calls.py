@@ -27,10 +27,10 @@ def test_a_cut_tool_call_is_a_cut_answer(real_ollama: RealOllama, route: Route) 
     for stream in (False, True):
         wire = adapter.build(request, stream=stream)
         reply = adapter.control.post(wire.path, wire.body, timeout_s=300)
-        found = adapter.read(reply, case="c")
+        completion = adapter.read(reply, case="c")
 
         assert reply.status == 500, "Ollama says what it cut by now: this test can go"
-        assert (found.finish_reason, found.cut, found.text) == ("length", True, "")
-        assert [call.name for call in found.tool_calls] == ["get_tide"]
+        assert (completion.finish_reason, completion.cut, completion.text) == ("length", True, "")
+        assert [call.name for call in completion.tool_calls] == ["get_tide"]
 
     assert probe(adapter, {"tools": OFFERED}, declares=Capabilities()).values == {"tools": True}

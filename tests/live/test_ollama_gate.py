@@ -96,8 +96,8 @@ def run(
 
 
 def message(run: LiveRun, test: str, kind: str, engine: str) -> dict[str, Any]:
-    found = run.verdicts()[test, kind, engine]
-    return {**found, "message": " ".join(found["message"].split())}
+    verdict = run.verdicts()[test, kind, engine]
+    return {**verdict, "message": " ".join(verdict["message"].split())}
 
 
 def test_the_same_weights_say_the_same_attached_and_started_from_a_file(run: LiveRun) -> None:

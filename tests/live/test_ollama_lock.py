@@ -60,10 +60,10 @@ def test_a_daemon_with_room_for_one_model_is_as_locked_until_a_name_means_anothe
     assert unchanged.returncode == 0, unchanged.stdout + unchanged.stderr
     assert NAME not in unchanged.stdout
     assert swapped.returncode == 1
-    said = " ".join(swapped.stdout.split())
-    assert "INCOMPARABLE prompts, second against first: second: it differs from llmparity.lock" in said
-    assert "quantization: Q8_0 -> Q4_0" in said
-    assert "digest: sha256:" in said
+    told = " ".join(swapped.stdout.split())
+    assert "INCOMPARABLE prompts, second against first: second: it differs from llmparity.lock" in told
+    assert "quantization: Q8_0 -> Q4_0" in told
+    assert "digest: sha256:" in told
 
 
 @pytest.mark.slow

@@ -68,9 +68,9 @@ def judged(launch: Callable[..., LiveRun], project: Path) -> Callable[[str, str]
     return run
 
 
-def holds(found: dict[str, dict[str, Any]], *, right: float) -> None:
+def holds(verdicts: dict[str, dict[str, Any]], *, right: float) -> None:
     """Hold that every whole answer keeps the schema, and at least what share is right in that arm alone."""
-    constraint, arms = found["schema.constraint"], found["schema.arms"]
+    constraint, arms = verdicts["schema.constraint"], verdicts["schema.arms"]
     sys.stdout.write(f"{constraint['message']}\n{arms['message']}\n")  # figures of the documentation
     assert (constraint["outcome"], arms["outcome"]) == ("PASS", "PASS")
     assert min(constraint["n"], arms["n"]) >= PROMPTS - 1, "one may be cut: vLLM's grammar takes blanks without end"
@@ -81,10 +81,10 @@ def holds(found: dict[str, dict[str, Any]], *, right: float) -> None:
 def test_llamacpp_forces_the_schema_in_its_order(
     judged: Callable[[str, str], dict[str, dict[str, Any]]], gguf: Callable[..., str]
 ) -> None:
-    found = judged("f16", gguf("f16", "F16"))
+    verdicts = judged("f16", gguf("f16", "F16"))
 
-    holds(found, right=0.9)
-    assert "order" not in str(found["schema.arms"].get("differs", ""))
+    holds(verdicts, right=0.9)
+    assert "order" not in str(verdicts["schema.arms"].get("differs", ""))
 
 
 def test_ollama_forces_the_schema_in_the_order_of_the_alphabet_and_the_verdict_says_so(
@@ -94,11 +94,11 @@ def test_ollama_forces_the_schema_in_the_order_of_the_alphabet_and_the_verdict_s
     if not program:
         unavailable("ollama", "LLMPARITY_OLLAMA does not name the program")
 
-    found = judged("ollama", OLLAMA.format(model=models / "tiny-F16.gguf", program=program))
+    verdicts = judged("ollama", OLLAMA.format(model=models / "tiny-F16.gguf", program=program))
 
-    holds(found, right=0.0)
-    assert found["schema.arms"]["estimate"] >= -0.6, "most of the answers that llama.cpp has right are wrong here"
-    assert "order" in str(found["schema.arms"]["differs"])
+    holds(verdicts, right=0.0)
+    assert verdicts["schema.arms"]["estimate"] >= -0.6, "most of the answers that llama.cpp has right are wrong here"
+    assert "order" in str(verdicts["schema.arms"]["differs"])
 
 
 @pytest.mark.slow
@@ -106,10 +106,10 @@ def test_ollama_forces_the_schema_in_the_order_of_the_alphabet_and_the_verdict_s
 def test_vllm_forces_the_schema_in_its_order(
     judged: Callable[[str, str], dict[str, dict[str, Any]]], served: Served, attached: Callable[..., str]
 ) -> None:
-    found = judged("bf16", attached("bf16", served))
+    verdicts = judged("bf16", attached("bf16", served))
 
-    holds(found, right=0.9)
-    assert "order" not in str(found["schema.arms"].get("differs", ""))
+    holds(verdicts, right=0.9)
+    assert "order" not in str(verdicts["schema.arms"].get("differs", ""))
 
 
 @pytest.mark.slow
@@ -117,10 +117,10 @@ def test_vllm_forces_the_schema_in_its_order(
 def test_an_engine_without_a_constraint_is_skipped_where_one_is_needed(
     judged: Callable[[str, str], dict[str, dict[str, Any]]], served: Served, attached: Callable[..., str]
 ) -> None:
-    found = judged("free", attached("free", served))
+    verdicts = judged("free", attached("free", served))
 
-    assert {kind: verdict["outcome"] for kind, verdict in found.items()} == {
+    assert {kind: verdict["outcome"] for kind, verdict in verdicts.items()} == {
         "schema.constraint": "SKIPPED",
         "schema.arms": "SKIPPED",
     }
-    assert "does not enforce response_format" in found["schema.constraint"]["message"]
+    assert "does not enforce response_format" in verdicts["schema.constraint"]["message"]

@@ -74,7 +74,7 @@ def run(
 
 
 def test_both_are_as_locked_in_another_folder(run: LiveRun) -> None:
-    assert "INCOMPARABLE" not in {said["outcome"] for said in run.verdicts().values()}
+    assert "INCOMPARABLE" not in {verdict["outcome"] for verdict in run.verdicts().values()}
     known = lockfile.read(run.folder / NAME) or {}
     assert set(known) >= {"f16", "bf16"}
     assert known["bf16"].identity["build"].source == "reported"
@@ -85,24 +85,24 @@ def test_both_engines_see_the_same_prompts(run: LiveRun) -> None:
 
 
 def test_16_bits_here_and_there_say_the_same(run: LiveRun) -> None:
-    said = run.verdicts()["test_capitals", "text", "bf16"]
+    verdict = run.verdicts()["test_capitals", "text", "bf16"]
 
-    assert said["outcome"] == "PASS", said
-    assert said["n"] == PROMPTS
+    assert verdict["outcome"] == "PASS", verdict
+    assert verdict["n"] == PROMPTS
 
 
 def test_and_mean_the_same(run: LiveRun) -> None:
-    said = run.verdicts()["test_capitals", "logprobs", "bf16"]
+    verdict = run.verdicts()["test_capitals", "logprobs", "bf16"]
 
-    assert said["outcome"] == "PASS", said
-    assert 0.005 < said["estimate"] < 0.06  # other arithmetic is seen, and no more
+    assert verdict["outcome"] == "PASS", verdict
+    assert 0.005 < verdict["estimate"] < 0.06  # other arithmetic is seen, and no more
 
 
 def test_a_forced_schema_holds_on_both(run: LiveRun) -> None:
-    said = run.verdicts()["test_tickets", "schema.gap", "bf16"]
+    verdict = run.verdicts()["test_tickets", "schema.gap", "bf16"]
 
-    assert said["outcome"] == "PASS", said
-    assert said["estimate"] == 0
+    assert verdict["outcome"] == "PASS", verdict
+    assert verdict["estimate"] == 0
 
 
 def test_application_code_ran_on_both(run: LiveRun) -> None:

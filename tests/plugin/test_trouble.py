@@ -430,7 +430,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_every_gate_and_the_rest_
     assert result.ret == FAILED
     printed = result.stdout.str() + result.stderr.str()
     assert "INTERNALERROR" not in printed
-    assert {what: n for what, n in result.parseoutcomes().items() if "warning" not in what} == {
+    assert {outcome: n for outcome, n in result.parseoutcomes().items() if "warning" not in outcome} == {
         "passed": 1,
         "errors": 1,
     }

@@ -50,10 +50,10 @@ def test_twice_the_samples_take_twice_the_calls_and_statements(tmp_path: Path) -
     judging(tmp_path / "first", 1)  # imports what is imported late
     small, middle, large = (judging(tmp_path / str(size), size) for size in SIZES)
 
-    for what, index in (("calls", 1), ("statements", 2)):
+    for counted, index in (("calls", 1), ("statements", 2)):
         first = (middle[index] - small[index]) / (middle[0] - small[0])
         then = (large[index] - middle[index]) / (large[0] - middle[0])
-        assert 0 < then <= 1.1 * first, f"{what} per further sample: {first:.2f}, then {then:.2f}"
+        assert 0 < then <= 1.1 * first, f"{counted} per further sample: {first:.2f}, then {then:.2f}"
     # Nothing is read of an answer twice: the run in a few statements, and two tokens of each pair of texts that parts.
     assert large[2] <= large[0] / 2 + 200
 

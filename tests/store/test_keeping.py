@@ -109,7 +109,7 @@ def test_the_space_is_given_back(store: Store) -> None:
     store.prune(1)
 
     with sqlite3.connect(store.path) as db:
-        pages, free = (db.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "freelist_count"))
+        pages, free = (db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("page_count", "freelist_count"))
     db.close()
 
     assert free == 0

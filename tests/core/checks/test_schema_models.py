@@ -167,7 +167,7 @@ def test_a_type_pydantic_cannot_use_is_refused_where_it_is_written() -> None:
 
     @dataclasses.dataclass
     class Holds:
-        thing: Opaque
+        opaque: Opaque
 
     for target in (Unknown, Holds):
         with pytest.raises(DesignError, match=f"schema\\({target.__name__}\\): pydantic cannot validate by it"):

@@ -73,8 +73,8 @@ class Nvml(ModuleType):
         self._may("driver")
         return "570.1"
 
-    def _may(self, what: str) -> None:
-        if self.broken == what:
+    def _may(self, call: str) -> None:
+        if self.broken == call:
             raise self.NVMLError
 
 

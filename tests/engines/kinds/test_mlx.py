@@ -212,11 +212,11 @@ def body(adapter: MlxAdapter, *, stream: bool = True, **fields: Any) -> dict[str
 
 
 @pytest.mark.parametrize(
-    ("fields", "what"),
+    ("fields", "field"),
     [({"response_format": FORMAT}, "response_format"), ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice")],
 )
-def test_what_the_server_ignores_is_not_sent(fields: dict[str, Any], what: str, adapter: MlxAdapter) -> None:
-    with pytest.raises(errors.ParameterNotHonoured, match=f"cand would ignore {what} of case 'c'"):
+def test_what_the_server_ignores_is_not_sent(fields: dict[str, Any], field: str, adapter: MlxAdapter) -> None:
+    with pytest.raises(errors.ParameterNotHonoured, match=f"cand would ignore {field} of case 'c'"):
         body(adapter, **fields)
 
 

@@ -210,11 +210,11 @@ def test_penalty_it_reads_otherwise_is_not_sent(name: str, adapter: Transformers
 
 
 @pytest.mark.parametrize(
-    ("fields", "what"),
+    ("fields", "field"),
     [({"response_format": FORMAT}, "response_format"), ({"tools": TOOLS, "tool_choice": "none"}, "tool_choice")],
 )
-def test_what_it_drops_is_not_sent(fields: dict[str, Any], what: str, adapter: TransformersAdapter) -> None:
-    with pytest.raises(errors.ParameterNotHonoured, match=f"cand would ignore {what}"):
+def test_what_it_drops_is_not_sent(fields: dict[str, Any], field: str, adapter: TransformersAdapter) -> None:
+    with pytest.raises(errors.ParameterNotHonoured, match=f"cand would ignore {field}"):
         sent(adapter, **fields)
 
 

@@ -208,10 +208,10 @@ def test_an_installation_that_was_cut_off_is_made_again(make: Provide, uv: Uv, e
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["interpreter", "note"])
-def test_an_environment_that_lost_something_is_made_again(make: Provide, uv: Uv, what: str) -> None:
+@pytest.mark.parametrize("lost", ["interpreter", "note"])
+def test_an_environment_that_lost_something_is_made_again(make: Provide, uv: Uv, lost: str) -> None:
     first = make("tiny")
-    if what == "interpreter":
+    if lost == "interpreter":
         shutil.rmtree(first.folder / "bin")
     else:
         (first.folder.parent / "made.json").write_text("{")

@@ -73,21 +73,21 @@ def test_engines_that_wrap_their_json_differ_and_lenient_says_how_often(project:
     kinds = ("schema.rate", "schema.gap", "schema.agree")
     failed = {(kind, name, "FAIL") for kind in kinds for name in WRAPPED}
     assert sorted(outcomes) == sorted([("schema.rate", "base", "PASS"), *failed])
-    for name, (_, what) in WRAPPED.items():
-        assert f"12 of 12 answers of {name} {what}: json.loads refuses that" in strict.stdout.str()
+    for name, (_, wrapping) in WRAPPED.items():
+        assert f"12 of 12 answers of {name} {wrapping}: json.loads refuses that" in strict.stdout.str()
 
     project.gate(f"check.schema({ORDER!r}, rate=0.7, gap=0.3, agree=0.7, lenient=True)")
     lenient = project.run("-v")
 
     lenient.assert_outcomes(passed=1)
     printed = " ".join(lenient.stdout.str().split())
-    for name, (_, what) in WRAPPED.items():
-        assert f"12 of 12 answers of {name} {what}: schema.rate" in printed
+    for name, (_, wrapping) in WRAPPED.items():
+        assert f"12 of 12 answers of {name} {wrapping}: schema.rate" in printed
     for verdict in project.report()["verdicts"]:
         engine = verdict["engine"]
         wanted = [
-            {"engine": name, "what": what, "count": 12, "of": 12, "accepted": True}
-            for name, (_, what) in WRAPPED.items()
+            {"engine": name, "what": wrapping, "count": 12, "of": 12, "accepted": True}
+            for name, (_, wrapping) in WRAPPED.items()
             if name == engine
         ]
         assert verdict["lenience"] == wanted

@@ -6,7 +6,7 @@ from pytest_llmparity.run.judge.recorded import read_otherwise
 
 def test_what_the_reader_guessed_is_said_of_judged_answers_with_how_often() -> None:
     notes = ("taken once", "moved"), ("moved",), ()
-    answers = [Completion(text="x", normalised=those) for those in notes]
+    answers = [Completion(text="x", normalised=guesses) for guesses in notes]
     samples = [Sample(engine="a", case="c", phase=Phase.MAIN, completion=answer) for answer in answers]
     samples.append(Sample(engine="a", case="c", phase=Phase.WARM, completion=answers[0]))
 
