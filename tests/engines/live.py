@@ -38,6 +38,11 @@ PYTHONS: Mapping[str, str] = {
 """The variables that name interpreters with an engine in them."""
 WAYS = ("llamacpp", *sorted(PYTHONS), "ollama", "ollama-native")
 """The kinds that are started here, with the route behind it where it is not the first one of its kind."""
+FORKS: Mapping[str, str] = {"PYTHONPATH": str(Path(__file__).parent / "forking"), "SPT_NOENV": "1"}
+"""The environment of a vLLM on the CPU whose engine core is a fork of its server: it imports nothing anew.
+
+The title that it gives itself would else take the place of its environment, by which it is known.
+"""
 
 PROXY = """
 model_list:
@@ -170,9 +175,9 @@ def vllm(workdir: Path) -> Iterator[Served]:
         *("--dtype", "bfloat16", "--enforce-eager", "--num-gpu-blocks-override", "128"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     )
-    # Of a start nearly all is importing vLLM, once per process: here the worker is in the engine core's, which then
-    # takes every core if it is let. Nor is anything compiled for the few tokens that are asked for.
-    env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
+    # Of a start nearly all is importing vLLM, once per process that is no fork. Here the worker is in the engine core,
+    # which then takes every core if it is let. Nor is anything compiled for the few tokens that are asked for.
+    env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", **FORKS}
     with running(folder("vllm", context_length=1024, slots=8, args=args, env=env), workdir) as adapter:
         yield Served(adapter=adapter, can=adapter.declares.corrected({"tools": True}))
 

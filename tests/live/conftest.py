@@ -22,7 +22,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME, Locked
-from tests.engines.live import Served
+from tests.engines.live import FORKS, Served
 from tests.live.ray_nodes import TwoNodes, two_nodes
 from tests.live.watching import Look, watch
 from tests.plugin.warm_pytest import SAFE, UNSEEN, Nursery, WarmPytest, leave_out
@@ -72,14 +72,18 @@ model = "tiny"
 context_length = 1024
 slots = 8
 args = ["--dtype", "bfloat16", "--enforce-eager", "--num-gpu-blocks-override", "128"]
-env = {{TORCHDYNAMO_DISABLE = "1", OMP_NUM_THREADS = "1", VLLM_ENABLE_V1_MULTIPROCESSING = "01"}}
+[engines.bf16.env]
+TORCHDYNAMO_DISABLE = "1"
+OMP_NUM_THREADS = "1"
+VLLM_ENABLE_V1_MULTIPROCESSING = "01"
+{forks}
 [engines.bf16.pin]
 context_length = 1024
 """
 """vLLM on the folder ``tiny`` beside the configuration; nothing is compiled for the few tokens that are asked for.
 
-It is a server and an engine core, as on one GPU: on the CPU a plain 1 would give the worker a process besides, and each
-imports vLLM for ten seconds.
+It is a server and an engine core, as on one GPU: on the CPU a plain 1 would give the worker a process besides, for
+which the core waits busily.
 """
 
 
@@ -202,7 +206,7 @@ def vllm_python() -> str:
 @pytest.fixture(scope="session")
 def vllm(vllm_python: str) -> str:
     """Return the configuration of one vLLM, which serves the folder ``tiny`` beside it."""
-    return VLLM.format(python=vllm_python)
+    return VLLM.format(python=vllm_python, forks="\n".join(f'{name} = "{value}"' for name, value in FORKS.items()))
 
 
 @pytest.fixture(scope="session")
