@@ -42,6 +42,10 @@ GONE_S = 30.0
 no other engine keeps the cores that end gigabytes of this one.
 """
 
+STARTING_PYTEST = ("bisect", "gate", "merge", "record")
+"""The commands that start pytest, and no engine themselves."""
+NOTHING: Mapping[str, str] = {}
+
 OBSERVER = """
 import json
 
@@ -234,16 +238,24 @@ def launch(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery | None) ->
 
 
 @pytest.fixture(scope="session")
-def command(nursery: Nursery | None) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``pytest`` or ``pytest_llmparity`` in a folder, as ``python -m`` does, until it has ended."""
+def command(
+    nursery: Nursery | None, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``pytest`` or ``pytest_llmparity`` in a folder, as ``python -m`` does, until it has ended.
 
-    def run(folder: Path, module: str, *args: str) -> subprocess.CompletedProcess[str]:
+    A command that starts pytest starts a fork as well. ``more`` is what its environment has besides.
+    """
+    python = nursery.program(tmp_path_factory.mktemp("warm") / "python") if nursery else None
+
+    def run(
+        folder: Path, module: str, *args: str, more: Mapping[str, str] = NOTHING
+    ) -> subprocess.CompletedProcess[str]:
         if module == "pytest":
             args = ("-p", "no:cacheprovider", *args)
-        argv = [sys.executable, "-m", module, *args]
+        argv, environ = [sys.executable, "-m", module, *args], own_environment() | dict(more)
         if nursery is None:
             return subprocess.run(
-                argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
+                argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False
             )
         if module == "pytest":
             args = (*leave_out(UNSEEN), *args)
@@ -251,8 +263,9 @@ def command(nursery: Nursery | None) -> Callable[..., subprocess.CompletedProces
             process = nursery.fork(
                 *(args, folder, nothing.fileno(), out.fileno()),
                 stderr=err.fileno(),
-                environ=own_environment(),
+                environ=environ,
                 module=module,
+                python=python if args[0] in STARTING_PYTEST else None,
             )
             try:
                 code = process.wait(LIMIT_S)

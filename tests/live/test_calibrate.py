@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import pytest
 
 from pytest_llmparity import lockfile
 from pytest_llmparity.core.identity.lock import NAME
-from tests.live.conftest import LIMIT_S, ONE_THREAD, own_environment
+from tests.live.conftest import ONE_THREAD
 
 if TYPE_CHECKING:
     from tests.live.conftest import LiveRun
@@ -30,15 +29,16 @@ def test_gate(): ...
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, gguf: Callable[..., str]) -> Path:
+def project(
+    tmp_path_factory: pytest.TempPathFactory,
+    gguf: Callable[..., str],
+    command: Callable[..., subprocess.CompletedProcess[str]],
+) -> Path:
     """A project in which F16 and Q8_0 were calibrated, and "q4" is the 4-bit copy that took the place of another."""
     folder = tmp_path_factory.mktemp("calibrated")
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "llmparity.toml").write_text(gguf("f16", "F16") + gguf("q8", "Q8_0"))
-    argv = [sys.executable, "-m", "pytest_llmparity", "calibrate", "f16", "q8"]
-    done = subprocess.run(
-        argv, cwd=folder, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+    done = command(folder, "pytest_llmparity", "calibrate", "f16", "q8")
     assert done.returncode == 0, done.stderr
     assert "f16 against itself" in done.stdout
     return folder
@@ -89,6 +89,7 @@ def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     prompts: Path,
     models: Path,
     tmp_path_factory: pytest.TempPathFactory,
+    command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     """Copies by the gguf package, so that it needs no llama-quantize; the 4-bit one is declared as such."""
     folder = tmp_path_factory.mktemp("ladder")
@@ -96,17 +97,8 @@ def test_verdicts_name_the_class_on_the_ladder_of_the_model(
     stories.write_text(one_of_each_group(prompts / "stories.jsonl"), "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n")
     source = str(models / "tiny-F16.gguf")
-    argv = [sys.executable, "-m", "pytest_llmparity", "calibrate", "--ladder", source, "--types", "Q8_0,Q4_0"]
-    argv += ["--prompts", str(stories)]
-    done = subprocess.run(
-        argv,
-        cwd=folder,
-        env=own_environment() | ONE_THREAD,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    words = ("calibrate", "--ladder", source, "--types", "Q8_0,Q4_0", "--prompts", str(stories))
+    done = command(folder, "pytest_llmparity", *words, more=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     (ladder,) = lockfile.agreed(folder / NAME).ladders
     fine, coarse = ladder.rungs

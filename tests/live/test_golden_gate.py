@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engines.live import python_of
-from tests.live.conftest import LIMIT_S, own_environment
 
 if TYPE_CHECKING:
     from tests.engines.live import Served
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.live
@@ -33,7 +32,7 @@ def test_rows(parity_run, name):
     assert len(now) == {prompts}
     assert len(equal) >= len(now) - {others}, (len(equal), len(now))
 """
-OPTIONS = ("-p", "no:cacheprovider", "-p", "no:asyncio")
+OPTIONS = ("-p", "no:asyncio")
 FEW = 8
 """Prompts that are asked of an engine that takes seconds to start, or for each."""
 OTHERS = {"vllm": FEW // 2}
@@ -43,22 +42,15 @@ where it was recorded, 5 of 8 on a busy CPU of another make.
 
 
 @pytest.mark.usefixtures("llamacpp")
-def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path) -> None:
+def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path, command: Command) -> None:
     for folder in ("golden", "fixtures/gate"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "fixtures/gate"]
-    command += ["--parity-config", "fixtures/gate/llmparity.toml", "--engines", "golden:f16,f16,q4_0"]
+    words = ("fixtures/gate", "--parity-config=fixtures/gate/llmparity.toml", "--engines=golden:f16,f16,q4_0")
 
-    done = subprocess.run(
-        [*command, "--parity-report=json", "--parity-out=out", "--parity-explain-requests=0"],
-        cwd=tmp_path,
-        env=own_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
+    done = command(
+        tmp_path, "pytest", *words, "--parity-report=json", "--parity-out=out", "--parity-explain-requests=0"
     )
 
     assert done.returncode == 1, done.stdout + done.stderr
@@ -70,24 +62,21 @@ def test_an_engine_is_as_it_was_recorded_and_a_4_bit_copy_is_not(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("llamacpp")
-def test_the_other_copies_answer_as_they_were_recorded(tmp_path: Path) -> None:
+def test_the_other_copies_answer_as_they_were_recorded(tmp_path: Path, command: Command) -> None:
     for folder in ("golden", "fixtures/gate"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
     (tmp_path / "fixtures/gate/test_gate.py").write_text(ROWS.format(engines=["q8_0", "q4_0"], prompts=48, others=1))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", *OPTIONS, "fixtures/gate/test_gate.py"]
-    command += ["--parity-config", "fixtures/gate/llmparity.toml", "--engines", "golden:q8_0,q8_0,golden:q4_0,q4_0"]
+    words = (*OPTIONS, "fixtures/gate/test_gate.py", "--parity-config=fixtures/gate/llmparity.toml")
 
-    done = subprocess.run(
-        command, cwd=tmp_path, env=own_environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+    done = command(tmp_path, "pytest", *words, "--engines=golden:q8_0,q8_0,golden:q4_0,q4_0")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
 
 
-def rows(folder: Path, engine: str, table: str) -> None:
+def rows(command: Command, folder: Path, engine: str, table: str) -> None:
     """Hold that an engine of this configuration answers a few prompts of the set as it was recorded."""
     shutil.copytree(ROOT / "golden", folder / "golden")
     (folder / "tiny").symlink_to(ROOT / "fixtures/models/tiny")
@@ -97,34 +86,28 @@ def rows(folder: Path, engine: str, table: str) -> None:
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "llmparity.toml").write_text(table)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *OPTIONS, "--engines", f"golden:{engine},{engine}"],
-        cwd=folder,
-        env=own_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    done = command(folder, "pytest", *OPTIONS, f"--engines=golden:{engine},{engine}")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 
 
 @pytest.mark.slow
-def test_an_engine_answers_as_it_was_recorded(tmp_path: Path) -> None:
+def test_an_engine_answers_as_it_was_recorded(tmp_path: Path, command: Command) -> None:
     """In the folder's own type, BF16, while the one that other tests share computes in F32."""
     python = python_of("transformers")
 
     table = f'[engines.transformers]\nkind = "transformers"\npython = "{python}"\nmodel = "tiny"\n'
-    rows(tmp_path, "transformers", table + 'env = {OMP_NUM_THREADS = "1"}\n')  # more wait for each other busily
+    rows(
+        command, tmp_path, "transformers", table + 'env = {OMP_NUM_THREADS = "1"}\n'
+    )  # more wait for each other busily
 
 
 @pytest.mark.parametrize("served", ["vllm", pytest.param("mlx", marks=pytest.mark.slow)], indirect=True)
 def test_an_engine_that_runs_answers_as_it_was_recorded(
-    served: Served, attached: Callable[..., str], tmp_path: Path
+    served: Served, attached: Callable[..., str], tmp_path: Path, command: Command
 ) -> None:
     """What takes seconds to start is asked a few prompts of the set."""
     kind = served.adapter.kind
     pinned = "[engines.vllm.pin]\ncontext_length = 1024\n" if kind == "vllm" else ""
-    rows(tmp_path, kind, attached(kind, served) + pinned)
+    rows(command, tmp_path, kind, attached(kind, served) + pinned)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tests.live.conftest import LIMIT_S, own_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = """
@@ -25,30 +23,22 @@ def test_nothing_changed(parity_run): ...
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
 
-def run(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=project,
-        env=own_environment() | {"PYTEST_ADDOPTS": "-p no:cacheprovider -p no:asyncio"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-
-
-def test_a_live_engine_is_what_was_recorded_of_it(tmp_path: Path) -> None:
+def test_a_live_engine_is_what_was_recorded_of_it(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     (tmp_path / "fixtures").mkdir()
     shutil.copytree(ROOT / "fixtures/gate", tmp_path / "fixtures/gate")
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    prompts = tmp_path / "fixtures/gate/mixed48.jsonl"
+    prompts.write_text("".join(prompts.read_text("utf-8").splitlines(keepends=True)[::2]), "utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
     (tmp_path / "test_stream.py").write_text(SUITE.replace('"mixed48', '"fixtures/gate/mixed48'))
     config = ("fixtures/gate/llmparity.toml",)
 
-    recorded = run(
+    recorded = command(
         tmp_path, "pytest_llmparity", "record", "f16", "--config", *config, "--suite", "test_stream.py", "-o", "f16",
     )  # fmt: skip
-    played = run(
+    played = command(
         tmp_path, "pytest", "test_stream.py", "--parity-config", *config, "--engines", "replay:f16,f16",
         "--parity-report=json", "--parity-out=out",
     )  # fmt: skip

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tests.live.conftest import LIMIT_S, own_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = ("--config", "fixtures/gate/llmparity.toml", "--suite", "fixtures/gate")
@@ -20,9 +18,11 @@ pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with the golden answers of this repository and the suite that reads them."""
+    """A project with the golden answers of this repository and the suite that reads them, on half of its prompts."""
     for folder in ("golden", "fixtures/gate"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    prompts = tmp_path / "fixtures/gate/mixed48.jsonl"
+    prompts.write_text("".join(prompts.read_text("utf-8").splitlines(keepends=True)[::2]), "utf-8")
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\naddopts = -p no:cacheprovider -p no:asyncio --parity-explain-requests=0\n"
@@ -31,29 +31,16 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def gate(project: Path, *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_llmparity", "gate", *words],
-        cwd=project,
-        env=own_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+def test_an_upgrade_is_decided(project: Path, command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    def gate(*words: str) -> tuple[int, str]:
+        done = command(project, "pytest_llmparity", "gate", *words)
+        return done.returncode, done.stdout + done.stderr
 
-
-def test_an_upgrade_is_decided(project: Path) -> None:
-    same, said_of_same = gate(project, *SUITE, "--baseline", "golden:f16", "--candidate", "f16")
-    smaller, said_of_smaller = gate(
-        project, *SUITE, "--baseline", "golden:f16", "--candidate", "q4_0", "--json", "d.json"
-    )
-    middle, said_of_middle = gate(
-        project, *SUITE, "--baseline", "golden:f16", "--candidate", "q8_0", "--policy", "release.toml"
-    )
-    strict, _ = gate(project, "--run", "newest")
-    _, history = gate(project, "--history")
+    same, said_of_same = gate(*SUITE, "--baseline", "golden:f16", "--candidate", "f16")
+    smaller, said_of_smaller = gate(*SUITE, "--baseline", "golden:f16", "--candidate", "q4_0", "--json", "d.json")
+    middle, said_of_middle = gate(*SUITE, "--baseline", "golden:f16", "--candidate", "q8_0", "--policy", "release.toml")
+    strict, _ = gate("--run", "newest")
+    _, history = gate("--history")
 
     assert same == 0, said_of_same
     assert "SHIP: f16 may replace golden-f16." in said_of_same

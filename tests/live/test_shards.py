@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.live.conftest import LIMIT_S, own_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = """
@@ -29,39 +27,32 @@ SAME = ("test", "check", "kind", "engine", "outcome", "estimate", "lower", "uppe
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 
 
-def run(folder: Path, *words: str, ends: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=folder,
-        env=own_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert done.returncode == ends, done.stdout + done.stderr
-
-
 def verdicts(folder: Path) -> list[dict[str, Any]]:
     report = json.loads((folder / "run.json").read_text())["verdicts"]
     return [{name: verdict[name] for name in SAME} for verdict in report]
 
 
 @pytest.mark.slow
-def test_two_shards_of_a_gate_are_judged_as_one_run(tmp_path: Path) -> None:
+def test_two_shards_of_a_gate_are_judged_as_one_run(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    def run(*words: str, ends: int) -> None:
+        done = command(tmp_path, *words)
+        assert done.returncode == ends, done.stdout + done.stderr
+
     shutil.copytree(ROOT / "fixtures/gate", tmp_path / "fixtures/gate")
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     (tmp_path / "test_shards.py").write_text(SUITE)
     prompts = (ROOT / "fixtures/gate/mixed48.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "prompts.jsonl").write_text("".join(prompts[::2]))
-    pytest_on = ("pytest", "-p", "no:cacheprovider", "test_shards.py", *ENGINES)
+    pytest_on = ("pytest", "test_shards.py", *ENGINES)
 
-    run(tmp_path, *pytest_on, "--parity-report=json", "--parity-out=whole", ends=1)
+    run(*pytest_on, "--parity-report=json", "--parity-out=whole", ends=1)
     for index in (1, 2):
-        run(tmp_path, *pytest_on, f"--parity-shard={index}/2", ends=0)
+        run(*pytest_on, f"--parity-shard={index}/2", ends=0)
     merged = ("--parity-report=json", "--parity-out=merged", "-p", "no:cacheprovider")
-    run(tmp_path, "pytest_llmparity", "merge", "--", *merged, ends=1)
+    run("pytest_llmparity", "merge", "--", *merged, ends=1)
 
     whole, put_together = verdicts(tmp_path / "whole"), verdicts(tmp_path / "merged")
     assert [v for v in put_together if v["kind"] != "logprobs"] == [v for v in whole if v["kind"] != "logprobs"]

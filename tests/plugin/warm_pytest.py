@@ -190,14 +190,18 @@ class Nursery:
         stderr: int | None = None,
         environ: Mapping[str, str] | None = None,
         module: str = "pytest",
+        python: Path | None = None,
     ) -> WarmPytest:
         """Return a new pytest with these arguments, which reads and writes these open files.
 
-        It has this process's environment, or ``environ``. With another ``module`` it is that one, as ``python -m``.
+        It has this process's environment, or ``environ``. With another ``module`` it is that one, as ``python -m``, and
+        may have a program of :meth:`program` for its own Python, by which each pytest that it starts is a fork.
         """
         inherited = os.environ if environ is None else environ
         env = {**inherited, "WARM_PYTHON": self.python}
         wanted = {"module": module, "args": list(args), "folder": str(folder), "env": env}
+        if python is not None:
+            wanted["python"] = str(python)
         return fork(self._address, wanted, [stdin, stdout, stdout if stderr is None else stderr])
 
     def program(self, path: Path) -> Path:
@@ -330,6 +334,7 @@ def nurse(listening: socket.socket) -> int:
         exec(wanted["code"], main.__dict__)
         return 0
     module = wanted["module"]
+    sys.executable = wanted.get("python", sys.executable)
     sys.argv = [module, *(IGNORED if module == "pytest" else ()), *wanted["args"]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
