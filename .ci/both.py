@@ -17,7 +17,7 @@ NO_TESTS = 5
 INTERRUPTED = 130
 """The code of a command that was interrupted, as shells have it."""
 # Engines that answer on a real model come last, a thread each: what one start of an engine serves stays in one worker.
-# Of three workers one always waits, for a process, a start or an end, so that two cores are busy.
+# Of three workers one mostly waits, for a process, a start or an end, so that two cores are busy.
 STEPS = (("not live", ("-n", "3", "--dist", "worksteal")), ("live", ("-n", "3", "--dist", "loadscope")))
 
 

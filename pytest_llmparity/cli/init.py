@@ -86,7 +86,7 @@ def add(commands: Commands) -> None:
 def _init(asked: argparse.Namespace) -> int:
     root = root_of(asked)
     from pytest_llmparity.engines import daemons
-    from pytest_llmparity.settings.root import marked_root
+    from pytest_llmparity.settings.root import as_typed, marked_root
 
     if not asked.rootdir and root != Path.cwd():
         why = f"the folder of {marked_root(Path.cwd()).mark}: pytest's root from here (--rootdir names another)"
@@ -106,9 +106,10 @@ def _init(asked: argparse.Namespace) -> int:
     print()
     if not configured:
         in_pyproject = _configured_in_pyproject(root) is not None
-        place = "pyproject.toml" if in_pyproject else FILE
+        path = root / ("pyproject.toml" if in_pyproject else FILE)
+        place = as_typed(path, Path.cwd())
         doctor = shlex.join(["llmparity", "doctor", *(["--rootdir", asked.rootdir] if asked.rootdir else [])])
-        names = _names(root / place)[:2]
+        names = _names(path)[:2]
         gate = shlex.join(["pytest", *(["--rootdir", asked.rootdir] if asked.rootdir else []), "--engines"])
         print(printable(f"Next: {_next(names, place, doctor, gate)}"))
         if engines:

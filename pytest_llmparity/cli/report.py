@@ -178,9 +178,9 @@ def _change(pair: Change) -> str:
 
 def _named(verdict: Verdict) -> str:
     from pytest_llmparity.core.words.explain import pair
-    from pytest_llmparity.core.words.nodeids import own_name
+    from pytest_llmparity.core.words.nodeids import name_of_test
 
-    return f"{own_name(verdict.test)}: {verdict.kind}, {pair(verdict)}"
+    return f"{name_of_test(verdict.test)}: {verdict.kind}, {pair(verdict)}"
 
 
 def _outcome(verdict: Verdict) -> str:

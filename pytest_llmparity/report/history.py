@@ -9,7 +9,7 @@ from pytest_llmparity.core.history.entries import FORMAT, Entry, Judged, questio
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import own_name
+from pytest_llmparity.core.words.nodeids import name_of_test
 from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
 
 WIDTH: Final = 140
@@ -28,7 +28,7 @@ def lines(entries: Sequence[Entry], *, width: int = WIDTH) -> list[str]:
         margins = _margins([v for _, verdicts in ours for v in verdicts], twice)
         against = f" against {baseline}" if baseline else ""
         lines += [""] if lines else []
-        lines += wrapped(printable(f"{own_name(test)}: {engine}{against}{margins}"), width, indent="  ")
+        lines += wrapped(printable(f"{name_of_test(test)}: {engine}{against}{margins}"), width, indent="  ")
         wide = [min(_WIDEST, max(cells(row[column]) for row in rows)) for column in range(3)]
         indent = " " * (sum(wide) + 8)
         for *cells_, words in rows:

@@ -39,12 +39,14 @@ def marked_root(cwd: Path) -> Root:
 def as_typed(path: Path, here: Path) -> str:
     """Return where a file is as it is typed ``here``, or from the root of the disk where that is shorter.
 
+    A file that is a link is named as itself, not as what it leads to.
+
     >>> as_typed(Path("/project/tests/./../out//run.json"), Path("/project/tests"))
     '../out/run.json'
     >>> as_typed(Path("/tmp/run.json"), Path("/home/somebody/project"))
     '/tmp/run.json'
     """
-    whole = path.resolve()
+    whole = path.parent.resolve() / path.name
     try:
         typed = os.path.relpath(whole, here.resolve())
     except ValueError:  # another drive

@@ -161,6 +161,21 @@ def test_commands_are_as_they_are_run_from_a_folder_of_the_project(
     assert "  pytest ../test_parity.py --engines a,b\n" in ended.out
 
 
+def test_a_file_that_is_there_has_one_name_from_a_folder_below(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link too: what is in the way is the link, not what it leads to."""
+    (elsewhere := shell.path / "elsewhere").mkdir()
+    elsewhere.joinpath("team.toml").write_text('[engines.a]\nbase_url = "http://127.0.0.1:1"\n')
+    (shell.path / "llmparity.toml").symlink_to(elsewhere / "team.toml")
+    (shell.path / "src").mkdir()
+    monkeypatch.chdir(shell.path / "src")
+
+    ended = shell.run("init")
+
+    assert "kept ../llmparity.toml: " in ended.out
+    assert "with a second engine in ../llmparity.toml, pytest" in ended.out
+    assert "team.toml" not in ended.out
+
+
 @pytest.mark.parametrize(
     ("mark", "text"),
     [("pyproject.toml", "[project]\nname = 'x'\n"), ("tox.ini", "[pytest]\n"), ("setup.py", "")],

@@ -116,9 +116,9 @@ class Answering(LoopbackServer):
 
 @pytest.fixture(params=WAYS, ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
-    param = request.param
-    assert isinstance(param, Way)
-    return param
+    chosen = request.param
+    assert isinstance(chosen, Way)
+    return chosen
 
 
 @pytest.fixture(params=[True, False], ids=["streamed", "whole"])

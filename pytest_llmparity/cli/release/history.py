@@ -32,7 +32,7 @@ def _history(asked: argparse.Namespace) -> int:
     from pytest_llmparity.core.errors import UsageError
     from pytest_llmparity.core.history.entries import about
     from pytest_llmparity.core.words.nearest import nearest
-    from pytest_llmparity.core.words.nodeids import own_name
+    from pytest_llmparity.core.words.nodeids import name_of_test
     from pytest_llmparity.report import history
     from pytest_llmparity.store.whole import replace
 
@@ -40,10 +40,10 @@ def _history(asked: argparse.Namespace) -> int:
         raise UsageError(f"--json: {asked.json} names no file in a folder that is there")
     entries, where, damaged = _entries(asked)
     if asked.test is not None and entries:
-        known = dict.fromkeys(own_name(v.test) for entry in entries for v in entry.verdicts)
+        known = dict.fromkeys(name_of_test(v.test) for entry in entries for v in entry.verdicts)
         entries = about(entries, asked.test)
         if not entries:
-            close = nearest(own_name(asked.test), known)
+            close = nearest(name_of_test(asked.test), known)
             words = f"no run {where} judged {asked.test!r}{close}; they judged: {', '.join(known) or 'nothing'}"
             return complain(printable(words), REFUSED)
     width = min(history.WIDTH, shutil.get_terminal_size((history.WIDTH, 24)).columns)

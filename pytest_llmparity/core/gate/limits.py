@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pytest_llmparity.core.checks.latency import LatencyCheck, parse_budget
 from pytest_llmparity.core.errors import DesignError
 from pytest_llmparity.core.words.nearest import nearest
-from pytest_llmparity.core.words.nodeids import names_of_test, own_name
+from pytest_llmparity.core.words.nodeids import name_of_test, names_of_test
 from pytest_llmparity.core.words.problems import Strict, given
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -130,9 +130,9 @@ def idle(limits: Sequence[Limit], tests: Mapping[str, Iterable[str]]) -> list[st
 
 def _why_idle(limit: Limit, tests: Mapping[str, Sequence[str]]) -> str:
     named = [test for test in tests if any(map(pattern(limit.test).fullmatch, names_of_test(test)))]
-    own = {test: own_name(test) for test in tests}
+    own = {test: name_of_test(test) for test in tests}
     if not named:
-        close = nearest(own_name(limit.test), own.values())
+        close = nearest(name_of_test(limit.test), own.values())
         return f"names no test of the suite{close}; it has {some(own.values())}"
     kinds = dict.fromkeys(kind for test in named for kind in tests[test])
     return f"names no check of {some(own[test] for test in named)}, which has {some(kinds)}"

@@ -21,7 +21,7 @@ from pytest_llmparity.core.gate import NO_FILE, limits
 from pytest_llmparity.core.gate.limits import Limit, pattern, some
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.nearest import nearest
-from pytest_llmparity.core.words.nodeids import names_of_test, own_name
+from pytest_llmparity.core.words.nodeids import name_of_test, names_of_test
 from pytest_llmparity.core.words.problems import Strict, describe, given
 
 BROKEN_TEST: Final = "test"
@@ -211,7 +211,7 @@ def _idle(
     if tag is None or not named or any(map(pattern(tag[1]).fullmatch, known)):
         return ""
     return (
-        f"names no tag of the prompts of {some(own_name(test) for test in named)}{nearest(tag[1], known)}; "
+        f"names no tag of the prompts of {some(name_of_test(test) for test in named)}{nearest(tag[1], known)}; "
         f"they have {some(known)}"
     )
 
@@ -225,11 +225,11 @@ def _works(rule: Rule, tests: Mapping[str, Iterable[str]], *, declared: bool) ->
 def _why_idle(rule: Rule, tests: Mapping[str, Iterable[str]], *, declared: bool) -> str:
     named = [test for test in tests if rule.fits_test(test)]
     if not named:
-        own = [own_name(test) for test in tests]
-        return f"names no test of the suite{nearest(own_name(rule.test), own)}; it has {some(own)}"
+        own = [name_of_test(test) for test in tests]
+        return f"names no test of the suite{nearest(name_of_test(rule.test), own)}; it has {some(own)}"
     known = dict.fromkeys(name for test in named for name in tests[test])
     judges = "has" if declared else "judged"
     return (
-        f"names no check of {some(own_name(test) for test in named)}{nearest(rule.check, known)}, which "
+        f"names no check of {some(name_of_test(test) for test in named)}{nearest(rule.check, known)}, which "
         f"{judges} {some(known)}"
     )

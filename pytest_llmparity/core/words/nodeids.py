@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 
 def names_of_test(test: str) -> tuple[str, str, str]:
     """Return a node id, what of it stands behind the file, and the test's own name with its parameters.
@@ -14,6 +17,22 @@ def names_of_test(test: str) -> tuple[str, str, str]:
     return test, inside, f"{plain.rpartition('::')[2]}{bracket}{parameters}"
 
 
-def own_name(test: str) -> str:
+def name_of_test(test: str) -> str:
     """Return a test's own name with its parameters, without file and class, of its node id."""
     return names_of_test(test)[-1]
+
+
+def names_apart(tests: Iterable[str]) -> dict[str, str]:
+    """Return how tests are called beside each other, by node id: no two alike.
+
+    By its own name; one whose name another has too with its class, and with its file where that has both.
+
+    >>> names_apart(["t.py::TestA::test_x", "t.py::TestB::test_x", "t.py::test_y"]).values()
+    dict_values(['TestA::test_x', 'TestB::test_x', 'test_y'])
+    """
+    names = {test: names_of_test(test) for test in tests}
+    own, inside = Counter(of[2] for of in names.values()), Counter(of[1] for of in names.values())
+    return {
+        test: name if own[name] == 1 else with_class if inside[with_class] == 1 else test
+        for test, (_, with_class, name) in names.items()
+    }

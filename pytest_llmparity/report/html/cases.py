@@ -29,7 +29,7 @@ from pytest_llmparity.core.prompts.parts import spoken
 from pytest_llmparity.core.sample import TORN, Completion, Phase, Sample, TokenLogprob, limited_lower
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import brief, explain
-from pytest_llmparity.core.words.nodeids import own_name
+from pytest_llmparity.core.words.nodeids import names_apart
 from pytest_llmparity.report.html import edits
 
 LONGEST_ANSWER: Final = 20_000
@@ -82,7 +82,7 @@ def matrix(record: RunRecord, samples: Sequence[Sample], origin: Origin) -> dict
         "engines": engines,
         "baseline": engines.index(baseline) if baseline in engines else -1,
         "tests": tests,
-        "own_names": [own_name(test) for test in tests],
+        "test_names": list(names_apart(tests).values()),
         "judged": any(of_engine.judged for of_engine in turned.values()),
         "verdicts": [_verdict(verdict, tests, engines) for verdict in record.verdicts],
         "cases": [_case(row, _anchor(row.case, taken), engines, baseline, tests, texts) for _, row in ranked],

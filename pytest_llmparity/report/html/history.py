@@ -9,7 +9,7 @@ from typing import Final
 from pytest_llmparity.core.history.entries import Entry
 from pytest_llmparity.core.history.series import Point, Series, series
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import own_name
+from pytest_llmparity.core.words.nodeids import name_of_test
 
 SIZE: Final = (520.0, 120.0)
 """Width and height of what a history is drawn in."""
@@ -99,7 +99,7 @@ def _picture(quantity: Series) -> Picture | None:
             changes.append(Change(at=round(place * step, 1), words=explain.plain(which, 24) if room else ""))
         before = which or before
     against = f"{quantity.engine} against {quantity.baseline}" if quantity.baseline else quantity.engine
-    test = own_name(quantity.test)
+    test = name_of_test(quantity.test)
     first, last = marks[0].words, marks[-1].words
     return Picture(
         title=explain.plain(f"{quantity.kind} of {quantity.check}", 120) if quantity.check else quantity.kind,

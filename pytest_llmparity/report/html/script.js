@@ -4,7 +4,7 @@
   const holder = document.getElementById("matrix");
   if (!holder) return;
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { engines, baseline, tests, own_names: ownNames, verdicts, cases, texts } = data;
+  const { engines, baseline, tests, test_names: testNames, verdicts, cases, texts } = data;
   const dialog = document.getElementById("case");
   const filters = document.getElementById("filters");
   const find = document.getElementById("find");
@@ -84,7 +84,7 @@
 
   const marked = (value) => (one, chosen) => (one.marks || []).some((mark) => value(verdicts[mark.v], mark) === chosen);
   const KINDS = [
-    ["test", "Test", ownNames, (one, chosen) => one.tests.some((place) => ownNames[place] === chosen)],
+    ["test", "Test", testNames, (one, chosen) => one.tests.some((place) => testNames[place] === chosen)],
     ["check", "Check", verdicts.map((verdict) => verdict.kind)],
     ["engine", "Engine", engines.filter((name, place) => place !== baseline)],
     ["tag", "Tag", cases.flatMap((one) => one.tags || []), (one, chosen) => (one.tags || []).includes(chosen)],
@@ -181,7 +181,7 @@
     const verdict = verdicts[Number(link.dataset.verdict)];
     clearFilters();
     filters.elements.show.value = "all";
-    const wanted = { test: ownNames[verdict.test], check: verdict.kind, engine: verdict.pair ? engines[verdict.engine] : "" };
+    const wanted = { test: testNames[verdict.test], check: verdict.kind, engine: verdict.pair ? engines[verdict.engine] : "" };
     for (const [name, to] of Object.entries(wanted)) if (chosen[name]) chosen[name].value = to;
     apply();
     event.preventDefault();  // its own way to the cases knows no filters

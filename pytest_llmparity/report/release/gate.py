@@ -12,7 +12,7 @@ from pytest_llmparity.core.identity.record import Broken, Change, DecisionRecord
 from pytest_llmparity.core.sample import IDENTITY, Completion, Phase
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import own_name
+from pytest_llmparity.core.words.nodeids import name_of_test, names_apart
 from pytest_llmparity.core.words.printable import printable, wrapped
 from pytest_llmparity.report import json
 from pytest_llmparity.run.judge.recorded import WholeRun
@@ -95,7 +95,7 @@ def sections(decision: DecisionRecord) -> list[Section]:
 
 def _entries(grounds: Iterable[Ground], broken: Iterable[Broken] = ()) -> list[Entry]:
     entries = [Entry(f"{ground.outcome}  {in_short(ground)}", ground.cause or "") for ground in grounds]
-    return [*entries, *(Entry(f"{own_name(test.test)}: {test.why}", "") for test in broken)]
+    return [*entries, *(Entry(f"{name_of_test(test.test)}: {test.why}", "") for test in broken)]
 
 
 def _grounds(decision: DecisionRecord, width: int) -> list[str]:
@@ -115,9 +115,10 @@ def _grounds(decision: DecisionRecord, width: int) -> list[str]:
 
 def in_one_line(passed: Sequence[Ground]) -> str:
     """Return the names of verdicts by their tests."""
+    names_of = names_apart(ground.test for ground in passed)
     kinds: dict[str, list[str]] = {}
     for ground in passed:
-        kinds.setdefault(own_name(ground.test), []).append(ground.kind)
+        kinds.setdefault(names_of[ground.test], []).append(ground.kind)
     shown = [f"{test} ({', '.join(dict.fromkeys(names))})" for test, names in kinds.items()]
     more = f" and {len(shown) - LISTED} more tests" if len(shown) > LISTED else ""
     return f"{', '.join(shown[:LISTED])}{more}"
@@ -125,10 +126,11 @@ def in_one_line(passed: Sequence[Ground]) -> str:
 
 def _remarked(passed: Sequence[Ground], width: int) -> list[str]:
     """Return what is to be known of verdicts that passed, each sentence once."""
+    names_of = names_apart(ground.test for ground in passed)
     whose: dict[str, dict[str, None]] = {}
     for ground in passed:
         for remark in ground.remarks:
-            whose.setdefault(remark, {})[f"{ground.kind} of {own_name(ground.test)}"] = None
+            whose.setdefault(remark, {})[f"{ground.kind} of {names_of[ground.test]}"] = None
     lines = [f"{', '.join(list(names)[:LISTED])}: {remark}" for remark, names in whose.items()]
     shown = [line for text in lines for line in wrapped(printable(text), width, head="  ", indent="    ")]
     return ["Passed, and to be known all the same:", *shown] if shown else []
@@ -137,7 +139,7 @@ def _remarked(passed: Sequence[Ground], width: int) -> list[str]:
 def in_short(ground: Ground) -> str:
     """Return what was found by one verdict, and of which test."""
     head, _, rest = ground.says.partition(": ")
-    return f"{own_name(ground.test)}, {ground.kind}: {rest or head}"
+    return f"{name_of_test(ground.test)}, {ground.kind}: {rest or head}"
 
 
 def changes(decision: DecisionRecord) -> list[Change]:
@@ -252,9 +254,9 @@ def counts(decision: DecisionRecord) -> str:
 
 def how(case: Turned, decision: DecisionRecord, *, title: str) -> str:
     """Return how a case turned in a few words, with its test where there are several; empty where nothing is to say."""
-    tests = {ground.test for ground in decision.verdicts}
+    names = names_apart({case.test, *(ground.test for ground in decision.verdicts)})
     was = "before: " if title == "Improvements" else ""
-    parts = [own_name(case.test) if len(tests) > 1 else "", "" if case.what == "text" else f"{was}{case.what}"]
+    parts = [names[case.test] if len(names) > 1 else "", "" if case.what == "text" else f"{was}{case.what}"]
     if case.token is not None:
         parts.append(f"parts after {explain.count(int(case.token), 'token')}")
     parts += [case.grade or "", "" if case.counted else "not counted"]

@@ -15,7 +15,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import own_name
+from pytest_llmparity.core.words.nodeids import name_of_test, names_apart
 from pytest_llmparity.core.words.printable import WIDTH, cells, elide, hanging, pad, printable, wrapped_after
 from pytest_llmparity.report import overview
 from pytest_llmparity.report.terminal.ahead import engine_lines
@@ -265,9 +265,11 @@ def remarked(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
 
 def _each_once(title: str, remarks: Iterable[tuple[str, Verdict]], *, width: int) -> list[str]:
     """Return what is told of verdicts below a title, each sentence once, with the checks it concerns."""
+    told = list(remarks)
+    names_of = names_apart(verdict.test for _, verdict in told)
     by_sentence: dict[str, dict[str, None]] = defaultdict(dict)
-    for sentence, verdict in remarks:
-        by_sentence[sentence][f"{verdict.kind} of {own_name(verdict.test)}"] = None
+    for sentence, verdict in told:
+        by_sentence[sentence][f"{verdict.kind} of {names_of[verdict.test]}"] = None
     lines = [
         line
         for sentence, checks in by_sentence.items()
@@ -299,7 +301,7 @@ def _cell(verdicts: Sequence[Verdict]) -> list[str]:
 
 def _finding(verdict: Verdict) -> str:
     """Say what a verdict found: quantity, estimate, margin; the reason where there is no number."""
-    test = printable(own_name(verdict.test))
+    test = printable(name_of_test(verdict.test))
     if verdict.estimate is None or verdict.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR):
         first, more, _ = (verdict.reason or verdict.message).partition("\n")
         reason = printable(first) + (" …" if more else "")  # a log's tail is in the failure's own text

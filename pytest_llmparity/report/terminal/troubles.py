@@ -10,7 +10,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.explain import failure_text
-from pytest_llmparity.core.words.nodeids import own_name
+from pytest_llmparity.core.words.nodeids import names_apart
 from pytest_llmparity.core.words.printable import hanging, printable, wrapped
 
 _COMMAND = "reproduce: "
@@ -55,9 +55,10 @@ def _by_reason(verdicts: Sequence[Verdict]) -> Mapping[tuple[str, str], list[Ver
 
 def _counted(verdicts: Sequence[Verdict]) -> str:
     """Count the verdicts in words, and name what they are about test by test."""
+    names_of = names_apart(verdict.test for verdict in verdicts)
     kinds: dict[str, dict[str, None]] = defaultdict(dict)
     for verdict in verdicts:
-        kinds[own_name(verdict.test)][verdict.kind] = None
+        kinds[names_of[verdict.test]][verdict.kind] = None
     named = [f"{', '.join(of_test)} of {test}" for test, of_test in list(kinds.items())[:_NAMED]]
     unnamed = [f"and {explain.count(len(kinds) - _NAMED, 'more test')}"] if len(kinds) > _NAMED else []
     return printable(f"{explain.counted(len(verdicts), 'verdict')}: {'; '.join([*named, *unnamed])}")

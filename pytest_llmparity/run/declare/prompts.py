@@ -16,7 +16,7 @@ from pytest_llmparity.core.prompts.parts import MAX_BYTES as MAX_PART
 from pytest_llmparity.core.prompts.parts import Read
 from pytest_llmparity.core.prompts.reading import EXAMPLE, INPUT, parse_prompts, prompts_of
 from pytest_llmparity.core.words.nearest import nearest_name, offered
-from pytest_llmparity.core.words.nodeids import own_name
+from pytest_llmparity.core.words.nodeids import name_of_test
 from pytest_llmparity.settings.sources import SIGNATURE
 
 MAX_BYTES = 512 * 2**20
@@ -46,7 +46,7 @@ def load_prompts(
     if callable(value):
         return _called(value, folders, inputs=inputs)
     if isinstance(value, (list, tuple)):
-        name = own_name(test).partition("[")[0]
+        name = name_of_test(test).partition("[")[0]
         source = f"the prompts of {test}"
         return prompts_of(value, source=source, name=name or "rows", inputs=inputs, read=reading(folders))
     if not isinstance(value, (str, Path)):

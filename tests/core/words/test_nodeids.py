@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import pytest_llmparity
-from pytest_llmparity.core.words.nodeids import names_of_test, own_name
+from pytest_llmparity.core.words.nodeids import name_of_test, names_apart, names_of_test
 
 PACKAGE = Path(pytest_llmparity.__file__).parent
 CUTS = re.compile(r"""(?:rpartition|split|rsplit)\((["'])::\1""")
@@ -27,7 +27,26 @@ CUTS = re.compile(r"""(?:rpartition|split|rsplit)\((["'])::\1""")
 )
 def test_a_name_is_cut_before_its_parameters_only(test: str, inside: str, name: str) -> None:
     assert names_of_test(test) == (test, inside, name)
-    assert own_name(test) == name
+    assert name_of_test(test) == name
+
+
+def test_tests_beside_each_other_have_names_of_their_own() -> None:
+    tests = (
+        "a.py::TestX::test_x[1]",
+        "a.py::TestY::test_x[1]",
+        "b.py::TestY::test_x[1]",
+        "b.py::test_y",
+        "b.py::test_z",
+    )
+
+    assert names_apart(tests) == {
+        "a.py::TestX::test_x[1]": "TestX::test_x[1]",
+        "a.py::TestY::test_x[1]": "a.py::TestY::test_x[1]",
+        "b.py::TestY::test_x[1]": "b.py::TestY::test_x[1]",
+        "b.py::test_y": "test_y",
+        "b.py::test_z": "test_z",
+    }
+    assert names_apart(2 * tests[-1:]) == {"b.py::test_z": "test_z"}, "a test that is named twice is one"
 
 
 def test_nothing_else_cuts_node_ids() -> None:

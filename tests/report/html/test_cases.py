@@ -29,7 +29,7 @@ def test_tests_are_filtered_by_their_own_names_whatever_their_parameters_hold() 
     parametrised = "tests/test_gate.py::TestGate::test_tickets[a::b]"
     made = Made([answer("prod", "one", "amber")], [verdict("text", "dev", Outcome.PASS, test=parametrised)])
 
-    assert of(made)["own_names"][:1] == ["test_tickets[a::b]"]
+    assert of(made)["test_names"][:1] == ["test_tickets[a::b]"]
 
 
 def test_an_answer_that_is_the_same_is_written_down_once() -> None:
