@@ -6,6 +6,7 @@ What stays on this machine, the output of a command, may name a folder of it; wh
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from importlib import metadata
@@ -98,7 +99,7 @@ def command_from(origin: Origin, extra: str) -> str:
     >>> command_from(Origin(url="https://host/x.git", vcs="git", commit="1f2e"), "ray")
     'pip install "pytest-llmparity[ray] @ git+https://host/x.git@1f2e"'
     """
-    if not origin.url or (origin.path and not origin.path.exists()):
+    if not origin.url or (origin.path and not os.path.exists(origin.path)):  # Path.exists raises where it may not look
         return ""
     if origin.path and origin.editable:
         return f"pip install -e {_quoted(f'{origin.path}[{extra}]')}"
@@ -112,7 +113,7 @@ def _own_origin() -> Origin:
     """Return where this package came from."""
     try:
         return origin_of(metadata.distribution(PACKAGE).read_text("direct_url.json") or "")
-    except (metadata.PackageNotFoundError, OSError):
+    except (metadata.PackageNotFoundError, OSError, UnicodeDecodeError):
         return Origin()
 
 

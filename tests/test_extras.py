@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,23 @@ def test_a_folder_that_is_gone_is_not_named(inside: str, tmp_path: Path, monkeyp
     assert command("ray") == PLAIN
 
 
+@pytest.mark.parametrize("folder", ["closed", "a" * 300])
+def test_a_folder_that_nobody_here_may_look_at_is_not_named(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refused(path: int | str | os.PathLike[str], **how: Any) -> os.stat_result:
+        if path in (tmp_path / "closed", str(tmp_path / "closed")):
+            raise PermissionError(path)
+        return stat(path, **how)
+
+    installed_from({"url": (tmp_path / folder).as_uri(), "dir_info": {}}, tmp_path / "packages", monkeypatch)
+    monkeypatch.setattr("os.stat", refused)  # root, as which these tests may run, may enter every folder
+
+    assert command("ray") == PLAIN
+
+
 def test_a_folder_that_a_shell_would_read_stays_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "a $(touch b) `c`"
     folder.mkdir()
@@ -82,6 +101,14 @@ def test_a_folder_that_a_shell_would_read_stays_one_word(tmp_path: Path, monkeyp
 )
 def test_what_says_nothing_names_nothing(text: str) -> None:
     assert origin_of(text).url == ""
+
+
+def test_what_is_no_text_names_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed_from({}, tmp_path, monkeypatch)
+    (written,) = tmp_path.glob("*/direct_url.json")
+    written.write_bytes(b"\xff{}")
+
+    assert command("ray") == PLAIN
 
 
 def test_only_a_text_for_the_terminal_says_where_the_package_came_from(
