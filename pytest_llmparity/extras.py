@@ -79,13 +79,19 @@ def command(extra: str) -> str:
     return command_from(_own_origin(), extra) or plain_command(extra)
 
 
-def command_elsewhere(extra: str, *, version: str) -> str:
-    """Return the command that installs an extra of this very version on another machine.
+def is_local() -> bool:
+    """Whether this package came from a folder or file of this machine: no other machine can install it from there."""
+    return _own_origin().path is not None
 
-    It names no folder of this one; where the package came from such a folder, it is the command for a registry.
+
+def step_elsewhere(extra: str, *, version: str) -> str:
+    """Return what brings an extra of this very version to another machine: a command, or what to install in words.
+
+    Words are for what came from a folder of this machine: no index has such a version, no other machine the folder.
     """
-    origin = _own_origin()
-    return ("" if origin.path else command_from(origin, extra)) or plain_command(extra, version=version)
+    if is_local():
+        return f"install the same commit of {PACKAGE} with its extra {extra}"
+    return command_from(_own_origin(), extra) or plain_command(extra, version=version)
 
 
 def localised(text: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 import pytest_llmparity
 from pytest_llmparity import extras
-from pytest_llmparity.extras import command, command_elsewhere, localised, origin_of, plain_command
+from pytest_llmparity.extras import command, is_local, localised, origin_of, plain_command, step_elsewhere
 from tests.doubles.installed import installed_from
 
 SOURCE = Path(pytest_llmparity.__file__).parent
@@ -24,7 +24,8 @@ def test_from_a_registry_the_plain_name_is_enough(tmp_path: Path, monkeypatch: p
     installed_from(None, tmp_path, monkeypatch)
 
     assert command("ray") == plain_command("ray") == PLAIN
-    assert command_elsewhere("ray", version="9.9") == 'pip install "pytest-llmparity[ray]==9.9"'
+    assert step_elsewhere("ray", version="9.9") == 'pip install "pytest-llmparity[ray]==9.9"'
+    assert not is_local()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,8 @@ def test_an_address_is_named_without_what_is_secret_in_it(
     installed_from(origin, tmp_path, monkeypatch)
 
     assert command("ray") == f'pip install "pytest-llmparity[ray] @ {source}"'
-    assert command_elsewhere("ray", version="9.9") == command("ray")
+    assert step_elsewhere("ray", version="9.9") == command("ray")
+    assert not is_local()
 
 
 def test_a_folder_is_named_here_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +62,9 @@ def test_a_folder_is_named_here_alone(tmp_path: Path, monkeypatch: pytest.Monkey
 
             expected = ["-e", f"{folder}[ray]"] if editable else [f"pytest-llmparity[ray] @ {folder.as_uri()}"]
             assert shlex.split(command("ray")) == ["pip", "install", *expected]
-            assert command_elsewhere("ray", version="9.9") == 'pip install "pytest-llmparity[ray]==9.9"'
+            elsewhere = "install the same commit of pytest-llmparity with its extra ray"
+            assert step_elsewhere("ray", version="9.9") == elsewhere
+            assert is_local()
 
 
 @pytest.mark.parametrize("inside", ["dir_info", "archive_info"])

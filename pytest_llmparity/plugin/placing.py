@@ -92,7 +92,8 @@ def why_no_ray() -> str | None:
 
     Any folder ``ray`` on ``sys.path`` is a package to Python: a checkout's, or a session's of Ray below ``/tmp``.
     """
-    install = f"{extras.command('ray')} here and on every node of the cluster"
+    alike, apart = " and on every node of the cluster", ", and Ray (the same extra) in the environment of every node"
+    install = f"{extras.command('ray')} here{apart if extras.is_local() else alike}"
     try:
         version = metadata.version("ray")
     except metadata.PackageNotFoundError:

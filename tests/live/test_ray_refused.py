@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmparity.extras import step_elsewhere
 from tests.live.conftest import LiveRun
 from tests.live.ray_nodes import SUITE, TwoNodes, needs_ray, two_nodes
 
@@ -93,8 +94,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        (None, "pytest-llmparity is not installed on {node}; engines are asked by it there: pip install"),
-        ("0.0.1", "pytest-llmparity is 0.0.1 on {node} and {ours} here; install the same version there: pip install"),
+        (None, "pytest-llmparity is not installed on {node}; engines are asked by it there: {install} in"),
+        ("0.0.1", "pytest-llmparity is 0.0.1 on {node} and {ours} here; it has to be the same there: {install}"),
     ],
 )
 def test_a_node_without_this_package_or_with_another_version_of_it_is_named(
@@ -119,8 +120,9 @@ def test_a_node_without_this_package_or_with_another_version_of_it_is_named(
         told = refused(run)
 
     node = r"node [0-9a-f]{8} \([0-9.]+\)"
-    assert re.search(re.escape(expected.format(node="NODE", ours=ours)).replace("NODE", node), told), told
-    assert told.endswith(f'pip install "pytest-llmparity[ray]=={ours}"') or version is None
+    install = step_elsewhere("ray", version=ours)
+    said = re.escape(expected.format(node="NODE", ours=ours, install=install)).replace("NODE", node)
+    assert re.search(said, told), told
 
 
 def test_a_cluster_that_asks_for_no_token_is_told_where_ray_found_one(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from pytest_llmparity.plugin.placing import why_no_ray
+from tests.doubles.installed import installed_from
 
+HERE = Path(__file__).parent
 RAY = "ray/_private/services.py"
 ENGINE = """
 [engines.a]
@@ -57,6 +59,30 @@ def test_why_there_is_no_ray_is_said_and_what_to_do(
 
     assert told.startswith(why.format(folder, install='"pytest-llmparity[ray]"'))
     assert ("pip install" in told) is (version != "2.60.0")
+
+
+@pytest.mark.parametrize(
+    ("origin", "install"),
+    [
+        (
+            {"url": HERE.as_uri(), "dir_info": {"editable": True}},
+            f'pip install -e "{HERE}[ray]" here, and Ray (the same extra) in the environment of every node',
+        ),
+        (
+            {"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "1f2e"}},
+            'pip install "pytest-llmparity[ray] @ git+https://host/x.git@1f2e" here and on every node of the cluster',
+        ),
+    ],
+)
+def test_no_folder_of_this_machine_is_named_for_the_nodes(
+    origin: dict[str, object],
+    install: str,
+    path: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed_from(origin, path(), monkeypatch)
+
+    assert why_no_ray() == f"which is not installed: {install}"
 
 
 @pytest.mark.parametrize("version", ["2.60.0", "3.0.0", None])

@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError, 
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_llmparity.core.errors import UsageError
-from pytest_llmparity.extras import PACKAGE, command_elsewhere
+from pytest_llmparity.extras import PACKAGE, step_elsewhere
 
 AUTH_MODE: Final = "RAY_AUTH_MODE"
 """The variable by which a person or Ray says whether this process shows a token (``disabled``, ``token``)."""
@@ -165,14 +165,14 @@ def refuse_unfit(nodes: Sequence[Mapping[str, Any]]) -> None:
         except importlib.metadata.PackageNotFoundError:
             raise UsageError(
                 f"--parity-executor ray: {PACKAGE} is not installed on {where}; engines are asked by it there: "
-                f"{command_elsewhere('ray', version=ours)} in the environment of its Ray"
+                f"{step_elsewhere('ray', version=ours)} in the environment of its Ray"
             ) from None
         except (GetTimeoutError, RayError) as error:
             raise UsageError(f"--parity-executor ray: {where} cannot be used: {first_line(error)}") from error
         if theirs != ours:
             raise UsageError(
-                f"--parity-executor ray: {PACKAGE} is {theirs} on {where} and {ours} here; install the same version "
-                f"there: {command_elsewhere('ray', version=ours)}"
+                f"--parity-executor ray: {PACKAGE} is {theirs} on {where} and {ours} here; it has to be the same "
+                f"there: {step_elsewhere('ray', version=ours)}"
             )
 
 
