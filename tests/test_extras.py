@@ -129,7 +129,7 @@ def test_only_a_text_for_the_terminal_says_where_the_package_came_from(
 
 
 def test_what_to_install_is_worded_in_one_place() -> None:
-    words = re.compile(r"pip install .{0,2}pytest-llmparity\[")
+    words = re.compile(r"pip install .{0,2}(?:pytest-llmparity|\{PACKAGE\})\[")
     wording = [path for path in SOURCE.rglob("*.py") if words.search(path.read_text("utf-8"))]
 
     assert wording == [Path(extras.__file__)]
