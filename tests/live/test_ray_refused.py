@@ -121,8 +121,8 @@ def test_a_node_without_this_package_or_with_another_version_of_it_is_named(
 
     node = r"node [0-9a-f]{8} \([0-9.]+\)"
     install = step_elsewhere("ray", version=ours)
-    said = re.escape(expected.format(node="NODE", ours=ours, install=install)).replace("NODE", node)
-    assert re.search(said, told), told
+    refusal = re.escape(expected.format(node="NODE", ours=ours, install=install)).replace("NODE", node)
+    assert re.search(refusal, told), told
 
 
 def test_a_cluster_that_asks_for_no_token_is_told_where_ray_found_one(
