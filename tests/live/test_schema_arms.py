@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.live
 
-PROMPTS = 20
+PROMPTS, FEWEST = 20, 4
+ARMS = {PROMPTS: 0.2, FEWEST: 0.9}
+"""What so many prompts can decide: a gate that they cannot is refused."""
 SUITE = """
 import pytest
 from pytest_llmparity import check
 
-@pytest.mark.parity("tickets.jsonl", check.schema(arms=0.2), max_tokens=96)
+@pytest.mark.parity("tickets.jsonl", check.schema(arms={arms}), max_tokens=96)
 def test_arms(): ...
 """
 OLLAMA = """
@@ -42,25 +44,26 @@ env = {{LLAMA_ARG_THREADS = "1"}}
 """
 
 
-@pytest.fixture(scope="module")
-def project(prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with prompts that are each a group of their own, their schema and the value that is right."""
-    folder = tmp_path_factory.mktemp("arms")
-    lines = (prompts / "tickets.jsonl").read_text("utf-8").splitlines()
-    rows = [json.loads(lines[at * len(lines) // PROMPTS]) for at in range(PROMPTS)]
-    for row in rows:
-        del row["group"]
-    (folder / "tickets.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    return folder
+Judged = Callable[..., dict[str, dict[str, Any]]]
 
 
 @pytest.fixture
-def judged(launch: Callable[..., LiveRun], project: Path) -> Callable[[str, str], dict[str, dict[str, Any]]]:
-    """Run the suite on one engine; return its verdicts by kind."""
+def judged(launch: Callable[..., LiveRun], prompts: Path, tmp_path: Path) -> Judged:
+    """Run the suite on one engine; return its verdicts by kind.
 
-    def run(engine: str, config: str) -> dict[str, dict[str, Any]]:
+    Its prompts are each a group of their own, with their schema and the value that is right.
+    """
+
+    def run(engine: str, config: str, count: int = PROMPTS) -> dict[str, dict[str, Any]]:
+        project = tmp_path / "arms"
+        project.mkdir()
+        lines = (prompts / "tickets.jsonl").read_text("utf-8").splitlines()
+        rows = [json.loads(lines[at * len(lines) // count]) for at in range(count)]
+        for row in rows:
+            del row["group"]
+        (project / "tickets.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
         args = (f"--engines={engine}", "--parity-report=json", "--parity-out=out")
-        run = launch(*args, suite=SUITE, config=config, project=project)
+        run = launch(*args, suite=SUITE.format(arms=ARMS[count]), config=config, project=project)
         run.wait()
         assert (run.folder / "out/run.json").exists(), run.output
         return {each["kind"]: each for each in json.loads((run.folder / "out/run.json").read_text())["verdicts"]}
@@ -78,9 +81,7 @@ def holds(verdicts: dict[str, dict[str, Any]], *, right: float) -> None:
 
 
 @pytest.mark.usefixtures("llamacpp")
-def test_llamacpp_forces_the_schema_in_its_order(
-    judged: Callable[[str, str], dict[str, dict[str, Any]]], gguf: Callable[..., str]
-) -> None:
+def test_llamacpp_forces_the_schema_in_its_order(judged: Judged, gguf: Callable[..., str]) -> None:
     verdicts = judged("f16", gguf("f16", "F16"))
 
     holds(verdicts, right=0.9)
@@ -88,7 +89,7 @@ def test_llamacpp_forces_the_schema_in_its_order(
 
 
 def test_ollama_forces_the_schema_in_the_order_of_the_alphabet_and_the_verdict_says_so(
-    judged: Callable[[str, str], dict[str, dict[str, Any]]], models: Path
+    judged: Judged, models: Path
 ) -> None:
     program = os.environ.get("LLMPARITY_OLLAMA", "")
     if not program:
@@ -103,9 +104,7 @@ def test_ollama_forces_the_schema_in_the_order_of_the_alphabet_and_the_verdict_s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("served", ["vllm"], indirect=True)
-def test_vllm_forces_the_schema_in_its_order(
-    judged: Callable[[str, str], dict[str, dict[str, Any]]], served: Served, attached: Callable[..., str]
-) -> None:
+def test_vllm_forces_the_schema_in_its_order(judged: Judged, served: Served, attached: Callable[..., str]) -> None:
     verdicts = judged("bf16", attached("bf16", served))
 
     holds(verdicts, right=0.9)
@@ -115,9 +114,10 @@ def test_vllm_forces_the_schema_in_its_order(
 @pytest.mark.slow
 @pytest.mark.parametrize("served", ["transformers", "mlx"], indirect=True)
 def test_an_engine_without_a_constraint_is_skipped_where_one_is_needed(
-    judged: Callable[[str, str], dict[str, dict[str, Any]]], served: Served, attached: Callable[..., str]
+    judged: Judged, served: Served, attached: Callable[..., str]
 ) -> None:
-    verdicts = judged("free", attached("free", served))
+    """Told by what its kind can do, so that few prompts tell it: mlx-lm reads each for half a second."""
+    verdicts = judged("free", attached("free", served), FEWEST)
 
     assert {kind: verdict["outcome"] for kind, verdict in verdicts.items()} == {
         "schema.constraint": "SKIPPED",
