@@ -38,7 +38,9 @@ def project(tmp_path: Path) -> Path:
     prompts = tmp_path / "fixtures/gate/mixed48.jsonl"
     prompts.write_text("".join(prompts.read_text("utf-8").splitlines(keepends=True)[::3]), "utf-8")
     (tmp_path / "fixtures/models").symlink_to(ROOT / "fixtures/models")
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = -p no:cacheprovider -p no:asyncio --parity-explain-requests=0\n"
+    )
     (tmp_path / "dev.toml").write_text(DEV)
     return tmp_path
 

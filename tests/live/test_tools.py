@@ -50,36 +50,29 @@ TEMPLATES, CALLING = 13, 7
 """Of the prompts, and of those that are to call: a verdict counts templates, so more prompts of one decide nothing."""
 
 
-def of_each_template(prompts: Path, most: int) -> list[dict[str, Any]]:
-    """Return so many prompts of each template at most."""
-    of_template: Counter[str] = Counter()
-    rows = []
+def one_of_each_template(prompts: Path) -> list[dict[str, Any]]:
+    """Return the first prompt of each template."""
+    first: dict[str, dict[str, Any]] = {}
     for row in map(json.loads, (prompts / "tools.jsonl").read_text("utf-8").splitlines()):
-        of_template[row["group"]] += 1
-        if of_template[row["group"]] <= most:
-            rows.append(row)
-    assert len(of_template) == TEMPLATES
-    return rows
+        first.setdefault(row["group"], row)
+    assert len(first) == TEMPLATES
+    return list(first.values())
 
 
 @pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Callable[[int], Path]:
-    """Write so many prompts of each template at most; return the path of the file."""
-
-    def write(most: int) -> Path:
-        path = tmp_path_factory.mktemp("tools") / "tools.jsonl"
-        path.write_text("\n".join(map(json.dumps, of_each_template(prompts, most))), "utf-8")
-        return path
-
-    return write
+def tools(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
+    """Write a prompt of each template; return the path of the file."""
+    path = tmp_path_factory.mktemp("tools") / "tools.jsonl"
+    path.write_text("\n".join(map(json.dumps, one_of_each_template(prompts))), "utf-8")
+    return path
 
 
 def test_a_4_bit_copy_calls_as_the_original_does_and_streamed_as_unstreamed(
-    launch: Callable[..., LiveRun], gguf: Callable[..., str], tools: Callable[[int], Path]
+    launch: Callable[..., LiveRun], gguf: Callable[..., str], tools: Path
 ) -> None:
     run = launch(
         "--engines=f16,q8,q4",
-        suite=SUITE.format(tools=tools(2)),
+        suite=SUITE.format(tools=tools),
         config=gguf("f16", "F16") + gguf("q8", "Q8_0") + gguf("q4", "Q4_0"),
     )
 
@@ -102,12 +95,12 @@ def test_vllm_with_its_parser_calls_as_llamacpp_does(
     gguf: Callable[..., str],
     served: Served,
     attached: Callable[..., str],
-    tools: Callable[[int], Path],
+    tools: Path,
 ) -> None:
     """The same weights in 16 bits of two kinds; vLLM reads calls by its parser of this model's family, hermes."""
     run = launch(
         *("--engines=f16,bf16", "-k", "test_tools"),
-        suite=SUITE.format(tools=tools(2)),
+        suite=SUITE.format(tools=tools),
         config=gguf("f16", "F16") + attached("bf16", served),
     )
 
@@ -130,7 +123,7 @@ def test_calls_that_mlx_leaves_in_the_text_are_told_as_that_and_streams_are_whol
 
     As few prompts as decide that, each of a template that is to call: no engine here takes longer to read them.
     """
-    calling = [row for row in of_each_template(prompts, 1) if "tool" in row["expect"]][:FEWEST]
+    calling = [row for row in one_of_each_template(prompts) if "tool" in row["expect"]][:FEWEST]
     (tmp_path / "calling.jsonl").write_text("\n".join(map(json.dumps, calling)), "utf-8")
     run = launch(
         "--engines=f16,mlx",
@@ -188,7 +181,7 @@ def test_loops(): ...
 def loops(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
     """Write the prompts with what their tools return."""
     path = tmp_path_factory.mktemp("loops") / "loops.jsonl"
-    scripted = [{**row, "tool_results": RESULTS, "max_turns": 4} for row in of_each_template(prompts, 1)]
+    scripted = [{**row, "tool_results": RESULTS, "max_turns": 4} for row in one_of_each_template(prompts)]
     path.write_text("\n".join(map(json.dumps, scripted)), "utf-8")
     return path
 
