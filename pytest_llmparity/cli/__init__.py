@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_llmparity.cli.verbs import Parser, complain
 from pytest_llmparity.core.words.exits import FAULT, INTERRUPTED, REFUSED, UNREAD, told
-from pytest_llmparity.core.words.printable import printable, printable_lines
+from pytest_llmparity.core.words.printable import printable
 from pytest_llmparity.settings.sources import unread_variables
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:  # closed by who started it
             sys.stdout.flush()
     except LLMParityError as error:
-        from pytest_llmparity.extras import localised
-
-        return complain(printable_lines(localised(str(error))), REFUSED)
+        return complain(str(error), REFUSED)
     except KeyboardInterrupt:
         return complain("interrupted", INTERRUPTED)
     except Exception as error:  # noqa: BLE001  # the border of the process: 1 would say that what was asked is done and something is wrong

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmparity.cli.verbs import add_verb, complain, selected, serving
 from pytest_llmparity.core.words.exits import OK, WRONG
-from pytest_llmparity.core.words.printable import printable, printable_lines
+from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ def _seen(session: Session, before: Mapping[str, Locked], *, record: bool) -> tu
                         f"{spec.name}: canaries that are not kept, because their answer holds a key or a path: {names}"
                     )
         except LLMParityError as error:
-            complain(printable_lines(str(error)), WRONG)
+            complain(str(error), WRONG)
         else:
             seen[spec.name] = dataclasses.replace(locked, canaries=canaries)
             if heard is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmparity.cli.verbs import add_verb, complain, selected, serving
 from pytest_llmparity.core.words.exits import OK, WRONG
-from pytest_llmparity.core.words.printable import printable, printable_lines
+from pytest_llmparity.core.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def _serve(asked: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"{spec.name} was stopped")
         return OK
-    return complain(printable_lines(why), WRONG)
+    return complain(why, WRONG)
 
 
 def _served(session: Session, spec: EngineSpec) -> Iterator[str]:

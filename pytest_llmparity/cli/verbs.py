@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from pytest_llmparity.core.words.exits import OK, REFUSED, WRONG
-from pytest_llmparity.core.words.printable import printable
+from pytest_llmparity.core.words.printable import printable, printable_lines
+from pytest_llmparity.extras import localised
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
@@ -81,8 +82,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def complain(text: str, code: int) -> int:
-    """Say on stderr what is wrong, and return the exit code given."""
-    print(f"llmparity: {text}", file=sys.stderr)
+    """Say on stderr what is wrong, and return the exit code given.
+
+    What is to be installed is named here, for all verbs, as it can be installed on this machine.
+    """
+    print(f"llmparity: {printable_lines(localised(text))}", file=sys.stderr)
     return code
 
 

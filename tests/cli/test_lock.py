@@ -16,6 +16,7 @@ from pytest_llmparity.core.identity.lock import NAME, Locked, differences
 from pytest_llmparity.core.sample import Fact
 from pytest_llmparity.testing import Reply
 from tests.doubles.abilities import Abilities
+from tests.doubles.installed import installed_from
 
 if TYPE_CHECKING:
     from pytest_llmparity.testing import LoopbackEngine
@@ -52,6 +53,23 @@ def test_what_every_engine_is_is_shown_and_written(shell: Shell, configured: Con
     assert ended.out.endswith(f"wrote {shell.path / NAME}\n")
     assert {name: entry.kind for name, entry in locked(shell).items()} == {"one": "llamacpp", "two": "vllm"}
     assert "127.0.0.1" not in (shell.path / NAME).read_text()
+
+
+@pytest.mark.parametrize(("verb", "code"), [("lock", 1), ("serve", 4)])
+def test_what_to_install_comes_from_where_this_package_came(
+    verb: str, code: int, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    clone = tmp_path_factory.mktemp("clone")
+    origin = {"url": clone.as_uri(), "dir_info": {"editable": True}}
+    installed_from(origin, tmp_path_factory.mktemp("packages"), monkeypatch)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # nor is uv a module here
+    shell.configure("[engines.a]\nkind = 'vllm'\nmodel = 'm'\nrequires = ['vllm==0.1']\n")
+
+    ended = shell.run(verb)
+
+    assert ended.code == code
+    assert f'Install it with: pip install -e "{clone}[environments]"  (or: pip install uv)\n' in ended.err
 
 
 def test_an_engine_that_is_as_it_was_changes_no_byte(shell: Shell, configured: Configured) -> None:
