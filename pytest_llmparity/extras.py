@@ -17,13 +17,16 @@ from urllib.parse import urlsplit, urlunsplit
 PACKAGE: Final = "pytest-llmparity"
 _SPECIAL: Final = set('"$`!')
 """What a shell reads within double quotes."""
+_COMMAND: Final = re.compile(r"""(pip install (?:-e )?(?:"[^"]*"|'[^']*'(?:"'"'[^']*')*))""")
+"""Any command of this module, with ``shlex``'s quotation of a quotation mark."""
 _PLAIN: Final = re.compile(rf'pip install "{PACKAGE}\[(\w+)\]"')
 
 
 class Origin(NamedTuple):
     """Where a package came from, as its installer wrote it down (``direct_url.json``, PEP 610); a registry is none.
 
-    ``url`` has neither the user nor the password nor the query of the address: they may be secret.
+    ``url`` has neither the user nor the password of the address nor what is behind ``;``, ``?`` or ``#`` in it: they
+    may be secret. Its path stays, in which nothing secret belongs.
     """
 
     url: str = ""
@@ -99,6 +102,15 @@ def localised(text: str) -> str:
     return _PLAIN.sub(lambda plain: command(plain[1]), text)
 
 
+def parted(text: str) -> list[str]:
+    """Return a text cut at its commands, which are every second part: prose may be broken into lines, they may not.
+
+    >>> parted('with: pip install "pytest-llmparity[ray]"  (or: pip install uv)')
+    ['with: ', 'pip install "pytest-llmparity[ray]"', '  (or: pip install uv)']
+    """
+    return _COMMAND.split(text)
+
+
 def command_from(origin: Origin, extra: str) -> str:
     """Return the command that installs an extra from an origin, empty where that is none or a folder that is gone.
 
@@ -131,7 +143,8 @@ def _bare(url: str) -> str:
         return ""
     user, at, host = parts.netloc.rpartition("@")
     kept = f"{user}{at}{host}" if (parts.scheme, user) == ("ssh", "git") else host  # the one name that everybody has
-    return urlunsplit((parts.scheme, kept, parts.path, "", "")) if parts.scheme else ""
+    path = parts.path if parts.scheme == "file" else parts.path.partition(";")[0]  # a folder may have one in its name
+    return urlunsplit((parts.scheme, kept, path, "", "")) if parts.scheme else ""
 
 
 def _quoted(text: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 import pytest_llmparity
 from pytest_llmparity import extras
-from pytest_llmparity.extras import command, is_local, localised, origin_of, plain_command, step_elsewhere
+from pytest_llmparity.extras import command, is_local, localised, origin_of, parted, plain_command, step_elsewhere
 from tests.doubles.installed import installed_from
 
 SOURCE = Path(pytest_llmparity.__file__).parent
@@ -40,6 +40,7 @@ def test_from_a_registry_the_plain_name_is_enough(tmp_path: Path, monkeypatch: p
         ({"url": "ssh://git@host/x.git", "vcs_info": GIT}, "git+ssh://git@host/x.git@1f2e"),
         ({"url": "ssh://git:word@host/x.git", "vcs_info": GIT}, "git+ssh://host/x.git@1f2e"),
         ({"url": "https://me:word@host/x-1.whl?key=word#word", "archive_info": {}}, "https://host/x-1.whl"),
+        ({"url": "https://host/x-1.whl;key=word", "archive_info": {}}, "https://host/x-1.whl"),
     ],
 )
 def test_an_address_is_named_without_what_is_secret_in_it(
@@ -50,6 +51,10 @@ def test_an_address_is_named_without_what_is_secret_in_it(
     assert command("ray") == f'pip install "pytest-llmparity[ray] @ {source}"'
     assert step_elsewhere("ray", version="9.9") == command("ray")
     assert not is_local()
+
+
+def test_a_semicolon_of_a_folder_stays() -> None:
+    assert origin_of('{"url": "file:///a;b"}').url == "file:///a;b"
 
 
 def test_a_folder_is_named_here_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,12 +97,13 @@ def test_a_folder_that_nobody_here_may_look_at_is_not_named(
 
 
 def test_a_folder_that_a_shell_would_read_stays_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "a $(touch b) `c`"
+    folder = tmp_path / "a $(touch b) `c` 'd'"
     folder.mkdir()
     installed_from({"url": folder.as_uri(), "dir_info": {"editable": True}}, tmp_path, monkeypatch)
 
     assert shlex.split(command("ray"))[-1] == f"{folder}[ray]"
     assert command("ray").startswith("pip install -e '")
+    assert parted(f"by {command('ray')}, 'so'") == ["by ", command("ray"), ", 'so'"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pytest_llmparity.core.sample import IDENTITY, Fact, to_json
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.experiments import rendered_apart
 from pytest_llmparity.core.words.printable import WIDTH, cells, hanging, pad, printable, wrapped
+from pytest_llmparity.extras import parted
 
 SCHEMA: Final = 1
 """Number of the JSON's format; it changes when a reader of the old one would misread the new one."""
@@ -201,6 +202,12 @@ def _marked(mark: str, texts: Iterable[str], width: int) -> Iterator[str]:
 
 
 def _wrapped(head: str, text: str, width: int) -> Iterator[str]:
-    for number, paragraph in enumerate(text.split("\n")):
-        first = head if number == 0 else " " * len(head)
-        yield from wrapped(printable(paragraph), width, head=first, indent=" " * len(head)) or [first.rstrip()]
+    """Yield a text in lines of at most ``width`` columns; a command that installs is a line of its own, unbroken."""
+    indent = " " * len(head)
+    for paragraph in text.split("\n"):
+        prose, *rest = parted(paragraph)
+        yield from wrapped(printable(prose), width, head=head, indent=indent) or [head.rstrip()]
+        head = indent
+        for command, behind in zip(rest[::2], rest[1::2], strict=True):
+            yield f"{indent}{printable(command)}"
+            yield from wrapped(printable(behind.lstrip(" ")), width, head=indent, indent=indent)

@@ -236,21 +236,37 @@ def test_one_engine_that_is_down_hides_no_other(shell: Shell, able: Callable[...
     assert "something is wrong with gone" in printed
 
 
+@pytest.mark.parametrize(
+    ("engine", "extra", "behind"),
+    [
+        (f"kind = 'llamacpp'\nmodel = '{GGUF}'", "llamacpp", ""),
+        ("kind = 'vllm'\nmodel = 'm'\nrequires = ['vllm==0.1']", "environments", "(or: pip install uv)"),
+    ],
+)
 def test_what_to_install_comes_from_where_this_package_came_and_json_leaves_that_out(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    engine: str,
+    extra: str,
+    behind: str,
+    shell: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    clone = tmp_path_factory.mktemp("clone")
+    clone = tmp_path_factory.mktemp("a clone with a name that is much longer than a line of the doctor has room for")
     origin = {"url": clone.as_uri(), "dir_info": {"editable": True}}
     installed_from(origin, tmp_path_factory.mktemp("packages"), monkeypatch)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    shell.configure(f"[engines.a]\nkind = 'llamacpp'\nmodel = '{GGUF}'\n")
+    shell.configure(f"[engines.a]\n{engine}\n")
 
     told = shell.run("doctor")
     record = shell.run("doctor", "--json")
 
-    assert "".join(f'pip install -e "{clone}[llamacpp]"'.split()) in "".join(told.out.split())
-    assert json.loads(record.out)["engines"][0]["error"].endswith('with: pip install "pytest-llmparity[llamacpp]"')
+    lines = [line.strip() for line in told.out.splitlines()]
+    place = lines.index(f'pip install -e "{clone}[{extra}]"')
+    assert lines[place - 1].endswith("with:")
+    assert lines[place + 1].startswith(behind or "what it was told")
+    error = json.loads(record.out)["engines"][0]["error"]
+    assert f'with: pip install "pytest-llmparity[{extra}]"  {behind}'.strip() in error
     assert str(clone) not in record.out
 
 
