@@ -78,9 +78,11 @@ def test_no_folder_of_this_machine_is_named_for_the_nodes(
     origin: dict[str, object],
     install: str,
     path: Callable[..., Path],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    installed_from(origin, path(), monkeypatch)
+    installed_from(origin, tmp_path, monkeypatch)  # before path: monkeypatch gives back the sys.path that this found
+    path()
 
     assert why_no_ray() == f"which is not installed: {install}"
 
