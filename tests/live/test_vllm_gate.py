@@ -41,7 +41,7 @@ def test_app(engine):
     with open("app.txt", "a") as out:
         out.write(engine.name + "\\n")
 """
-PROMPTS = 32
+PROMPTS, TICKETS = 24, 16
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def run(
     shutil.copy(in_turn.folder / NAME, project)
     suite = SUITE.format(
         capitals=some("capitals", PROMPTS),
-        tickets=some("tickets_constrained", PROMPTS),
+        tickets=some("tickets_constrained", TICKETS),
         schemas=prompts.parent / "schemas",
     )
     run = launch(
