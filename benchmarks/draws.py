@@ -35,7 +35,7 @@ from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, 
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.ladder import Ladder, Rung
 from pytest_llmparity.core.prompts import Case, PromptSet
-from pytest_llmparity.core.sample import Phase, Sampling
+from pytest_llmparity.core.sample import Phase, Sampling, in_memory
 from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.run.declare.prompts import load_prompts
 from pytest_llmparity.run.plan import floor_order
@@ -177,7 +177,7 @@ def remembered() -> Iterator[None]:
     with ExitStack() as patches:
         for module, name in ((comparing, "_places"), (comparing, "_logprobs"), (prompting, "_written")):
             patches.enter_context(mock.patch.object(module, name, _once(getattr(module, name))))
-        for compare in (find_shift, compare_answers):
+        for compare in (find_shift, compare_answers, in_memory):
             once = _once(compare)
             for name, module in list(sys.modules.items()):
                 if name.startswith(CHECKS) and getattr(module, compare.__name__, None) is compare:

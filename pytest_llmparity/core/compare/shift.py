@@ -11,8 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from pytest_llmparity.core.sample import Completion, TokenLogprob
@@ -51,7 +52,7 @@ def find_shift(baseline: Completion, candidate: Completion) -> Shift | None:
     most: list[float] = []
     least: list[float] = []
     for ours, theirs in zip(baseline.logprobs, candidate.logprobs, strict=False):
-        if (drift := _drift(ours, theirs)) is not None:
+        if (drift := _drift(_by_spelling(ours), _by_spelling(theirs), theirs)) is not None:
             most.append(drift[0])
             least.append(drift[1])
         if ours.token != theirs.token:
@@ -128,7 +129,10 @@ def shape_of(pairs: Iterable[tuple[Completion, Completion]]) -> Shape | None:
     if not places:
         return None
     longest = 1 + max(place.at for place in places)
-    quarters = [_median(place.moved for place in places if 4 * place.at // longest == quarter) for quarter in range(4)]
+    by_quarter: list[list[float]] = [[], [], [], []]
+    for place in places:
+        by_quarter[4 * place.at // longest].append(place.moved)
+    quarters = [_median(moved) for moved in by_quarter]
     middle = statistics.median_low(length for length, _ in by_length) if by_length else 0
     missing = sorted(token for token, listed in absent.items() if len(listed) >= FEW and not any(listed))
     return Shape(
@@ -164,13 +168,12 @@ def _places(baseline: Completion, candidate: Completion) -> tuple[list[_Place], 
         return places, best_ones
     before: set[bytes] = set()
     for at, (ours, theirs) in enumerate(zip(baseline.logprobs, candidate.logprobs, strict=False)):
-        if (drift := _drift(ours, theirs)) is not None:
-            best = list(itertools.islice(_by_spelling(ours).items(), 2))
-            listed = _by_spelling(theirs).keys() | {theirs.token}
-            best_ones += [(token, token in listed) for token, _ in best]
+        alternatives, listed = _by_spelling(ours), _by_spelling(theirs)
+        if (drift := _drift(alternatives, listed, theirs)) is not None:
+            (first, best), (second, next_best) = itertools.islice(alternatives.items(), 2)
+            best_ones += [(token, token in listed or token == theirs.token) for token in (first, second)]
             _, least, there = drift
-            lead = best[0][1] - best[1][1]
-            places.append(_Place(at, least, lead, there, any(token in before for token, _ in best)))
+            places.append(_Place(at, least, best - next_best, there, first in before or second in before))
         if ours.token != theirs.token:
             break
         before.add(ours.token)
@@ -204,19 +207,20 @@ def _unlisted_reasoning(answer: Completion) -> bytes:
     return reasoning
 
 
-def _drift(ours: TokenLogprob, theirs: TokenLogprob) -> tuple[float, float, float | None] | None:
+def _drift(
+    alternatives: Mapping[bytes, float], listed: dict[bytes, float], theirs: TokenLogprob
+) -> tuple[float, float, float | None] | None:
     """Return the most and the least that the lead moved at one position, ``None`` where there is no lead to compare.
 
-    With them goes the lead on the candidate, ``None`` where it is not known.
+    With them goes the lead on the candidate, ``None`` where it is not known. What both list goes in by spelling; the
+    candidate's own token comes to what it lists.
     """
-    alternatives = _by_spelling(ours)
     if len(alternatives) < 2 or not theirs.top:
         return None
     (first, best), (second, next_best) = itertools.islice(alternatives.items(), 2)
     lead = best - next_best
     if not math.isfinite(lead):
         return None  # only one token was allowed there
-    listed = _by_spelling(theirs)
     last = min(listed.values())
     if theirs.logprob is not None:
         listed.setdefault(theirs.token, theirs.logprob)
@@ -233,7 +237,10 @@ def _drift(ours: TokenLogprob, theirs: TokenLogprob) -> tuple[float, float, floa
 
 def _by_spelling(entry: TokenLogprob) -> dict[bytes, float]:
     """Return the alternatives, best first: of tokens spelled alike, such as pieces of characters, the best one."""
-    by_spelling: dict[bytes, float] = {}
+    by_spelling = dict(entry.top)
+    if len(by_spelling) == len(entry.top):
+        return by_spelling
+    by_spelling.clear()
     for token, logprob in entry.top:
         by_spelling.setdefault(token, logprob)
     return by_spelling
@@ -293,7 +300,7 @@ def _logprobs(answer: Completion) -> Logprobs:
             continue
         seen.tokens += 1
         seen.alone += len(entry.top) < 2
-        best = max((logprob for _, logprob in entry.top), default=-math.inf)
+        best = max(map(itemgetter(1), entry.top), default=-math.inf)
         seen.other += bool(entry.top) and (entry.logprob is None or entry.logprob < best - SAME)
         spelled += entry.token
     text = answer.text.strip().encode("utf-8", "surrogatepass")
