@@ -1,7 +1,7 @@
 """Kernels of the statistics to nine digits against scipy, which computes the same in another way.
 
-What has a test of its own elsewhere is not here: Garwood, Clopper and Pearson, Holm and McNemar against statsmodels,
-the sign test and its order statistics, the analysis of variance of blocks against scipy.
+What has a test of its own elsewhere is not here: Garwood, Clopper and Pearson, Holm against values of statsmodels,
+McNemar, the sign test and its order statistics, the analysis of variance of blocks against scipy.
 """
 
 from __future__ import annotations

@@ -49,13 +49,10 @@ def test_score_reproduces_the_worked_example_of_tango_1998() -> None:
     assert float(tango_score(0, 1, 44, -0.1)) == pytest.approx(1.709, abs=5e-4)
 
 
-@pytest.mark.slow
 def test_score_at_margin_zero_is_mcnemars() -> None:
-    from statsmodels.stats.contingency_tables import mcnemar
-
     squared = float(tango_score(16, 6, 161, 0.0)) ** 2
 
-    assert squared == pytest.approx(float(mcnemar([[59, 6], [16, 80]], exact=False, correction=False).statistic))
+    assert squared == pytest.approx((16 - 6) ** 2 / (16 + 6))
     assert float(tango_score(0, 0, 10, 0.0)) == 0.0
 
 
@@ -296,13 +293,12 @@ def test_impossible_questions_are_refused(arguments: dict[str, float], words: st
 
 @pytest.mark.slow
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.5, 0.9, 0.98, 1.0]), st.sampled_from([0.05, 0.01]))
-def test_rate_agrees_with_scipy_statsmodels_and_itself(k: int, more: int, at_least: float, alpha: float) -> None:
+def test_rate_agrees_with_scipy_and_itself(k: int, more: int, at_least: float, alpha: float) -> None:
     n = max(1, k + more)
     k = min(k, n)
     result = rate(k, n, at_least=at_least, alpha=alpha)
-    from statsmodels.stats.proportion import proportion_confint
 
-    lower, upper = proportion_confint(k, n, alpha=2 * alpha, method="beta")
+    lower, upper = scipy.stats.binomtest(k, n).proportion_ci(confidence_level=1 - 2 * alpha, method="exact")
 
     assert result.lower == pytest.approx(lower, abs=1e-9)
     assert result.upper == pytest.approx(upper, abs=1e-9)
