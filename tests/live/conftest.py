@@ -25,6 +25,7 @@ from pytest_llmparity.core.identity.lock import NAME, Locked
 from tests.engines.live import FORKS, Served
 from tests.live.ray_nodes import TwoNodes, two_nodes
 from tests.live.watching import Look, watch
+from tests.plugin.nursery import shared
 from tests.plugin.warm_pytest import SAFE, UNSEEN, Nursery, WarmPytest, leave_out
 from tests.unavailable import unavailable
 
@@ -214,12 +215,12 @@ def vllm(vllm_python: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery | None]:
+def nursery(request: pytest.FixtureRequest) -> Iterator[Nursery | None]:
     """What whole runs are forked from, which saves each the imports; ``None`` where forks are not safe after them."""
     if not SAFE:
         yield None
         return
-    with contextlib.closing(Nursery()) as nursery:
+    with contextlib.closing(Nursery(shared(request.config))) as nursery:
         yield nursery
 
 

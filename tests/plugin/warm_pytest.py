@@ -164,18 +164,22 @@ class WarmPytest:
 
 
 class Nursery:
-    """The process that forks; it ends with whoever holds this.
+    """The process that forks; it ends with whoever holds this, and imports when somebody first asks for a fork.
 
-    ``python`` is what xdist is to start as the Python of a worker; forks of pytest have it as ``WARM_PYTHON``.
+    With the address of another one its forks come from that, which somebody else holds. ``python`` is what xdist is to
+    start as the Python of a worker; forks of pytest have it as ``WARM_PYTHON``.
     """
 
-    def __init__(self) -> None:
-        self._address = f"warm-pytest-{os.getpid()}-{secrets.token_hex(8)}"
+    def __init__(self, address: str = "") -> None:
+        self.address = address or f"warm-pytest-{os.getpid()}-{secrets.token_hex(8)}"
+        self.python = shlex.join([sys.executable, "-ISE", __file__, self.address])
+        self._process: subprocess.Popen[bytes] | None = None
+        if address:
+            return
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-            listening.bind(f"\0{self._address}")
+            listening.bind(f"\0{self.address}")
             listening.listen()
             argv = [sys.executable, __file__, "fork", str(listening.fileno())]
-            self.python = shlex.join([sys.executable, "-ISE", __file__, self._address])
             self._process = subprocess.Popen(
                 argv, pass_fds=[listening.fileno()], stdin=subprocess.PIPE, start_new_session=True
             )
@@ -202,7 +206,7 @@ class Nursery:
         wanted = {"module": module, "args": list(args), "folder": str(folder), "env": env}
         if python is not None:
             wanted["python"] = str(python)
-        return fork(self._address, wanted, [stdin, stdout, stdout if stderr is None else stderr])
+        return fork(self.address, wanted, [stdin, stdout, stdout if stderr is None else stderr])
 
     def program(self, path: Path) -> Path:
         """Write a program that takes the place of Python: ``-m pytest`` is a fork, all else Python itself."""
@@ -216,7 +220,9 @@ class Nursery:
             spec.python = self.python
 
     def close(self) -> None:
-        """Let it end: what it forked goes on."""
+        """Let it end, where nobody else holds it: what it forked goes on."""
+        if self._process is None:
+            return
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -311,7 +317,10 @@ def reap(*_: object) -> None:
 
 
 def nurse(listening: socket.socket) -> int:
-    """Import, then fork until nobody asks any more; each fork becomes what was asked for."""
+    """Import once somebody asks, then fork until nobody does any more; each fork becomes what was asked for."""
+    ready, _, _ = select.select([listening.fileno(), 0], [], [])
+    if 0 in ready:
+        return 0
     for name in MODULES:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
