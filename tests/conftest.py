@@ -24,6 +24,7 @@ if (root := str(Path(__file__).parents[1])) not in sys.path:
     sys.path.append(root)
 
 from tests.marked import LIVE, demanded, has_none_of  # noqa: E402  # it is found by the line above
+from tests.rewritten import rewrite_together  # noqa: E402
 
 MEMORY, ROOM = Path("/dev/shm"), 2 * 2**30
 """Where files are in memory, and the bytes that must be free there; the folders of three runs take a tenth of it."""
@@ -69,11 +70,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Collect no garbage while tests are collected, and none of them later: all of it stays.
 
-    To look through it was a tenth of the collection, and some libraries collect garbage in every call.
+    To look through it was a tenth of the collection, and some libraries collect garbage in every call. In a fresh clone
+    each of several workers rewrites a part of the files first, which takes as long as the rest of a collection.
     """
+    config = session.config
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and hasattr(config, "workerinput"):
+        files = [path for path in Path(__file__).parent.rglob("test_*.py") if not pytest_ignore_collect(path, config)]
+        worker = int(config.workerinput["workerid"].removeprefix("gw"))
+        rewrite_together(config, files, worker, config.workerinput["workercount"])
     gc.disable()
     try:
         return (yield)
