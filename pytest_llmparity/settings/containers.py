@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pytest_llmparity.core.words.problems import given, looks_secret, names_secret
+from pytest_llmparity.core.words.keys import looks_secret, names_secret
+from pytest_llmparity.core.words.problems import given
 
 _IMAGE = re.compile(r"[a-zA-Z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?")
 """``[HOST[:PORT]/]NAME[:TAG][@DIGEST]`` (distribution/reference, reference.go), names in any case."""

@@ -23,9 +23,10 @@ from pydantic import (
 from pytest_llmparity.core.errors import EngineSelectionError
 from pytest_llmparity.core.identity.spelling import SAMPLING, sampling_defaults
 from pytest_llmparity.core.sample import IDENTITY
+from pytest_llmparity.core.words.keys import looks_secret, names_secret
 from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.core.words.printable import printable
-from pytest_llmparity.core.words.problems import Strict, given, listed, looks_secret, names_secret
+from pytest_llmparity.core.words.problems import Strict, given, listed
 from pytest_llmparity.settings import containers
 from pytest_llmparity.settings.selection import KINDS, LETTERS, NAME, Kind, parse_engines, root_of
 from pytest_llmparity.settings.sources import executor

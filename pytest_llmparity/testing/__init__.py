@@ -10,22 +10,22 @@ replace, for a server that says some things otherwise. :class:`Replay` serves re
 :class:`FaultProxy` makes any engine another one by a change that is known: ``proxy.hidden_system("Be brief.")``.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pytest_llmparity.testing.loopback import LoopbackEngine, Received
-from pytest_llmparity.testing.proxy import FaultProxy
 from pytest_llmparity.testing.script import Fault, Reply
 
 __all__ = ["Fault", "FaultProxy", "LoopbackEngine", "Received", "Replay", "Reply"]
 
 if TYPE_CHECKING:
+    from pytest_llmparity.testing.proxy import FaultProxy
     from pytest_llmparity.testing.replay import Replay
 else:
 
     def __getattr__(name: str) -> object:
-        """Import what reads recordings when it is asked for: that takes three times as long as all the rest."""
-        if name != "Replay":
+        """Import what reads recordings, or asks another server, when it is asked for: it takes longer than the rest."""
+        modules = {"FaultProxy": "proxy", "Replay": "replay"}
+        if name not in modules:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from pytest_llmparity.testing.replay import Replay
-
-        return Replay
+        return getattr(import_module(f"{__name__}.{modules[name]}"), name)

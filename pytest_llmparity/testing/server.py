@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import http.client
 import selectors
 import socket
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import BinaryIO, Self
 
 _LINE_BYTES = 64 * 1024
+_PHRASES = {int(status): status.phrase for status in HTTPStatus}
+"""What stands behind a status; ``http.client`` has the same, and takes as long to import as all else here."""
 
 
 class Hangup(Exception):  # not an error of ours: the handler ends the connection on purpose
@@ -65,7 +67,7 @@ class Call:
     def _head(self, status: int, headers: Mapping[str, str]) -> bytes:
         lowered = {name.lower(): value for name, value in headers.items()}
         self.last = self.last or lowered.get("connection", "").lower() == "close"
-        lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, '')}"]
+        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join((*lines, "", "")).encode("latin-1")
 

@@ -18,8 +18,8 @@ from pytest_llmparity.core.golden.records import (
 )
 from pytest_llmparity.core.identity.lock import holds_path, holds_secret
 from pytest_llmparity.core.words import explain
+from pytest_llmparity.core.words.keys import looks_secret
 from pytest_llmparity.core.words.masking import Mask
-from pytest_llmparity.core.words.problems import looks_secret
 
 
 def refuse_private(

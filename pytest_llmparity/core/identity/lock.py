@@ -12,8 +12,8 @@ from pytest_llmparity.core.errors import LockError
 from pytest_llmparity.core.identity.agreed import LOCK_FILE
 from pytest_llmparity.core.identity.canaries import Canaries
 from pytest_llmparity.core.sample import IDENTITY, Fact
+from pytest_llmparity.core.words.keys import looks_secret
 from pytest_llmparity.core.words.masking import Mask
-from pytest_llmparity.core.words.problems import looks_secret
 
 NAME: Final = LOCK_FILE
 
