@@ -37,12 +37,14 @@ pytestmark = [pytest.mark.live, pytest.mark.usefixtures("llamacpp")]
 Changed = Callable[[dict[str, Any]], dict[str, Any] | None]
 PROMPTS = 12
 """Prompts that are asked: what 12 show, 16 do, as many as experiments take of a gate."""
-FEWER = 10
+FEWER = 8
 """Prompts where two causes are planted: experiments ask each up to ten times."""
 BY_MORE = ("template", "template, penalty", "constraint, reasoning", "dry")
 """What is not shown by fewer prompts: beginnings of stories that part late, two causes of which one leaves little, and
 what acts only where an answer repeats itself.
 """
+STORY = 16
+"""Tokens of a story, which has no end: what 16 show, 32 do. Other answers end by themselves before 32."""
 LIGHTER = "Q8_0"
 """The weights of both engines where a cause is planted: a token of them takes two thirds of the time of one of F16."""
 TEXT, NATS = check.text(margin=0.05), check.logprobs(shift=0.02)
@@ -275,10 +277,10 @@ def short_names(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], str]] = {
-    "template": ("stories", as_it_is, (proxy.another_template(other_template),), {}, "chat template"),
-    "bos": ("stories", as_it_is, (proxy.doubled_bos(")"),), {"checks": (FINE,)}, "BOS"),
-    "system": ("stories", as_it_is, (PIRATE,), {}, "hidden text"),
-    "suffix": ("stories", as_it_is, (BEHIND,), {}, "hidden text"),
+    "template": ("stories", as_it_is, (proxy.another_template(other_template),), {"tokens": STORY}, "chat template"),
+    "bos": ("stories", as_it_is, (proxy.doubled_bos(")"),), {"checks": (FINE,), "tokens": STORY}, "BOS"),
+    "system": ("stories", as_it_is, (PIRATE,), {"tokens": STORY}, "hidden text"),
+    "suffix": ("stories", as_it_is, (BEHIND,), {"tokens": STORY}, "hidden text"),
     "turns": ("recall", long_chat, (proxy.oldest_dropped(1),), {}, "oldest turns"),
     "middle": ("needle", as_it_is, (proxy.middle_cut(150),), {}, "cut"),
     "order": ("tickets_constrained", as_it_is, (proxy.reordered_properties(),), {"tokens": 64}, "property order"),
@@ -302,7 +304,13 @@ ONE: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
     ),
     "xtc": ("mixed", as_it_is, (proxy.defaulting(xtc_probability=1.0, xtc_threshold=0.02),), {}, "sampler default"),
     "dry": ("mixed", as_it_is, (DRY,), {"checks": (SMALL,)}, "sampler default"),
-    "tokeniser": ("stories", as_it_is, (proxy.another_tokenizer(),), {"checks": (TEXT,)}, "tokeniser"),
+    "tokeniser": (
+        "stories",
+        as_it_is,
+        (proxy.another_tokenizer(),),
+        {"checks": (TEXT,), "tokens": STORY},
+        "tokeniser",
+    ),
     "spaces": ("capitals", begun, (proxy.stripped(),), {}, "white space"),
 }
 
@@ -364,12 +372,12 @@ def test_answers_that_end_early_settle_nothing_and_that_is_what_differs(bench: B
 
 
 TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], set[str]]] = {
-    "system, temperature": ("stories", as_it_is, (PIRATE, HOT), {}, {"hidden text", "temperature"}),
+    "system, temperature": ("stories", as_it_is, (PIRATE, HOT), {"tokens": STORY}, {"hidden text", "temperature"}),
     "template, temperature": (
         "stories",
         as_it_is,
         (proxy.another_template(other_template), HOT),
-        {},
+        {"tokens": STORY},
         {"chat template", "temperature"},
     ),
     "template, penalty": (
@@ -386,7 +394,7 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         {},
         {"stop token", "reasoning"},
     ),
-    "system, reasoning": ("stories", as_it_is, (PIRATE, ALOUD), {}, {"hidden text", "reasoning"}),
+    "system, reasoning": ("stories", as_it_is, (PIRATE, ALOUD), {"tokens": STORY}, {"hidden text", "reasoning"}),
     "reasoning, penalty": ("mixed", as_it_is, (ALOUD, PENALISED), {}, {"reasoning", "repetition penalty"}),
     "reasoning, temperature": ("mixed", as_it_is, (ALOUD, HOT), {}, {"reasoning", "temperature"}),
     "temperature, penalty": ("mixed", as_it_is, (HOT, PENALISED), {}, {"temperature", "repetition penalty"}),
@@ -408,7 +416,7 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
         "stories",
         as_it_is,
         (proxy.another_template(other_template), ALOUD),
-        {},
+        {"tokens": STORY},
         {"chat template", "reasoning"},
     ),
 }
@@ -417,7 +425,8 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
 @pytest.mark.slow
 def test_an_engine_that_answers_otherwise_beside_others_is_named_for_that(bench: Bench) -> None:
     """What it does then no other removal takes away: one token is never chosen."""
-    named = bench.named(bench.prompts("stories", count=CASES), bench.engine(), CROWDED, checks=(SMALL,))
+    how: Any = {"checks": (SMALL,), "tokens": STORY, "quantization": LIGHTER, "baseline": LIGHTER}
+    named = bench.named(bench.prompts("stories", count=CASES), bench.engine(LIGHTER), CROWDED, **how)
 
     assert named == [{"concurrency"}]
 
@@ -437,7 +446,8 @@ ASTRAY: Any = {"logit_bias": [[300, 100]]}
     ids=["that a salt keeps out", "that nothing keeps out", "of beginnings"],
 )
 def test_a_prompt_cache_that_changes_answers_is_named(bench: Bench, kind: str, cache: proxy.Change) -> None:
-    how: Any = {"checks": (TEXT,), "kind": kind, "caches": True, "quantization": LIGHTER, "baseline": LIGHTER}
+    how: Any = {"quantization": LIGHTER, "baseline": LIGHTER, "tokens": STORY}
+    how |= {"checks": (TEXT,), "kind": kind, "caches": True}
     named = bench.named(bench.prompts("stories"), bench.engine(LIGHTER), cache, **how)
 
     assert named == [{"prompt cache"}]
