@@ -30,20 +30,21 @@ from pytest_llmparity.engines.kinds.transformers import TransformersAdapter
 from pytest_llmparity.engines.kinds.vllm import VllmAdapter
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.run.calibrate import copies
-from tests.engines.live import python_of
+from tests.engines.live import FORKS, python_of
 from tests.unavailable import unavailable
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("llamacpp")]
 
 CACHE: Final = Path(os.environ.get("LLMPARITY_CI_CACHE") or Path.home() / ".cache/pytest-llmparity-ci")
-EACH, FEWER, TOKENS = 4, 2, 8
-"""Prompts of each of eight kinds, also where weights are the same, and tokens of an answer: so few, for on a core the
-model says 8 to 22 a second.
+EACH, FEWER, ONE, TOKENS = 4, 2, 1, 6
+"""Prompts of each of eight kinds, fewer where weights are the same and where all but nothing moves, and tokens of an
+answer: so few, for on a core the model says 8 to 22 a second, and reads the 46 of a prompt in a quarter of one.
 """
-SETS: Final = {"instruct": EACH, "fewer": FEWER}
-"""The two sets of prompts by name; the second is of the first ones of the first."""
+SETS: Final = {"instruct": EACH, "fewer": FEWER, "one": ONE}
+"""The sets of prompts by name; each is of the first ones of the one before."""
 DRAWS = 40
-SIZE = 16
+SIZE, HALF_SIZE = 24, 14
+"""Prompts of a draw from the 32, and of one from a half of them: of 16, three in forty settled nothing of Q4_K_M once."""
 
 
 def quantizer() -> str | None:
@@ -65,10 +66,10 @@ def files() -> Mapping[str, Path]:
 
 FOLDERS: Final[Mapping[str, tuple[type[Adapter], Sequence[str]]]] = {
     "transformers": (TransformersAdapter, ("--device", "cpu")),
-    "vllm": (VllmAdapter, ("--enforce-eager", "--num-gpu-blocks-override", "256")),
+    "vllm": (VllmAdapter, ("--enforce-eager", "--num-gpu-blocks-override", "256", "--max-num-seqs", "8")),
 }
-ONE_PROCESS: Final = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-"""Else vLLM is three on the CPU, and each of them imports it for ten seconds."""
+ONE_IMPORT: Final = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **FORKS}
+"""Else vLLM is three processes on the CPU, and each of them imports it for ten seconds."""
 Ask = Callable[..., Recorded]
 
 
@@ -91,7 +92,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 def baseline(files: Mapping[str, Path], ask: Ask) -> Recorded:
     """Return the answers of the file as it is, which every test compares with: asked once for all, some of it twice."""
     served = record_draws.gguf("f16", files["F16"], pin="F16")
-    first, main = ask(served, each=FEWER, phase=Phase.COLD), ask(served, each=EACH)
+    first, main = ask(served, each=ONE, phase=Phase.COLD), ask(served, each=EACH)
     return dataclasses.replace(main, answers={**main.answers, **first.answers})
 
 
@@ -115,10 +116,11 @@ def test_copies_of_a_real_model_are_judged_and_named_by_its_own_ladder(
 ) -> None:
     """The margin is 1.5 times the upper bound of the 8-bit copy; a class is named by a ladder of the other half.
 
-    BF16 is slow where the processor has no such arithmetic and lies a tenth of the margin from F16: it is judged once.
+    BF16 is slow where the processor has no such arithmetic and lies a tenth of the margin from F16: it is judged once,
+    on eight prompts.
     """
     classes = [name for name in files if name not in ("F16", "BF16")]
-    asked = {name: FEWER if name == "BF16" else EACH for name in files if name != "F16"}
+    asked = {name: ONE if name == "BF16" else EACH for name in files if name != "F16"}
     copied = (ask(record_draws.gguf(name.lower(), files[name], pin=name), each=each) for name, each in asked.items())
     drawn = drawn_from(baseline, *copied)
     pool = PromptSet(name="instruct", cases=tuple(drawn.sets["instruct"]))
@@ -126,12 +128,12 @@ def test_copies_of_a_real_model_are_judged_and_named_by_its_own_ladder(
     margin = proposed(rungs[0].upper)
 
     for name, each in asked.items():
-        prompts, draws = ("instruct", DRAWS) if each == EACH else ("fewer", 1)
+        prompts, draws = ("instruct", DRAWS) if each == EACH else ("one", 1)
         pair = Pair(baseline="f16", candidate=name.lower(), prompts=prompts)
         tally = outcomes(drawn, pair, [check.logprobs(shift=margin)], size=SIZE, draws=draws)
         wanted = "FAIL" if name.startswith("Q4") else "PASS"
         assert tally.share(wanted) >= 0.95, (name, margin, tally.outcomes)
-    seen = named(drawn, classes, [name.lower() for name in classes], name="instruct", size=12, draws=DRAWS)
+    seen = named(drawn, classes, [name.lower() for name in classes], name="instruct", size=HALF_SIZE, draws=DRAWS)
     for name in classes:
         assert seen[name.lower()][name] >= 0.95 * DRAWS, seen
     assert [rung.quantization for rung in sorted(rungs, key=lambda rung: rung.shift)] == classes
@@ -147,7 +149,7 @@ def test_the_same_weights_as_a_folder_pass_on_another_engine(
     model = smollm2.as_folder(files["F16"], python)
     adapter, flags = FOLDERS[kind]
     other = record_draws.folder(kind, kind, adapter, model, python, "--dtype", "float32", *flags, pin="F32")
-    alone = dataclasses.replace(other.spec, env={**other.spec.env, **ONE_PROCESS})
+    alone = dataclasses.replace(other.spec, env={**other.spec.env, **ONE_IMPORT})
     drawn = drawn_from(baseline, ask(dataclasses.replace(other, spec=alone), each=FEWER))
     pool = PromptSet(name="fewer", cases=tuple(drawn.sets["fewer"]))
     checks: list[Check] = [check.logprobs(shift=0.06)] if kind == "vllm" else [check.text(margin=0.05)]
