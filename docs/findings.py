@@ -94,6 +94,8 @@ class Finding:
 
         Models of the same weights are not compared in one run: one process of Ollama would answer for all of them.
         """
+        if self.name in JOINED:
+            return JOINED[self.name]
         if self.module == GATES:
             return (self.test, *self.models)
         return self.engines if self.at_once else FOUR
@@ -129,6 +131,16 @@ class Ran:
 
 FOUR = ("llamacpp", "ollama", "mlx", "transformers")
 """The engines that applications are tried on."""
+JOINED: Mapping[str, tuple[str, ...]] = {
+    "property-order": ("llamacpp", "ollama"),
+    "context": ("test_capitals", "stern"),
+    "stop": FOUR,
+    "space": ("llamacpp", "mlx"),
+    "tools": ("llamacpp", "mlx"),
+}
+"""The run of a gate that has its engines up anyway, by its finding: a start of transformers takes as long as all that
+MLX and Ollama are asked besides.
+"""
 
 FINDINGS: tuple[Finding, ...] = (
     Finding(
