@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 
 from benchmarks import record_draws, smollm2
@@ -23,7 +24,7 @@ from benchmarks.recordings import Recorded, Recording
 from pytest_llmparity import check
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.identity.agreed import proposed
-from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.engines.kinds.transformers import TransformersAdapter
@@ -38,13 +39,13 @@ pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("llama
 CACHE: Final = Path(os.environ.get("LLMPARITY_CI_CACHE") or Path.home() / ".cache/pytest-llmparity-ci")
 EACH, FEWER, ONE, TOKENS = 4, 2, 1, 6
 """Prompts of each of eight kinds, fewer where weights are the same and where all but nothing moves, and tokens of an
-answer: so few, for on a core the model says 8 to 22 a second, and reads the 46 of a prompt in a quarter of one.
+answer: so few, for on a core the model says 8 to 22 a second, and reading a prompt takes longer than six of them.
 """
 SETS: Final = {"instruct": EACH, "fewer": FEWER, "one": ONE}
 """The sets of prompts by name; each is of the first ones of the one before."""
 DRAWS = 40
 SIZE, HALF_SIZE = 24, 14
-"""Prompts of a draw from the 32, and of one from a half of them: of 16, three in forty settled nothing of Q4_K_M once."""
+"""Prompts of a draw from the 32, and of one from a half of them: of 16, three in forty once settled nothing."""
 
 
 def quantizer() -> str | None:
@@ -73,6 +74,11 @@ ONE_IMPORT: Final = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **FORKS}
 Ask = Callable[..., Recorded]
 
 
+def told(case: Case) -> Case:
+    """Return a prompt with a system message of few tokens, for which the template leaves out its own."""
+    return msgspec.structs.replace(case, messages=({"role": "system", "content": "Help."}, *case.messages))
+
+
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Return what asks an engine so many prompts of each kind; answers are kept for the module."""
@@ -80,6 +86,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
         def ask_one(served: Served, *, each: int, phase: Phase = Phase.MAIN) -> Recorded:
             prompts, sets = record_draws.smollm2_prompts(each)
+            prompts = PromptSet(name=prompts.name, cases=tuple(told(case) for case in prompts.cases))
             gatherer = Gatherer(tmp_path_factory.mktemp("answers"), record_draws.unit_of(prompts, TOKENS))
             stack.callback(gatherer.close)  # the store reads tokens when they are looked at
             gathered = gatherer.gather(dataclasses.replace(served, phases=(phase,)))
