@@ -43,6 +43,8 @@ BY_MORE = ("template", "template, penalty", "constraint, reasoning", "dry")
 """What is not shown by fewer prompts: beginnings of stories that part late, two causes of which one leaves little, and
 what acts only where an answer repeats itself.
 """
+TICKETS = 10
+"""Prompts whose answers are tickets, the longest there are."""
 STORY = 16
 """Tokens of a story, which has no end: what 16 show, 32 do. Other answers end by themselves before 32."""
 LIGHTER = "Q8_0"
@@ -325,7 +327,8 @@ QUICK = ("template", "system", "turns", "temperature", "spaces")
 def test_the_planted_cause_is_named_and_no_other(bench: Bench, planted: str) -> None:
     name, change, changes, how, layer = ONE[planted]
 
-    prompts = bench.prompts(name, change, CASES if planted in BY_MORE else PROMPTS)
+    count = CASES if planted in BY_MORE else TICKETS if name == "tickets_constrained" else PROMPTS
+    prompts = bench.prompts(name, change, count)
     named = bench.named(prompts, bench.engine(LIGHTER), *changes, quantization=LIGHTER, baseline=LIGHTER, **how)
 
     assert named
@@ -566,7 +569,7 @@ def test_the_class_is_that_of_whole_answers_and_not_of_next_tokens(bench: Bench,
 @pytest.mark.slow
 def test_weights_that_show_with_a_constraint_alone_are_no_constraint(bench: Bench) -> None:
     """In an order that nobody writes both engines are forced to answers that they would not give."""
-    tickets = bench.prompts("tickets_constrained", backwards)
+    tickets = bench.prompts("tickets_constrained", backwards, TICKETS)
 
     ((verdict, explanation),) = bench.verdicts(
         tickets, bench.engine("Q4_0"), checks=(AGREES,), quantization="Q4_0", tokens=64

@@ -76,7 +76,7 @@ Ask = Callable[..., Recorded]
 
 def told(case: Case) -> Case:
     """Return a prompt with a system message of few tokens, for which the template leaves out its own."""
-    return msgspec.structs.replace(case, messages=({"role": "system", "content": "Help."}, *case.messages))
+    return msgspec.structs.replace(case, messages=({"role": "system", "content": "Help."}, *(case.messages or ())))
 
 
 @pytest.fixture(scope="module")
