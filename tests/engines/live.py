@@ -38,11 +38,10 @@ PYTHONS: Mapping[str, str] = {
 """The variables that name interpreters with an engine in them."""
 WAYS = ("llamacpp", *sorted(PYTHONS), "ollama", "ollama-native")
 """The kinds that are started here, with the route behind it where it is not the first one of its kind."""
-FORKS: Mapping[str, str] = {"PYTHONPATH": str(Path(__file__).parent / "forking"), "SPT_NOENV": "1"}
-"""The environment of a vLLM on the CPU whose engine core is a fork of its server: it imports nothing anew.
-
-The title that it gives itself would else take the place of its environment, by which it is known.
-"""
+FORKING = Path(__file__).parent / "forking"
+"""A folder that makes engine cores of vLLM on the CPU forks of their servers where ``PYTHONPATH`` has it."""
+FORKS: Mapping[str, str] = {"PYTHONPATH": str(FORKING)}
+"""The environment of such a vLLM: it imports nothing anew. ``tests/live/test_vllm_gate`` starts that of users."""
 
 PROXY = """
 model_list:

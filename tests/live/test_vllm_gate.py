@@ -1,6 +1,7 @@
 """Real vLLM on the CPU and real llama.cpp serve the same weights: one run judges them, then it is killed.
 
 They were locked in another folder, one at a time, so that run is also a second start that has to be what the first was.
+Here alone vLLM starts its engine core anew, as users have it, and not as a fork.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ processor. As a fork it is the same process, of the same parent, without that.
 """
 
 import multiprocessing
+import os
 from multiprocessing.context import BaseContext
 
 of_method = multiprocessing.get_context
@@ -16,3 +17,5 @@ def get_context(method: str | None = None) -> BaseContext:
 
 
 multiprocessing.get_context = get_context  # type: ignore[assignment]
+# The title that a fork gives itself would else take the place of its environment, by which it is known.
+os.environ.setdefault("SPT_NOENV", "1")
