@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 MODULES = (
     *("pytest", "xdist.plugin", "xdist.looponfail", "pytest_asyncio.plugin", "pytest_timeout", "anyio.pytest_plugin"),
     *("pytest_llmparity.check", "pytest_llmparity.plugin.door", "httpx", "httpcore", "httpcore2", "openai", "yaml"),
-    *("numpy", "scipy.special", "rapidfuzz.distance", "jsonschema_rs", "sqlite3", "psutil"),
+    *("numpy", "scipy.special", "rapidfuzz.distance", "jsonschema_rs", "sqlite3", "psutil", "gguf", "platformdirs"),
+    *("pytest_llmparity.core.gate.policy", "pytest_llmparity.core.checks.drift.text"),
+    *("pytest_llmparity.core.checks.drift.logprobs", "pytest_llmparity.core.checks.prompts"),
 )
 """What a run with engines imports, as far as it is installed."""
 UNSEEN = ("rerunfailures", "hypothesispytest")
@@ -82,6 +84,11 @@ def remember_installed() -> None:
         @cached_property
         def files(self) -> Any:
             return self._installed.files
+
+        @cached_property
+        def _normalized_name(self) -> Any:
+            """Return what the folder's name says without being opened: who looks for entry points asks all for it."""
+            return getattr(self._installed, "_normalized_name", None) or self._installed.name
 
     read = metadata.distributions
     kept: dict[str, list[metadata.Distribution]] = {}
@@ -321,10 +328,12 @@ def nurse(listening: socket.socket) -> int:
     ready, _, _ = select.select([listening.fileno(), 0], [], [])
     if 0 in ready:
         return 0
-    for name in MODULES:
+    plugins = importlib.import_module("_pytest.config").default_plugins
+    for name in (*MODULES, *(f"_pytest.{plugin}" for plugin in plugins)):
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     remember_installed()
+    importlib.import_module("importlib.metadata").entry_points()
     for installed in importlib.import_module("importlib.metadata").distributions():
         if any(point.group == "pytest11" for point in installed.entry_points):
             _ = installed.files, installed.metadata
