@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,26 +79,27 @@ def clustered_ratio(
 
     Raises ``ValueError`` when the three sequences differ in length or ``e`` adds up to nothing.
     """
-    totals: dict[Hashable, tuple[float, float]] = {}
+    of_d: dict[Hashable, float] = defaultdict(float)
+    of_e: dict[Hashable, float] = defaultdict(float)
     for part_d, part_e, group in zip(d, e, groups, strict=True):
-        sum_d, sum_e = totals.get(group, (0.0, 0.0))
-        totals[group] = (sum_d + part_d, sum_e + part_e)
-    whole = math.fsum(part_e for _, part_e in totals.values())
+        of_d[group] += part_d
+        of_e[group] += part_e
+    whole = math.fsum(of_e.values())
     if whole <= 0.0:
         raise ValueError("a ratio needs a positive total below the line; every part of it is 0")
-    ratio = math.fsum(part_d for part_d, _ in totals.values()) / whole
-    informative = {group: parts for group, parts in totals.items() if parts[1] > 0.0}
+    ratio = math.fsum(of_d.values()) / whole
+    informative = [(group, of_d[group], part_e) for group, part_e in of_e.items() if part_e > 0.0]
     count = len(informative)
     if count < 2:
         return ClusteredRatio(estimate=ratio, se=None, groups=count)
-    alone = sum(part_e > 0.0 for part_e in e) == count
+    alone = sum([part_e > 0.0 for part_e in e]) == count
     deleted = {
         group: (part_d - ratio * part_e) / (1.0 - (1.0 / count if alone else part_e / whole))
-        for group, (part_d, part_e) in informative.items()
+        for group, part_d, part_e in informative
     }
     parts = _by_stratum(deleted, strata or {})
     if len(parts) == 1:
-        spread = (count - 1) / count * math.fsum(residual**2 for residual in deleted.values())
+        spread = (count - 1) / count * math.fsum([residual**2 for residual in deleted.values()])
     else:
         spread = ((count - 1) / count) ** 2 * math.fsum(len(part) * statistics.variance(part) for part in parts)
     return ClusteredRatio(estimate=ratio, se=math.sqrt(spread) / whole, groups=count, strata=len(parts))

@@ -47,7 +47,7 @@ def effective_cases(values: Sequence[float], groups: Sequence[Hashable], alpha: 
         return 1.0
     several = _equal_groups(sizes)
     mean = math.fsum(values) / n
-    variance = math.fsum((value - mean) ** 2 for value in values) / n
+    variance = math.fsum([(value - mean) ** 2 for value in values]) / n
     se = clustered_ratio(values, [1.0] * n, groups).se
     if variance == 0.0 or se is None:
         return float(round(several))
@@ -298,7 +298,9 @@ def together_in_blocks(values: Sequence[float], blocks: Sequence[int], *, few: i
     the latencies that is normal, and knows what to do with failures (``inf``). Of fewer than ``few`` blocks what is
     between them is hardly known: there it is the upper limit that holds in three of four cases.
     """
-    _, block, sizes = np.unique(np.asarray(blocks), return_inverse=True, return_counts=True)
+    sizes_of = Counter(blocks)
+    numbers = {name: number for number, name in enumerate(sizes_of)}
+    block, sizes = np.array([numbers[name] for name in blocks]), np.array(list(sizes_of.values()))
     n, count = len(values), len(sizes)
     scores = _normal_scores(values)
     total = float(scores.sum())
@@ -339,7 +341,8 @@ def _gauss() -> tuple[Floats, Floats]:
 
 def _normal_scores(values: Sequence[float]) -> Floats:
     """Return the normal quantile of each value's place among all; equal values share the middle of their places."""
-    _, place, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    middles = np.cumsum(counts) - counts / 2.0
-    scores: Floats = special.ndtri(middles[place] / len(values))
+    given = np.asarray(values, dtype=np.float64)
+    ordered = np.sort(given)
+    middles = (ordered.searchsorted(given, "left") + ordered.searchsorted(given, "right")) / 2.0
+    scores: Floats = special.ndtri(middles / len(values))
     return scores
