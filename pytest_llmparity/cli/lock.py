@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from pytest_llmparity.cli.verbs import add_verb, complain, selected, serving
@@ -51,9 +52,11 @@ def _lock(asked: argparse.Namespace) -> int:
         if name in touched:
             if differences is None or any(difference.fails for difference in differences):
                 stale.add(name)
-            _tell(name, before.get(name), after.get(name), differences, birds.get(name))
+            entering = _entering(asked, name, session.settings.selection) if asked.check else ""
+            _tell(name, before.get(name), after.get(name), differences, birds.get(name), entering=entering)
     for name, locked in seen.items():
-        if blind := lock.unseen(locked):
+        asked_canaries = not asked.check or name in before  # who has not been asked for any may have some
+        if asked_canaries and (blind := lock.unseen(locked)):
             print(printable(f"{name} {blind}"))
     for sentence in lock.twins(seen):
         print(printable(sentence))
@@ -140,18 +143,39 @@ def _every_engine(asked: argparse.Namespace) -> bool:
     return not any(narrowed) and not any(os.environ.get(f"LLMPARITY_{name}") for name in ("ENGINES", "PROFILE"))
 
 
+def _entering(asked: argparse.Namespace, name: str, selection: Sequence[str]) -> str:
+    """Return the command that enters one engine into the same lock."""
+    from pytest_llmparity.settings.selection import parse_engines
+
+    given = {"--profile": asked.profile, "--config": asked.config, "--rootdir": asked.rootdir}
+    options = [word for option, value in given.items() if value for word in (option, value)]
+    written = {entry.name: entry.text for entry in parse_engines(selection)}
+    return shlex.join(["llmparity", "lock", *options, written.get(name, name)])
+
+
 def _tell(
-    name: str, before: Locked | None, after: Locked | None, differences: list[Difference] | None, heard: Seen | None
+    name: str,
+    before: Locked | None,
+    after: Locked | None,
+    differences: list[Difference] | None,
+    heard: Seen | None,
+    *,
+    entering: str = "",
 ) -> None:
+    """Print how an engine stands to its entry; ``entering`` is the command that makes one, where none is made now."""
+    from pytest_llmparity.core.identity import lock
     from pytest_llmparity.core.identity.canaries import Change
 
+    absent = before is None and bool(entering)
     state = "removed" if after is None else "new" if before is None else "changed" if differences else "unchanged"
     if differences and all(difference.untold for difference in differences):
         state = "tells less than it did"
     moved = heard.change if heard is not None and heard.change is not Change.UNCHANGED else None
     if state == "unchanged" and moved is not None:
         state = str(moved) if moved is Change.UNKNOWN else "changed"
-    print(f"{name}: {state}" + (f" ({heard.numbers})" if heard is not None and state == "unchanged" else ""))
+    if absent:
+        state = f"not in {lock.NAME}; {entering} enters it"
+    print(printable(f"{name}: {state}" + (f" ({heard.numbers})" if heard is not None and state == "unchanged" else "")))
     if before is None and after is not None:
         for field, fact in after.identity.items():
             print(printable(f"  {field}: {fact.value} ({fact.source})"))
@@ -159,7 +183,7 @@ def _tell(
         print(printable(f"  {difference}"))
     if moved is not None:
         print(printable(f"  canaries: {heard}"))
-    if after is not None:
+    if after is not None and not absent:  # canaries are asked when an entry is made of them, or held against one
         canaries = after.canaries
         if canaries is None:
             print("  canaries: none, it answered without text or not at all, or without logprobs and never alike")

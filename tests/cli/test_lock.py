@@ -201,6 +201,24 @@ def test_check_says_what_to_do_where_nothing_is_locked_yet(shell: Shell, configu
     assert not (shell.path / NAME).exists()
 
 
+def test_an_engine_that_check_does_not_find_in_the_lock_is_told_as_that_and_not_as_one_without_answers(
+    shell: Shell, configured: Configured
+) -> None:
+    """Its canaries were not asked, so nothing is said of them; the command enters it into the same lock."""
+    shell.configure(configured(one=llamacpp(shell)))
+    url = llamacpp(shell).base_url
+
+    ended = shell.run("lock", "--check", "--rootdir", ".", "one", f"two={url}")
+
+    told = [line for line in ended.out.splitlines() if not line.startswith(" ")]
+    assert told[0] == "one: not in llmparity.lock; llmparity lock --rootdir . one enters it"
+    assert f"two: not in llmparity.lock; llmparity lock --rootdir . two={url} enters it" in told
+    assert "  build: b0-loopback (reported)\n" in ended.out
+    assert "canaries: " not in ended.out
+    assert "the lock does not see it" not in ended.out
+    assert ended.code == 1
+
+
 def test_check_says_what_to_do_about_engines_that_came_and_went(shell: Shell, configured: Configured) -> None:
     engine = llamacpp(shell)
     shell.configure(configured(one=engine, two=engine))
