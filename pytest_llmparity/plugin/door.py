@@ -112,15 +112,18 @@ class Door:
             except LLMParityError as error:
                 self._problems[gate] = str(error)
         if items:
-            self._refuse_unknown()
+            self._refuse_unfit()
         if self._deciding is not None and items and not xdist.is_worker(self.config):
             self._deciding.refuse_unfit(self.session, items)
 
-    def _refuse_unknown(self) -> None:
-        """Raise ``pytest.UsageError`` for a case or tag no test has, unless a test of which nothing is known may."""
+    def _refuse_unfit(self) -> None:
+        """Raise ``pytest.UsageError`` for a case or tag no test has, unless a test of which nothing is known may.
+
+        So does a replay for engines that no stored run has.
+        """
         try:
             if not self._problems:
-                self.session.gates.refuse_unknown()
+                self.session.refuse_unfit()
         except UsageError as error:
             if not xdist.is_worker(self.config):
                 raise pytest.UsageError(str(error)) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_llmparity.core import late
-from pytest_llmparity.core.errors import DesignError, LLMParityError
+from pytest_llmparity.core.errors import DesignError, LLMParityError, StoreError
 from pytest_llmparity.core.evidence import Check, Evidence
 from pytest_llmparity.core.history.entries import Entry, entry_of
 from pytest_llmparity.core.identity.agreed import Agreed
@@ -123,6 +123,16 @@ class Session:
 
     # gathering -------------------------------------------------------------------------------------------------------
 
+    def refuse_unfit(self) -> None:
+        """Raise ``UsageError`` for what the command line names and no test, or no run to replay, has."""
+        self.gates.refuse_unknown()
+        if self.settings.mode == "replay" and self.gates.declarations() and self._folder.is_dir():
+            with contextlib.suppress(StoreError, OSError):  # said of the gates, when they are to be judged
+                self._to_replay()
+
+    def _to_replay(self) -> str:
+        return to_replay(self.store(), self.settings, self.gates.declarations(), folder=self._folder.name)
+
     def gather(self) -> None:
         """Gather what the declared tests need, once for all processes of this run, or load the run to replay.
 
@@ -131,7 +141,7 @@ class Session:
         """
         self.gates.refuse_unknown()
         if self.settings.mode == "replay":
-            self.run = to_replay(self.store(), self.settings, self.gates.declarations(), folder=self._folder.name)
+            self.run = self._to_replay()
             self._load()
             return
         plan = self.gates.plan()

@@ -173,7 +173,8 @@ OPTIONS = (
     ),
     Option(
         "mode",
-        "live asks the engines, replay judges a stored run again without engines (default: live; RUN: the newest)",
+        "live asks the engines, replay judges a stored run again without engines (default: live; RUN: the newest that "
+        "asked what the selected tests ask, and has the engines that are named)",
         "live|replay[=RUN]",
         mode,
     ),

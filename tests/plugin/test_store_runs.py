@@ -102,6 +102,20 @@ def test_a_replay_of_a_run_nobody_knows_lists_the_runs(bench: Bench) -> None:
     result.stdout.fnmatch_lines(["*no run 20200101-000000-abcd in */.llmparity; the newest are: none*"])
 
 
+def test_a_replay_of_engines_that_no_run_has_ends_before_any_test(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    engines = [bench.engine(), bench.engine(), bench.engine()]
+    bench.run(engines=engines[:2]).assert_outcomes(passed=1)
+
+    other = bench.run("--parity-mode=replay", engines=engines)
+    same = bench.run("--parity-mode=replay", engines=engines[:2])
+
+    assert (other.ret, same.ret) == (USAGE, OK)
+    other.assert_outcomes()
+    assert "has all of the engines a, b, c; the newest that did, 2" in other.stderr.str() + other.stdout.str()
+    same.stdout.fnmatch_lines(["replay of the newest run that asked what is selected and has these engines: nothing*"])
+
+
 @pytest.mark.slow
 def test_runs_at_once_share_a_store_and_nothing_else(bench: Bench) -> None:
     runs = 3

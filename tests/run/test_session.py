@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmparity import check
-from pytest_llmparity.core.errors import DesignError, LLMParityError, MissingSample, StoreError
+from pytest_llmparity.core.errors import DesignError, LLMParityError, MissingSample, StoreError, UsageError
 from pytest_llmparity.core.evidence import Check
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.verdict import Outcome, Verdict
@@ -234,10 +234,37 @@ def test_a_replay_of_engines_the_run_does_not_have_says_which_it_has(project: Pr
     project.declare(live)
     live.gather()
 
-    with pytest.raises(StoreError, match="has no engine b; it has a"):
+    newest = f"asked what the selected tests ask has {{}}; the newest that did, {live.run}, has a; run once"
+    with pytest.raises(UsageError, match=newest.format("all of the engines a, b")):
         project.session(a, b, mode="replay").gather()
-    with pytest.raises(StoreError, match="has no engine c; it has a"):
+    with pytest.raises(UsageError, match=newest.format("the engine c")):
         project.session(mode="replay", baseline="c").gather()
+    with pytest.raises(UsageError, match=f"run {live.run} has no engine b; it has a"):
+        project.session(a, b, mode="replay", replay_run=live.run).gather()
+
+
+def test_the_newest_run_of_the_named_engines_that_asked_this_is_replayed(project: Project) -> None:
+    engines = {name: project.attached(name, project.engine()) for name in "abc"}
+    runs = []
+    for token, names, tokens in (("one", "ab", 8), ("two", "ab", 8), ("three", "ac", 8), ("four", "ab", 4)):
+        live = project.session(*(engines[name] for name in names), token=token)
+        project.declare(live, max_tokens=tokens)
+        live.gather()
+        runs.append(live.run)
+        live.close()
+
+    replayed = []
+    for names in ("ab", "ac", ""):
+        replay = project.session(*(engines[name] for name in names), mode="replay")
+        project.declare(replay, max_tokens=8)
+        replay.gather()
+        replayed.append(replay.run)
+    other = project.session(engines["c"], mode="replay")
+    project.declare(other, max_tokens=4)
+
+    assert replayed == [runs[1], runs[2], runs[2]]
+    with pytest.raises(UsageError, match=f"has the engine c; the newest that did, {runs[3]}, has a, b; run once"):
+        other.gather()
 
 
 def test_an_interrupted_run_is_not_replayed(project: Project) -> None:

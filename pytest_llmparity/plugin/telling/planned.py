@@ -69,7 +69,8 @@ def _asked(session: Session, plan: Plan, *, detailed: bool) -> list[str]:
     settings, gates = session.settings, session.gates.declarations()
     portion = settings.portion
     if settings.mode == "replay":
-        run = settings.replay_run or "the newest run that asked what is selected"
+        of_engines = " and has these engines" if settings.engines else ""
+        run = settings.replay_run or f"the newest run that asked what is selected{of_engines}"
         return [f"replay of {run}: nothing is asked"]
     if settings.goldens and not settings.asked:
         return ["plan: golden answers are held against each other: nobody is asked"]
