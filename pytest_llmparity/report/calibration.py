@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from pytest_llmparity.core.identity.agreed import Accepted, in_forks, in_nats
+from pytest_llmparity.core.identity.agreed import FACTOR, LEAST, Accepted, in_forks, in_nats
 from pytest_llmparity.core.identity.ladder import Ladder
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.printable import printable
@@ -31,9 +31,17 @@ def pair_lines(accepted: Accepted) -> Iterator[str]:
     yield f"  F floor   {explain.nats(accepted.floor)}: {printable(accepted.baseline)} against itself"
     between = f"between {explain.nats(accepted.lower)} and {explain.nats(accepted.upper)}"
     yield f"  x shift   {explain.nats(accepted.estimate)}, {between}"
-    yield f"  M margin  {explain.nats(accepted.shift)} proposed: 1.5 times the upper bound"
+    yield f"  M margin  {explain.nats(accepted.shift)} proposed: {_by(accepted.upper)}"
     if accepted.floor >= accepted.shift:
         yield "  the floor is above the margin, so nothing will FAIL: ask fewer requests at once, or without a cache"
+
+
+def _by(upper: float) -> str:
+    """Return how the margin that is proposed follows from the upper bound of the shift."""
+    wanted = FACTOR * upper
+    if wanted < LEAST:
+        return f"the least there is; {FACTOR:g} times the upper bound would be {explain.nats(wanted)}"
+    return f"{FACTOR:g} times the upper bound"
 
 
 def ladder_lines(ladder: Ladder) -> Iterator[str]:

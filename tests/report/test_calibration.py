@@ -27,6 +27,16 @@ def test_a_pair_is_shown_with_its_floor_its_interval_and_its_margin() -> None:
     ]
 
 
+def test_a_margin_that_is_the_least_there_is_does_not_follow_from_its_bound() -> None:
+    alike = dataclasses.replace(ACCEPTED, shift=0.005, estimate=0.0, lower=0.0, upper=0.0002)
+
+    margin = next(line for line in pair_lines(alike) if line.startswith("  M margin"))
+
+    assert margin == (
+        "  M margin  0.005 nats proposed: the least there is; 1.5 times the upper bound would be 0.0003 nats"
+    )
+
+
 @pytest.mark.parametrize(("value", "place"), [(0.0, 0), (0.00003, 0), (0.01, 24), (10.0, 60), (500.0, 60)])
 def test_what_lies_beyond_the_axis_stands_at_its_end(value: float, place: int) -> None:
     first, *_ = picture({"V": value})
