@@ -34,21 +34,22 @@ def wire() -> Path:
 
 
 @pytest.fixture(scope="session")
-def send() -> Send:
-    """Sends what an adapter builds, through the client the product gathers with."""
+def send() -> Iterator[Send]:
+    """Sends what an adapter builds, through the client the product gathers with, in one loop for all tests."""
+    with asyncio.Runner() as runner:
 
-    def send_one(adapter: Adapter, request: Request, *, stream: bool = True) -> Exchange:
-        spoken = dataclasses.replace(adapter.own(request), sampling=request.sampling)
-        built = adapter.build(spoken, stream=stream)
+        def send_one(adapter: Adapter, request: Request, *, stream: bool = True) -> Exchange:
+            spoken = dataclasses.replace(adapter.own(request), sampling=request.sampling)
+            built = adapter.build(spoken, stream=stream)
 
-        async def exchange() -> Exchange:
-            headers = {"content-type": "application/json", **adapter.headers}
-            async with Client(adapter.base_url, headers=headers) as client:
-                return await client.send(built.method, built.path, built.body)
+            async def exchange() -> Exchange:
+                headers = {"content-type": "application/json", **adapter.headers}
+                async with Client(adapter.base_url, headers=headers) as client:
+                    return await client.send(built.method, built.path, built.body)
 
-        return asyncio.run(exchange())
+            return runner.run(exchange())
 
-    return send_one
+        yield send_one
 
 
 @pytest.fixture
