@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmparity.cli.verbs import add_verb, root_of, selected, serving, serving_as
+from pytest_llmparity.cli.verbs import add_verb, named_by, root_of, selected, serving, serving_as
 from pytest_llmparity.core.words.exits import OK
 
 if TYPE_CHECKING:
@@ -105,10 +105,11 @@ def _ladder(asked: argparse.Namespace) -> int:
 def _two(asked: argparse.Namespace) -> Selection:
     """Return the selection of the two engines, the first of them the baseline whatever the configuration says."""
     from pytest_llmparity.core.errors import EngineSelectionError
-    from pytest_llmparity.settings.selection import parse_engines
+    from pytest_llmparity.settings.selection import parse_engines, told_of
 
-    named = [*asked.engines, *(asked.more or ())]
-    if len(entries := parse_engines(named)) != 2:
+    with told_of(named_by(asked)):
+        entries = parse_engines([*asked.engines, *(asked.more or ())])
+    if len(entries) != 2:
         raise EngineSelectionError(
             f"a pair is calibrated, which takes two engines, not {len(entries)}; write: "
             "llmparity calibrate BASELINE CANDIDATE; or, for the copies of a model, "

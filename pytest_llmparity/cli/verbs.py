@@ -9,7 +9,7 @@ import sys
 import uuid
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from pytest_llmparity.core.words.exits import OK, REFUSED, WRONG
 from pytest_llmparity.core.words.printable import printable, printable_lines
@@ -17,7 +17,7 @@ from pytest_llmparity.extras import localised
 from pytest_llmparity.settings.sources import ENGINES_VARIABLE, FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from pytest_llmparity.run.session import Session
@@ -183,7 +183,7 @@ def selected(asked: argparse.Namespace, *, baseline: str | None = None, variants
         "frozen": False,
     }
     given = Given(named.get, os.environ, root=root, cwd=Path.cwd(), prefix="--")
-    with told_of("ENGINE" if asked.engines else "--engines"):
+    with told_of(named_by(asked)):
         in_force = settings_of(given, otherwise_all=True)
     if not in_force.engines:
         place = f"put one into {FILE} there" if (root / FILE).is_file() else f"let llmparity init write {FILE}"
@@ -192,6 +192,44 @@ def selected(asked: argparse.Namespace, *, baseline: str | None = None, variants
             f"http://127.0.0.1:8080, or {place}"
         )
     return Selection(given, in_force)
+
+
+_ARGUMENT: Final = "ENGINE"
+
+
+def named_by(asked: argparse.Namespace) -> str:
+    """Return what gave a command its engines, as messages name it: what it is called with, or ``--engines``."""
+    return _ARGUMENT if asked.engines else "--engines"
+
+
+@contextlib.contextmanager
+def told_by_options(engines: Mapping[str, str]) -> Iterator[None]:
+    """Let an error of :func:`selected` name the option that gave the engine; ``engines`` has by option its text."""
+    from pytest_llmparity.core.errors import EngineSelectionError
+
+    try:
+        yield
+    except EngineSelectionError as error:
+        lines = [_of_option(line, engines) for line in str(error).split("\n")]
+        raise EngineSelectionError("\n".join(lines)) from None
+
+
+def _of_option(line: str, engines: Mapping[str, str]) -> str:
+    """Return a sentence with the option of the engine it begins with: others may be mentioned, as the nearest name."""
+    from pytest_llmparity.settings.selection import parse_engines
+
+    argument, colon, sentence = line.partition(": ")
+    if argument != _ARGUMENT or not colon:
+        return line
+    for option, text in engines.items():
+        (entry,) = parse_engines([text])
+        beginnings = (
+            *(f"{entry.text!r}", f"unknown engine {entry.text!r}", f"{entry.name} (", f"{entry.name}: "),
+            *(f"there are no golden answers of {entry.golden!r}", f"there is no recording {entry.recording!r}"),
+        )
+        if sentence.startswith(beginnings):
+            return f"{option}: {sentence}"
+    return f"{' and '.join(engines)}: {sentence}"
 
 
 def serving(selection: Selection, *, stored: Path | None = None) -> contextlib.AbstractContextManager[Session]:

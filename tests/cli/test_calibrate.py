@@ -90,6 +90,14 @@ def test_two_engines_are_named(shell: Shell, named: tuple[str, ...]) -> None:
     assert f"takes two engines, not {len(named)}; write: llmparity calibrate BASELINE CANDIDATE" in ended.err
 
 
+@pytest.mark.parametrize(("words", "by"), [(("x", "x"), "ENGINE"), (("--engines", "x,x"), "--engines")])
+def test_two_engines_of_one_name_are_told_as_they_were_given(shell: Shell, words: tuple[str, ...], by: str) -> None:
+    ended = shell.run("calibrate", *words)
+
+    assert ended.code == 4
+    assert ended.err.startswith(f"llmparity: {by}: 'x' and 'x' are both named 'x'; put another name before one of")
+
+
 @pytest.mark.usefixtures("pair")
 def test_a_small_prompt_set_is_refused_before_anybody_is_asked(shell: Shell, pair: tuple[PosingEngine, ...]) -> None:
     (shell.path / "few.jsonl").write_text("\n".join(f'{{"id": "c{n}", "prompt": "say {n}"}}' for n in range(23)))

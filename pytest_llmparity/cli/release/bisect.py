@@ -24,7 +24,7 @@ from pytest_llmparity.cli.release.gate import (
     refuse_unwritable,
     run_suite,
 )
-from pytest_llmparity.cli.verbs import complain, root_of, selected
+from pytest_llmparity.cli.verbs import complain, root_of, selected, told_by_options
 from pytest_llmparity.core.gate import JUDGED_OPTION, VARIANTS_OPTION
 from pytest_llmparity.core.words.exits import OF_DECISION, REFUSED
 from pytest_llmparity.core.words.printable import printable, uncommanded
@@ -216,7 +216,8 @@ def _job(asked: argparse.Namespace, root: Path) -> Job:
     for variant in variants:
         both = [baseline, f"{asked.engine}={variant.name}"]
         picked = argparse.Namespace(**{**vars(asked), "engines": both, "more": None})
-        selected(picked, baseline=against, variants=to_text([variants[0], variant]))
+        with told_by_options({"--baseline" if asked.baseline else "the baseline": baseline, "--engine": both[1]}):
+            selected(picked, baseline=against, variants=to_text([variants[0], variant]))
     shown = f"{variants[0].label}, the first of them" if baseline == variants[0].name else against
     return Job(engine=asked.engine, variants=variants, baseline=baseline, against=shown, known=stands)
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of, selected, store_of
+from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of, selected, store_of, told_by_options
 from pytest_llmparity.core.gate import PLUGIN, RUN_OPTION
 from pytest_llmparity.core.words.exits import OF_DECISION, OK, REFUSED
 from pytest_llmparity.core.words.printable import printable, uncommanded
@@ -146,14 +146,14 @@ def _run(asked: argparse.Namespace) -> tuple[str | None, str | None, str | None]
     refuse_missing(asked.suite)
     refuse_partial(asked.more)
     baseline, candidate = (name_of(text, option) for option, text in _two(asked) if text is not None)
-    both = {**vars(asked), "engines": [asked.baseline, asked.candidate], "more": None}
-    try:
-        selected(argparse.Namespace(**both), baseline=baseline)  # what is wrong with them is told before pytest starts
-    except EngineSelectionError as error:
-        lines = str(error).split("\n")
-        for option, text in _two(asked):
-            lines = [line.replace("ENGINE: ", f"{option}: ", 1) if repr(text) in line else line for line in lines]
-        raise EngineSelectionError("\n".join(lines)) from None
+    if baseline == candidate:
+        raise EngineSelectionError(
+            f"--baseline and --candidate are both named {candidate!r}; put another name before one of them: "
+            f"NAME={asked.candidate}"
+        )
+    both = argparse.Namespace(**{**vars(asked), "engines": [asked.baseline, asked.candidate], "more": None})
+    with told_by_options({"--baseline": asked.baseline, "--candidate": asked.candidate}):
+        selected(both, baseline=baseline)  # what is wrong with them is told before pytest starts
     code, run = run_suite(asked, f"{asked.baseline},{asked.candidate}", baseline=baseline)
     if why := came_to_nothing(code, run):
         complain(f"{why}, so nothing is decided", REFUSED)

@@ -316,6 +316,29 @@ def test_a_stored_run_that_is_not_whole_decides_nothing(passed: Shell, state: Ru
     assert not (passed.path / ".llmparity" / FILE_NAME).exists()
 
 
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "told"),
+    [
+        ("dev", "dve", "--candidate: unknown engine 'dve' (did you mean 'dev'?)"),
+        ("dve", "dev", "--baseline: unknown engine 'dve' (did you mean 'dev'?)"),
+        ("golden:dev", "dev", "--baseline: there are no golden answers of 'dev'"),
+        ("dev", "replay:dev", "--candidate: there is no recording 'dev'"),
+        ("dev", "new=dve", "--candidate: 'new=dve': unknown engine 'dve'"),
+        ("dev", "dev=http://h:1", "--baseline and --candidate are both named 'dev'; put another name before one of"),
+    ],
+)
+def test_what_is_wrong_with_an_engine_names_the_option_that_gave_it(
+    shell: Shell, baseline: str, candidate: str, told: str
+) -> None:
+    """Also where the sentence mentions the other one, as the nearest name or as what to record."""
+    shell.configure("[engines.dev]\nbase_url = 'http://127.0.0.1:1'\n")
+
+    ended = shell.run("gate", "--baseline", baseline, "--candidate", candidate)
+
+    assert ended.code == 4
+    assert ended.err.startswith(f"llmparity: {told}")
+
+
 @pytest.mark.slow
 def test_a_rule_that_names_no_test_is_refused_before_anybody_is_asked(
     shell: Shell, suite: Callable[[str], tuple[str, ...]]
