@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from pytest_llmparity.core.identity.agreed import Agreed
 from pytest_llmparity.core.identity.capabilities import Capabilities
@@ -14,6 +14,8 @@ from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Completion, Failure, Identity, Phase, Sample, Sampling
 from pytest_llmparity.core.verdict import Verdict
 
+Tokens: TypeAlias = Sequence[float]
+"""The most tokens that the answer to each prompt may have, in their order; empty where nobody said."""
 FLOOR_PHASES = (Phase.COLD, Phase.WARM, Phase.PARALLEL)
 FLOOR_STAGES: Final = (16, 32, 64)
 """How many cases the noise floor repeats, all of a smaller set: more where fewer do not show it to be small enough."""
@@ -242,16 +244,19 @@ class Check(Protocol):
     def needs(self) -> Needs:
         """Return the samples to gather for it."""
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Say why this design can never settle anything (with the number that could), or ``None``.
 
         A clause that starts with the reason and does not name the check: the caller puts check and place behind it.
+        ``tokens`` are of the prompts in their order, here and below.
         """
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: what this design can and cannot see."""
 
-    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False, tokens: Tokens = ()) -> str:
         """Say what groups of these sizes keep it from seeing, one line for every plan; empty where that is little."""
 
     def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
@@ -263,10 +268,10 @@ class Check(Protocol):
     def prompt_problem(self, prompts: PromptSet) -> str | None:
         """Say why these prompts are not what it can judge, whatever is answered, or ``None``; a clause as above."""
 
-    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str | None:
         """Say why it cannot judge tags by themselves although it is asked to, or ``None``; a clause as above."""
 
-    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return for the plan which tags it judges by themselves; empty where it is not asked to."""
 
     def judge(self, evidence: Evidence) -> list[Verdict]:

@@ -63,6 +63,17 @@ def test_keywords_reach_the_sampling(folder: Path) -> None:
     assert call(folder, "prompts.jsonl", sampling={"stop": ["a", "b"]}).sampling.stop == ("a", "b")
 
 
+def test_answers_of_few_tokens_are_a_design_that_may_never_pass(folder: Path) -> None:
+    gate = check.text(margin=0.05)
+
+    with pytest.raises(DesignError, match=r"30 prompts of 1 token \(max_tokens\) can never pass a margin of 5 %"):
+        call(folder, "few.jsonl", gate, max_tokens=1)
+    assert call(folder, "few.jsonl", gate, max_tokens=2).checks == (gate,)
+    rows = [{"id": f"c{i}", "prompt": f"say {i}", "sampling": {"max_tokens": 8}} for i in range(2)]
+    with pytest.raises(DesignError, match=r"2 prompts of 8 tokens \(max_tokens\) can never pass"):
+        call(folder, rows, gate)
+
+
 def test_a_schema_file_is_read(folder: Path) -> None:
     (declared,) = call(folder, "prompts.jsonl", check.schema("schema.json", rate=0.9)).checks
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs, union
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs, Tokens, union
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase, Sampling
 from pytest_llmparity.core.verdict import Verdict
@@ -46,13 +46,15 @@ class Wants:
     def needs(self) -> Needs:
         return self.wanted
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         return None
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         return ""
 
-    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False, tokens: Tokens = ()) -> str:
         return ""
 
     def beforehand(self, evidence: Evidence, candidate: EngineEvidence) -> str:
@@ -61,10 +63,10 @@ class Wants:
     def prompt_problem(self, prompts: PromptSet) -> str | None:
         return None
 
-    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str | None:
         return None
 
-    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str:
         return ""
 
     def judge(self, evidence: Evidence) -> list[Verdict]:

@@ -15,7 +15,7 @@ from pytest_llmparity.core.checks.missing import Missing, describe
 from pytest_llmparity.core.compare.answers import parted
 from pytest_llmparity.core.diagnosis.layers import response_schema
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import Check, EngineEvidence, Evidence, Needs, Tokens
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.prompts.arms import as_declared
@@ -49,7 +49,7 @@ class BaseCheck:
         """Return what to gather: the main phase."""
         return Needs()
 
-    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return nothing: how the cases fall into groups is not what limits it."""
         return ""
 
@@ -61,11 +61,11 @@ class BaseCheck:
         """Return ``None``: whatever prompts say, their answers can be judged."""
         return None
 
-    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str | None:
         """Return ``None``: it is not asked to judge tags by themselves."""
         return None
 
-    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return nothing: it is not asked to judge tags by themselves."""
         return ""
 
@@ -145,11 +145,13 @@ class Misused(BaseCheck):
         """The error that making the check would have raised."""
         return DesignError(self.misuse)
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Return what is wrong with it."""
         return self.misuse
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return what is wrong with it."""
         return self.misuse
 

@@ -11,7 +11,7 @@ from pytest_llmparity.core.checks.arguments import REPEATS
 from pytest_llmparity.core.checks.base import BaseCheck, Pairing
 from pytest_llmparity.core.compare.calls import in_words
 from pytest_llmparity.core.diagnosis import layers
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs, Tokens
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.permutation import DRAWS, Difference, difference
@@ -44,7 +44,9 @@ class DistributionCheck(BaseCheck):
         """Return what to gather: the main phase, each prompt several times, sampled."""
         return Needs(repeats=self.repeats, sampled=True)
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Return nothing: it never settles that engines are alike, whatever the number of prompts."""
         return None
 
@@ -58,7 +60,7 @@ class DistributionCheck(BaseCheck):
             "repeats=2 or more, or n = 2 or more in every prompt"
         )
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: how much is drawn, and that an 8-bit copy is beyond it."""
         drawn = explain.count(cases * self.repeats, "answer")
         drawn += "" if self.repeats > 1 else ", each of several choices,"

@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar
 from pytest_llmparity.core.checks.base import BaseCheck
 from pytest_llmparity.core.checks.designs import least_kept
 from pytest_llmparity.core.checks.tags import By, Tags, beside, left_to_all, no_tag, plan_line, tags_of
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Tokens
 from pytest_llmparity.core.prompts import Case, PromptSet
 from pytest_llmparity.core.sample import Phase
 from pytest_llmparity.core.stats.paired import min_cases
@@ -40,7 +40,9 @@ class LimitedCheck(BaseCheck):
         """True when only limits between engines are set."""
         return "rate" not in self.limits()
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Return which limits not even perfect answers could be shown to keep, ``None`` where there are none."""
         problems = []
         grouped = sequential and groups < cases
@@ -56,7 +58,7 @@ class LimitedCheck(BaseCheck):
                 )
         return "; ".join(problems) or None
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: how many prompts each limit takes at the least."""
         least = self.least(sequential=sequential)
         needed = ", ".join(f"{limit} {n or 'never'}" for limit, n in least.items())
@@ -67,7 +69,7 @@ class LimitedCheck(BaseCheck):
             line += f", but for {' and '.join(few)} all count as fewer: too few groups"
         return f"{line}; at least needed: {needed}"
 
-    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False, tokens: Tokens = ()) -> str:
         """Say which limits groups of such different sizes cannot show, whatever is answered."""
         groups = len(sizes)
         if sequential or not 1 < groups < sum(sizes):
@@ -81,7 +83,7 @@ class LimitedCheck(BaseCheck):
             f"to show {' and '.join(never)}: more groups help, or as many prompts in each"
         )
 
-    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str | None:
         """Return why ``by="tag"`` judges nothing: no tag has the prompts that a limit takes; ``None`` where one has."""
         if self.by is None:
             return None
@@ -95,7 +97,7 @@ class LimitedCheck(BaseCheck):
         ]
         return refused[0] if all(refused) else None
 
-    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return for the plan which tags are judged by themselves."""
         if self.by is None:
             return ""

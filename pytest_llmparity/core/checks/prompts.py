@@ -11,7 +11,7 @@ from pytest_llmparity.core.checks.base import BaseCheck, Pairing, pair_answers
 from pytest_llmparity.core.checks.missing import rested
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.diagnosis.counts import compare_counts
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Tokens
 from pytest_llmparity.core.verdict import Difference, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -33,11 +33,13 @@ class PromptsCheck(BaseCheck):
     def __str__(self) -> str:
         return "prompts()"
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Return nothing: one prompt is enough to find a difference."""
         return None
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: what it compares."""
         return f"{self}: exact, token counts of {explain.count(cases, 'prompt')}"
 

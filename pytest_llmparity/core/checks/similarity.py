@@ -26,7 +26,7 @@ from pytest_llmparity.core.checks.tags import (
 from pytest_llmparity.core.compare.answers import cut_in_call, digest, edit_similarity, no_evidence
 from pytest_llmparity.core.compare.calls import same_calls, written_out
 from pytest_llmparity.core.diagnosis import layers
-from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, Tokens
 from pytest_llmparity.core.late import np
 from pytest_llmparity.core.ports import Embedder
 from pytest_llmparity.core.prompts import PromptSet
@@ -94,7 +94,9 @@ class SimilarityCheck(BaseCheck):
             return Needs()
         return Needs(phases=frozenset({Phase.MAIN, *FLOOR_PHASES}), floor_cases=CALIBRATED_BY)
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Return why not even equal answers would pass, as prompts are so few, ``None`` where they would."""
         needed = least_kept(ALIKE, sequential_run=sequential)
         assert needed is not None
@@ -107,7 +109,7 @@ class SimilarityCheck(BaseCheck):
             f"alike, not even if all are equal; it takes {needed}"
         )
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: what it asks of how many prompts."""
         line = f"{self}: at least {explain.percent(ALIKE)} of {explain.count(cases, 'prompt')} alike"
         if groups == cases:
@@ -140,13 +142,13 @@ class SimilarityCheck(BaseCheck):
         with_tags_left = [dataclasses.replace(verdict, remarks=(*verdict.remarks, *left)) for verdict in whole]
         return [*with_tags_left, *beside(whole, evidence, tags.judged, judged)]
 
-    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str | None:
         """Return why ``by="tag"`` judges nothing: no tag has prompts enough; ``None`` where one has."""
         if self.by is None:
             return None
         return no_tag(prompts, self._tags(prompts, sequential), self._wanted(sequential))
 
-    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return for the plan which tags are judged by themselves."""
         if self.by is None:
             return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,15 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         if not self.group:
             msgspec.structs.force_setattr(self, "group", self.id)
 
+    def most_tokens(self, sampling: Sampling) -> float:
+        """Return the most tokens that its answer may have, reasoning among them, those of all turns together.
+
+        Infinity where fields of its own may ask for more.
+        """
+        if self.extra_body:
+            return math.inf
+        return int(self.sampling.get("max_tokens", sampling.max_tokens)) * max(1, self.max_turns)
+
     def request(self, sampling: Sampling, *, top_logprobs: int | None = None) -> Request:
         """Return the request this case makes under ``sampling``; what the entry itself sets wins over it."""
         return Request(
@@ -112,6 +122,10 @@ class PromptSet:
     def __post_init__(self) -> None:
         if not self.digest:
             object.__setattr__(self, "digest", digest(self.cases))
+
+    def most_tokens(self, sampling: Sampling) -> tuple[float, ...]:
+        """Return the most tokens that the answer to each case may have, in file order."""
+        return tuple(case.most_tokens(sampling) for case in self.cases)
 
     @cached_property
     def groups(self) -> int:

@@ -127,15 +127,17 @@ def _searches(session: Session) -> int:
 
 def _power(session: Session, declaration: Declaration, *, detailed: bool) -> list[str]:
     """Return what the checks of one test can show with its prompts; in short only where that is too little."""
-    sequential, sizes = session.settings.in_waves, as_declared(declaration.prompts).group_sizes
-    weak = [check.weakness(sizes=sizes, sequential=sequential) for check in declaration.checks]
+    sequential, prompts = session.settings.in_waves, as_declared(declaration.prompts)
+    tokens, checks = prompts.most_tokens(declaration.sampling), declaration.checks
+    weak = [check.weakness(sizes=prompts.group_sizes, sequential=sequential, tokens=tokens) for check in checks]
     weak += session.gates.timed_lines(declaration)
     if not detailed:
         return [f"power: {declaration.test}: {line}" for line in weak if line]
-    cases, groups = len(as_declared(declaration.prompts).cases), as_declared(declaration.prompts).groups
+    cases, groups = len(prompts.cases), prompts.groups
     lines = [f"  {declaration.test}: {count(cases, 'case')} in {count(groups, 'group')}"]
-    lines += [f"    {check.power(cases=cases, groups=groups, sequential=sequential)}" for check in declaration.checks]
-    of_tags = [check.tag_line(as_declared(declaration.prompts), sequential=sequential) for check in declaration.checks]
+    power = [check.power(cases=cases, groups=groups, sequential=sequential, tokens=tokens) for check in checks]
+    lines += [f"    {line}" for line in power]
+    of_tags = [check.tag_line(prompts, sequential=sequential, tokens=tokens) for check in checks]
     lines += [f"    {line}" for line in (*of_tags, *weak) if line]
     return [*lines, *(f"    {line}" for line in session.gates.floor_lines(declaration))]
 

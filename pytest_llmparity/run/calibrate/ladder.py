@@ -14,7 +14,7 @@ from pytest_llmparity.core.checks.drift.text import TextCheck
 from pytest_llmparity.core.checks.missing import Missing
 from pytest_llmparity.core.checks.tags import within
 from pytest_llmparity.core.errors import NotMeasured
-from pytest_llmparity.core.evidence import Evidence, Needs
+from pytest_llmparity.core.evidence import Evidence, Needs, Tokens
 from pytest_llmparity.core.identity.ladder import Forks, Ladder, Rung
 from pytest_llmparity.core.identity.quantization import PLAIN
 from pytest_llmparity.core.verdict import Verdict
@@ -37,10 +37,12 @@ class _Copies(BaseCheck):
     def needs(self) -> Needs:
         return Needs(top_logprobs=ALTERNATIVES, capabilities=frozenset({"logprobs"}))
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         return None
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         return str(self)
 
     def verdicts(self, evidence: object) -> Iterable[Verdict]:

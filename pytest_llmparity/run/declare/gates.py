@@ -250,15 +250,15 @@ def declare(
     )
     if margins is not None and any(check.needs().accepted or check.needs().ladder for check in checks):
         margins(checks, prompts, declaration.sampling)
-    cases, groups = len(prompts.cases), prompts.groups
+    cases, groups, tokens = len(prompts.cases), prompts.groups, prompts.most_tokens(declaration.sampling)
     problems = [
         f"{problem}: {check} at {place(check.where, folders[-1])}"
         for check in checks
         if not (check.pairwise and engines < 2)
         and (
             problem := check.prompt_problem(prompts)
-            or check.problem(cases=cases, groups=groups, engines=engines, sequential=sequential)
-            or check.tag_problem(prompts, sequential=sequential)
+            or check.problem(cases=cases, groups=groups, engines=engines, sequential=sequential, tokens=tokens)
+            or check.tag_problem(prompts, sequential=sequential, tokens=tokens)
         )
     ]
     problems += [

@@ -19,7 +19,7 @@ from pytest_llmparity.core.checks.missing import BothShort, Missing, Silence, re
 from pytest_llmparity.core.compare.answers import Fork
 from pytest_llmparity.core.compare.shift import Logprobs, Shift, alike_to_the_end, find_shift, shape_of, stops_short
 from pytest_llmparity.core.diagnosis import layers
-from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import FLOOR_PHASES, Check, EngineEvidence, Evidence, Needs, Tokens
 from pytest_llmparity.core.identity.capabilities import Capabilities
 from pytest_llmparity.core.prompts import Case
 from pytest_llmparity.core.sample import Completion, Phase
@@ -83,7 +83,9 @@ class LogprobsCheck(BaseCheck):
             accepted=self.shift is None,
         )
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Return why so few groups can settle nothing, ``None`` where they can."""
         needed = least_groups(0.05, sequential_run=sequential)
         if groups >= needed:
@@ -91,7 +93,7 @@ class LogprobsCheck(BaseCheck):
         how = " in a sequential run" if sequential else ""
         return f"{explain.count(groups, 'group')} of prompts can never settle a median{how}; it takes {needed}"
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: how many groups must agree."""
         needed = least_groups(0.05, sequential_run=sequential)
         return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, TypeAlias
@@ -36,29 +35,24 @@ from pytest_llmparity.core.checks.drift.floor import (
     unrecorded,
 )
 from pytest_llmparity.core.checks.drift.ladders import Limit, TextMargin, limit, text_margin
+from pytest_llmparity.core.checks.drift.lengths import LeastOfTag, Lengths
 from pytest_llmparity.core.checks.drift.logprobs import apart, shown_shift, told_apart, unfit_logprobs
-from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.missing import BothShort, rested
 from pytest_llmparity.core.checks.tags import (
     By,
     Tags,
-    least_of_tag,
     left_to_all,
     no_tag,
     opened,
     plan_line,
-    tags_of,
     warned,
     within,
 )
 from pytest_llmparity.core.compare.shift import shape_of
 from pytest_llmparity.core.diagnosis import layers
-from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, floor_stages
+from pytest_llmparity.core.evidence import FLOOR_PHASES, EngineEvidence, Evidence, Needs, Tokens, floor_stages
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.sample import Phase, in_memory
-from pytest_llmparity.core.stats.hazard import can_pass
-from pytest_llmparity.core.stats.power import Settled, settled
-from pytest_llmparity.core.stats.sequential import least_units
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 
@@ -69,14 +63,6 @@ TOP_LOGPROBS: Final = 5
 SHIFTED: Final = 64
 """Prompts, about so many, of which the shift is shown beside the forks: it needs few, and reads every logprob."""
 NO_MARGIN: Final = "a tag without a margin of its own on the ladder is left to the verdict on all prompts"
-_SHARE: Final = WEIGHTS["text"] / sum(WEIGHTS.values())
-"""Of the error rate FAIL gets, in a test of two engines with this check alone."""
-_CAUGHT: Final = 1.6
-"""Margins of drift that the plan says how often a gate catches: 8 % where 5 % are allowed."""
-_NOTICED: Final = 0.05
-"""By how much more of a share of runs a larger design helps."""
-_MORE: Final = 4
-"""Times the prompts, or the groups, that the plan compares a prompt set with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,104 +123,61 @@ class TextCheck(BaseCheck):
             ladder=self.margin is None,
         )
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Return why not even answers without a single fork would pass of so few prompts, ``None`` where they would."""
-        margin = UNKNOWN_MARGIN if self.margin is None else self.margin
-        shown = explain.percent(margin) + (" (counted with where none is given)" if self.margin is None else "")
+        held = explain.percent(self._held) + (" (counted with where none is given)" if self.margin is None else "")
+        lengths = Lengths.of(tokens, cases=cases, horizon=self.horizon)
         if sequential:
-            least = least_units(margin, most=self.horizon, alpha=0.05)
-            if least is not None and least <= groups:
-                return None
-            return (
-                f"{explain.count(groups, 'group')} of prompts, one of each with {self.horizon} tokens, can never pass "
-                f"a margin of {shown} in a sequential run, not even without a fork; it takes {least}"
-            )
-        if can_pass(cases * self.horizon, margin, 0.05):
-            return None
-        needed = math.floor(-math.log(0.05) / (margin * self.horizon)) + 1
-        return (
-            f"{explain.count(cases, 'prompt')} of {self.horizon} tokens can never pass a margin of "
-            f"{shown}, not even without a fork; it takes {needed}"
-        )
+            return lengths.never_in_sequence(self._held, groups=groups, held=held)
+        return lengths.never(self._held, held=held)
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: what so many prompts can and cannot see, by Poisson's bound without a fork."""
         if sequential:
             return f"{self}: counts one prompt of each group, {explain.count(groups, 'group')} in all"
-        least = -math.log(0.05) / (cases * self.horizon)
-        text = f"{self}: without a fork {explain.count(cases, 'prompt')} bound the drift at {explain.percent(least)}"
+        text = f"{self}: without a fork {Lengths.of(tokens, cases=cases, horizon=self.horizon).bound}"
         if groups == 1 < cases:
             text += f"; {ONE_GROUP}, so nothing will be settled"
         elif groups < explain.FEW_GROUPS:
             text += f"; with {explain.count(groups, 'group')} it speaks for this mix of prompts only"
         return text
 
-    def weakness(self, *, sizes: Sequence[int], sequential: bool = False) -> str:
+    def weakness(self, *, sizes: Sequence[int], sequential: bool = False, tokens: Tokens = ()) -> str:
         """Say how seldom groups of several prompts catch a drift of 1.6 margins, where that is less than half the runs.
 
         By simulation; what more prompts of the same groups, and more groups, would change of it is simulated too.
         """
-        margin = UNKNOWN_MARGIN if self.margin is None else self.margin
-        groups = len(sizes)
-        larger = _CAUGHT * margin
-        if sequential or not 1 < groups < sum(sizes) or larger >= 1.0:
+        if sequential or not 1 < len(sizes) < sum(sizes):
             return ""
+        lengths = Lengths.of(tokens, cases=sum(sizes), horizon=self.horizon)
+        seldom = lengths.seldom_caught(sizes, self._held, given=self.margin is not None)
+        return f"{self}: {seldom}" if seldom else ""
 
-        def of(*numbers: int) -> Settled:
-            return settled(
-                numbers, margin=margin, passing=margin / 2, failing=larger, horizon=self.horizon, share=_SHARE
-            )
+    @property
+    def _held(self) -> float:
+        """The margin that is counted with before anything is asked."""
+        return UNKNOWN_MARGIN if self.margin is None else self.margin
 
-        now = of(*sizes)
-        if now.caught >= 0.5:
-            return ""
-        longer, wider = of(*(_MORE * size for size in sizes)), of(*(_MORE * tuple(sizes)))
-        longer_helps = longer.caught >= (now.caught + wider.caught) / 2 and longer.caught - now.caught >= _NOTICED
-        wider_helps = max(wider.caught - now.caught, wider.passes - now.passes) >= _NOTICED
-        times = f"{_MORE} times as many"
-        prompts = f"({times}: {_hundreds(longer.caught)}, {_hundreds(longer.passes)})"
-        more = f"({times}: {_hundreds(wider.caught)}, {_hundreds(wider.passes)})"
-        if longer_helps:
-            advice = f"more prompts in them help {prompts}, {'and so do ' if wider_helps else 'not '}more groups {more}"
-        elif wider_helps:
-            advice = f"more prompts in them do not help {prompts}, more groups do {more}"
-        else:
-            advice = f"neither more prompts in them {prompts} nor more groups {more} help"
-        given = "" if self.margin is not None else f" (margin {explain.percent(margin)})"
-        return (
-            f"{self}: with {groups} groups {explain.percent(larger)} drift is caught in {_hundreds(now.caught)} of 100 "
-            f"runs, {explain.percent(margin / 2)} passes in {_hundreds(now.passes)}{given}; {advice}"
-        )
-
-    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False) -> str | None:
+    def tag_problem(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str | None:
         """Return why ``by="tag"`` can judge no tag without crying wolf, ``None`` where it can."""
         if self.by is None:
             return None
-        margin = UNKNOWN_MARGIN if self.margin is None else self.margin
-        return no_tag(prompts, self._tags(prompts, margin, sequential), self._wanted(margin, sequential))
+        least = self._of_tag(self._held, sequential, tokens)
+        return no_tag(prompts, least.tags(prompts), least.wanted)
 
-    def tag_line(self, prompts: PromptSet, *, sequential: bool = False) -> str:
+    def tag_line(self, prompts: PromptSet, *, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return for the plan which tags are judged by themselves."""
         if self.by is None:
             return ""
-        margin = UNKNOWN_MARGIN if self.margin is None else self.margin
-        line = plan_line(str(self), self._tags(prompts, margin, sequential), self._wanted(margin, sequential))
+        least = self._of_tag(self._held, sequential, tokens)
+        line = plan_line(str(self), least.tags(prompts), least.wanted)
         return line if self.margin else f"{line}; {NO_MARGIN}"
 
-    def _tags(self, prompts: PromptSet, margin: float, sequential: bool) -> Tags:
-        least = least_of_tag(margin, self.horizon, sequential=sequential)
-
-        def enough(sizes: Sequence[int]) -> bool:
-            return least is not None and len(sizes) >= least
-
-        return tags_of(prompts, enough)
-
-    def _wanted(self, margin: float, sequential: bool) -> str:
-        least = least_of_tag(margin, self.horizon, sequential=sequential)
-        at = f"at a margin of {explain.percent(margin)} over {self.horizon} tokens"
-        if least is None:
-            return f"a smaller margin, because {at} few prompts fail honest engines too often"
-        return f"{explain.count(least, 'group')} of prompts {at}"
+    def _of_tag(self, margin: float, sequential: bool, tokens: Tokens) -> LeastOfTag:
+        horizon = int(min(self.horizon, max(tokens, default=self.horizon)))
+        return LeastOfTag(margin=margin, horizon=horizon, sequential=sequential)
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return two verdicts per candidate: against the baseline, and against itself; with ``by`` those on tags."""
@@ -375,26 +318,25 @@ class TextCheck(BaseCheck):
         """Return a verdict on the prompts of each tag that has enough and a margin, and which have not."""
         if self.by is None:
             return [], ()
-        whole = self._margin(evidence, candidate)
+        whole, tokens = self._margin(evidence, candidate), evidence.prompts.most_tokens(evidence.sampling)
         verdicts: list[Verdict] = []
-        left: dict[float, dict[str, Sequence[int]]] = {}
+        left: dict[LeastOfTag, dict[str, Sequence[int]]] = {}
         unheld: list[str] = []
-        for tag in self._tags(evidence.prompts, whole.share, evidence.sequential).all:
+        for tag in self._of_tag(whole.share, evidence.sequential, tokens).tags(evidence.prompts).all:
             held = whole if self.margin else self._margin(evidence, candidate, tag)
             share = held.share or whole.share  # of a tag that has none: whether it would have a verdict
-            if tag in (of_tags := self._tags(evidence.prompts, share, evidence.sequential)).few:
-                left.setdefault(share, {})[tag] = of_tags.few[tag]
+            least = self._of_tag(share, evidence.sequential, tokens)
+            if tag in (of_tags := least.tags(evidence.prompts)).few:
+                left.setdefault(least, {})[tag] = of_tags.few[tag]
             elif held.refused:
                 why = held.refused.removeprefix("no margin: ")
                 unheld.append(f"no margin for {explain.plain(tag, 40)}, which is left to the verdict on all: {why}")
             else:
-                verdicts.append(self._of_tag(opened(verdict, tag), evidence, candidate, phases, ties, held))
-        few = [
-            left_to_all(Tags(judged={}, few=of), self._wanted(share, evidence.sequential)) for share, of in left.items()
-        ]
+                verdicts.append(self._on_tag(opened(verdict, tag), evidence, candidate, phases, ties, held))
+        few = [left_to_all(Tags(judged={}, few=of), least.wanted) for least, of in left.items()]
         return verdicts, (*(remark for remarks in few for remark in remarks), *unheld)
 
-    def _of_tag(
+    def _on_tag(
         self,
         verdict: Verdict,
         evidence: Evidence,
@@ -474,10 +416,6 @@ def _stages(evidence: Evidence) -> tuple[int, ...]:
 
 def _measures(ties: Ties | None) -> str:
     return "of tokens fork, near-ties aside" if ties is not None and ties.aside else "of tokens fork"
-
-
-def _hundreds(share: float) -> int:
-    return round(100 * share)
 
 
 def _corrected(judgement: Judgement, tests: float) -> Judgement:

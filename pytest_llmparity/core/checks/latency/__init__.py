@@ -18,7 +18,7 @@ from pytest_llmparity.core.checks.latency.timed import WORDS, Timed
 from pytest_llmparity.core.checks.latency.unbounded import Side, unbounded
 from pytest_llmparity.core.checks.missing import rested
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs, Tokens
 from pytest_llmparity.core.sample import Timing
 from pytest_llmparity.core.stats.quantiles import (
     RatioResult,
@@ -137,7 +137,9 @@ class LatencyCheck(BaseCheck):
         blocks = 2 if self.budgets or self.success_rate is not None else 1
         return Needs(timed=self.n, timed_relative=relative, timed_cached=self.cached, timed_blocks=blocks)
 
-    def problem(self, *, cases: int, groups: int, engines: int, sequential: bool = False) -> str | None:
+    def problem(
+        self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
+    ) -> str | None:
         """Return which budgets ``n`` requests, or those of one prompt, cannot settle; ``None`` where all can be."""
         problems = [
             f"{budget.name} takes at least {budget.least} timed requests per engine to settle and there are {self.n}; "
@@ -168,7 +170,7 @@ class LatencyCheck(BaseCheck):
         names = [budget.name for budget in self.budgets if not budget.relative]
         return names if self.success_rate is None else [*names, "success_rate"]
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: how many requests it times."""
         line = f"{self}: {explain.count(self.n, 'timed request')} per engine"
         absolute = [budget for budget in self.budgets if not budget.relative]

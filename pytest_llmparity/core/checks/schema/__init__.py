@@ -42,7 +42,7 @@ from pytest_llmparity.core.compare.fields import EVERYTHING, Fields
 from pytest_llmparity.core.compare.order import KeyOrders
 from pytest_llmparity.core.diagnosis import layers
 from pytest_llmparity.core.errors import DesignError
-from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs
+from pytest_llmparity.core.evidence import EngineEvidence, Evidence, Needs, Tokens
 from pytest_llmparity.core.prompts import PromptSet
 from pytest_llmparity.core.prompts.arms import in_both, of_arm
 from pytest_llmparity.core.stats.paired import Side
@@ -153,9 +153,9 @@ class SchemaCheck(LimitedCheck):
             problem = unequal(prompts, self.contracts(), self.fields)
         return problem
 
-    def power(self, *, cases: int, groups: int, sequential: bool = False) -> str:
+    def power(self, *, cases: int, groups: int, sequential: bool = False, tokens: Tokens = ()) -> str:
         """Return one line for the plan: how many prompts each limit takes, and by which draft answers are judged."""
-        line = super(SchemaCheck, self).power(cases=cases, groups=groups, sequential=sequential)
+        line = super(SchemaCheck, self).power(cases=cases, groups=groups, sequential=sequential, tokens=tokens)
         whole = self.contracts().whole
         return line if whole is None else line.replace(f"{self}:", f"{self}, by {whole.dialect}:", 1)
 
