@@ -27,7 +27,7 @@ from pytest_llmparity.core.verdict import Explanation, Outcome, Verdict
 from pytest_llmparity.core.words import explain
 from pytest_llmparity.core.words.experiments import rendered_apart, rendered_lines
 from pytest_llmparity.engines.wire.base import Adapter
-from pytest_llmparity.run.explain import due, quantity_of, rendering_due, untried
+from pytest_llmparity.run.explain import due, quantity_of, remedies, rendering_due, untried
 from pytest_llmparity.run.explain.asking import Pair
 from pytest_llmparity.run.explain.same_file import SameFile
 from pytest_llmparity.run.explain.search import Search
@@ -231,6 +231,9 @@ class Explaining:
             evidence=evidence,
             noise=noise,
             within=verdict.outcome is not Outcome.FAIL,
+            accepting=remedies.accepting(
+                verdict.outcome, check, declaration.checks, *(adapter.spec for adapter in pair.adapters)
+            ),
             same_file=same,
         )
         return search.explain()

@@ -40,12 +40,16 @@ BLOB: Final = len("sha256-") + 12
 
 
 class Naming:
-    """Names the causes of one pair's drift; where a removal stands for several things it finds out for which."""
+    """Names the causes of one pair's drift; where a removal stands for several things it finds out for which.
 
-    def __init__(self, pair: Pair, evidence: Evidence, shown: Shown) -> None:
+    ``accepting`` says how other weights are accepted.
+    """
+
+    def __init__(self, pair: Pair, evidence: Evidence, shown: Shown, *, accepting: str = "") -> None:
         self._pair = pair
         self._evidence = evidence
         self._shown = shown
+        self._accepting = accepting
         self._others: frozenset[str] = frozenset()
 
     def named(self, causes: Sequence[str]) -> tuple[Cause, ...]:
@@ -139,8 +143,7 @@ class Naming:
         return Cause(
             layer="weights",
             text=whole if gone else part,
-            remedy=f"serve {theirs.name} the weights of {ours.name}; to accept them raise the margin, or measure one "
-            f"for check.logprobs(): llmparity calibrate {remedies.spelt(ours.spec)} {remedies.spelt(theirs.spec)}",
+            remedy="; ".join(filter(None, [f"serve {theirs.name} the weights of {ours.name}", self._accepting])),
         )
 
     def of_engine(self, same: SameFile, *, gone: bool) -> Cause:

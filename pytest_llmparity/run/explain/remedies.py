@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 
+from pytest_llmparity.core.checks.drift.logprobs import LogprobsCheck
+from pytest_llmparity.core.checks.drift.text import TextCheck
+from pytest_llmparity.core.evidence import Check
+from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.settings.sources import FILE
 from pytest_llmparity.settings.specification import EngineSpec
@@ -29,6 +34,26 @@ def spelt(spec: EngineSpec) -> str:
     else:
         entry = f"{spec.kind}:{model}" + (f"@{spec.base_url}" if "base_url" in spec.origins else "")
     return shlex.quote(f"{spec.name}={entry}")
+
+
+def accepting(
+    outcome: Outcome, check: Check, beside: Sequence[Check], baseline: EngineSpec, candidate: EngineSpec
+) -> str:
+    """Return how a drift of other weights is accepted, a clause; empty where nothing has to be: the verdict passes.
+
+    ``check`` judged it, ``beside`` are all of the test. What ``llmparity calibrate`` measures is the margin of a
+    ``check.logprobs()`` without a number, and of no other check: where the test has none it is not named.
+    """
+    if outcome is Outcome.PASS:
+        return ""
+    measured = [each for each in beside if isinstance(each, LogprobsCheck) and each.shift is None]
+    calibrate = f"llmparity calibrate {spelt(baseline)} {spelt(candidate)}"
+    if isinstance(check, LogprobsCheck):
+        return f"to accept them {calibrate if check in measured else 'raise the shift of check.logprobs()'}"
+    if not isinstance(check, TextCheck):
+        return f"to accept them ask less of check.{check.kind}()"
+    given = "give check.text() a margin" if check.margin is None else "raise the margin of check.text()"
+    return f"to accept them {given}" + (f", and for check.logprobs() {calibrate}" if measured else "")
 
 
 def started(adapter: Adapter, *flags: str) -> str:

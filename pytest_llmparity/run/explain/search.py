@@ -58,7 +58,8 @@ BESIDE: Final = "everything else, where no schema forces answers"
 class Search:
     """One verdict's drift on the cases of a pair: the experiments made on it, and what they showed.
 
-    ``within``: the verdict does not fail, so that less drift than its margin is no news.
+    ``within``: the verdict does not fail, so that less drift than its margin is no news. ``accepting`` says how other
+    weights are accepted, empty where nothing has to be.
     """
 
     pair: Pair
@@ -67,6 +68,7 @@ class Search:
     evidence: Evidence
     noise: float = 0.0
     within: bool = False
+    accepting: str = ""
     same_file: SameFile | None = None
     _experiments: list[Experiment] = field(default_factory=list, init=False)
     _began: int = field(default=0, init=False)
@@ -96,7 +98,7 @@ class Search:
         if not control.above:
             return WITHIN if self.within else VANISHED, ()
         self._learn()
-        naming = Naming(self.pair, self.evidence, self._shown)
+        naming = Naming(self.pair, self.evidence, self._shown, accepting=self.accepting)
         possible = list(self._possible())
         less: list[str] = []
         for name in [name for name in possible if name in COMPARED]:

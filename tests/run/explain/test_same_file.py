@@ -168,7 +168,9 @@ def test_what_the_baselines_engine_answers_with_the_candidates_file_tells_weight
     verdict, *_ = session.settle("t", session.parity_run("t", reproduce=""))
 
     assert verdict.explanation is not None
-    assert [cause.layer for cause in verdict.explanation.causes] == [layer]
+    (cause,) = verdict.explanation.causes
+    assert cause.layer == layer
+    assert ("; to accept them raise the margin of check.text()" in cause.remedy) is (layer == "weights")
     assert begun == ["a+b"]
 
 
@@ -181,7 +183,7 @@ def test_weights_are_the_cause_where_the_baselines_engine_answers_so_with_them(
     (cause,) = explanation.causes
     assert (cause.layer, cause.by_exclusion) == ("weights", False)
     assert cause.text == "the weights of b: tiny-Q4_0.gguf, served as a is, answers as b does"
-    assert cause.remedy.endswith("raise the margin, or measure one for check.logprobs(): llmparity calibrate a b")
+    assert cause.remedy == "serve b the weights of a; to accept them raise the margin of check.text()"
     of_weights, of_engine = explanation.experiments[-2:]
     assert (of_weights.removed, of_weights.outcome) == (SAME_ENGINE, "stays")
     assert (of_engine.removed, of_engine.outcome, of_engine.after) == (SAME_FILE, "gone", 0.0)
