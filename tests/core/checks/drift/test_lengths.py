@@ -16,14 +16,12 @@ TAGGED = PromptSet(
 
 
 def test_short_answers_bound_the_drift_by_the_tokens_that_they_may_have() -> None:
-    asked = check.text(margin=0.05)
-    two = {"cases": 2, "groups": 2}
+    def power(*tokens: float) -> str:
+        return check.text(margin=0.05).power(cases=2, groups=2, tokens=tokens)
 
-    assert "fork 2 prompts of 8 tokens (max_tokens) bound the drift at 18.72 %" in asked.power(**two, tokens=(8, 8))
-    assert "fork 2 prompts of 4 to 12 tokens (max_tokens) bound the drift at 18.72 %" in asked.power(
-        **two, tokens=(4, 12)
-    )
-    assert asked.power(**two, tokens=(64, math.inf)) == asked.power(**two)
+    assert "fork 2 prompts of 8 tokens (max_tokens) bound the drift at 18.72 %" in power(8, 8)
+    assert "fork 2 prompts of 4 to 12 tokens (max_tokens) bound the drift at 18.72 %" in power(4, 12)
+    assert power(64, math.inf) == power()
 
 
 def test_a_design_of_short_answers_that_can_never_pass_is_refused_with_the_number_that_could() -> None:
