@@ -66,14 +66,14 @@ def test_groups_of_short_answers_are_simulated_as_short_as_they_are() -> None:
 
 def test_a_tag_of_short_answers_takes_more_prompts() -> None:
     asked = check.text(margin=0.05, by="tag")
-    said = asked.tag_line(TAGGED, tokens=(2,) * 56)
+    line = asked.tag_line(TAGGED, tokens=(2,) * 56)
 
     assert asked.tag_line(TAGGED, tokens=(64,) * 56) == asked.tag_line(TAGGED)
     assert asked.tag_problem(TAGGED) is None
     assert "it takes 30 groups of prompts at a margin of 5 % over 2 tokens" in (
         asked.tag_problem(TAGGED, tokens=(2,) * 56) or ""
     )
-    assert "30 groups of prompts at a margin of 5 % over 2 tokens" in said
+    assert "30 groups of prompts at a margin of 5 % over 2 tokens" in line
 
 
 @pytest.mark.parametrize(
