@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not xdist.is_worker(config):
         config.pluginmanager.register(Receiver(door), "llmparity-receiver")
     if xdist.is_controller(config):
-        config.pluginmanager.register(xdist.XdistHooks(door.share, door.tally.ended), "llmparity-xdist")
+        config.pluginmanager.register(xdist.XdistHooks(door.share, door.collected, door.tally.ended), "llmparity-xdist")
 
 
 def _untold() -> None:
@@ -246,4 +246,4 @@ class Receiver:
         self._attempts.settle(report)
         self._door.tally.hear(report)
         if (carried := getattr(report, CARRIED, None)) is not None:
-            self._door.tally.receive(carried)
+            self._door.tally.receive(carried, ran=report.nodeid)

@@ -116,6 +116,10 @@ class Door:
         if self._deciding is not None and items and not xdist.is_worker(self.config):
             self._deciding.refuse_unfit(self.session, items)
 
+    def collected(self, ids: Sequence[str]) -> None:
+        """Take the tests that a worker of xdist collected."""
+        self.tally.collected(ids)
+
     def _refuse_unfit(self) -> None:
         """Raise ``pytest.UsageError`` for a case or tag no test has, unless a test of which nothing is known may.
 

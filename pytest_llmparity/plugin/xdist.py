@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import pytest
@@ -23,17 +23,29 @@ class Node(Protocol):
 class XdistHooks:
     """Hooks xdist calls in the controller; only builtins cross.
 
-    ``share`` returns what workers need and spawns the keeper, ``ended`` takes what a worker handed back.
+    ``share`` returns what workers need and spawns the keeper, ``collected`` takes the node ids of a worker's tests in
+    their order, ``ended`` what it handed back.
     """
 
-    def __init__(self, share: Callable[[], dict[str, str]], ended: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        share: Callable[[], dict[str, str]],
+        collected: Callable[[Sequence[str]], None],
+        ended: Callable[[Mapping[str, Any]], None],
+    ) -> None:
         self._share = share
+        self._collected = collected
         self._ended = ended
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Node) -> None:
         """Give a new worker the keeper's address and this run's token."""
         node.workerinput[KEY] = self._share()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Learn which tests there are, before any of them runs: every worker collects the same."""
+        self._collected(ids)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:

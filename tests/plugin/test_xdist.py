@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from pytest_llmparity.core.sample import to_json
+from pytest_llmparity.core.values.calls import Asked
+from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.plugin.telling.ending import Tally
 from pytest_llmparity.plugin.xdist import XdistHooks
 
 if TYPE_CHECKING:
@@ -125,15 +129,46 @@ def test_experiments_of_a_process_that_asked_nothing_ask_what_the_other_did(benc
 
 def test_a_worker_is_given_what_the_controller_shares_and_is_heard_unless_it_crashed() -> None:
     heard: list[Any] = []
-    hooks = XdistHooks(lambda: {"token": "t"}, heard.append)
+    hooks = XdistHooks(lambda: {"token": "t"}, heard.append, heard.append)
     node = SimpleNamespace(workerinput={"workerid": "gw0"})
 
     hooks.pytest_configure_node(node)
+    hooks.pytest_xdist_node_collection_finished(["test_a.py::test_one"])
     hooks.pytest_testnodedown(SimpleNamespace(workeroutput={"llmparity": {"run": "r"}}))
     hooks.pytest_testnodedown(SimpleNamespace())
 
     assert node.workerinput == {"workerid": "gw0", "llmparity": {"token": "t"}}
-    assert heard == [{"run": "r"}]
+    assert heard == [["test_a.py::test_one"], {"run": "r"}]
+
+
+def test_what_workers_come_to_is_told_in_the_order_of_collection() -> None:
+    tally = Tally(SimpleNamespace(adopt=lambda _: None))  # type: ignore[arg-type]  # all of a session that it uses
+    tally.collected(["m.py::test_one", "m.py::test_two[1-2]", "m.py::test_two[2-2]", "m.py::test_three"])
+    gates = {
+        "m.py::test_three": "m.py::test_three",
+        "m.py::test_two[2-2]": "m.py::test_two",
+        "m.py::test_one": "m.py::test_one",
+        "m.py::test_two[1-2]": "m.py::test_two",
+    }
+    tally.unjudged["broken.py"] = "could not be collected"
+    for ran, gate in gates.items():
+        verdict = Verdict(
+            test=gate, check="text()", kind="text", engine="b", baseline="a", outcome=Outcome.PASS, message="alike"
+        )
+        tally.unjudged[ran] = "its body failed"
+        tally.asked.append(Asked(test=ran, engine="a", calls=()))
+        tally.receive(
+            {"used": True, "verdicts": [to_json(verdict)], "run": "r", "test": gate, "again": f"pytest {gate}"}, ran=ran
+        )
+
+    tally.arrange()
+
+    collected = ["m.py::test_one", "m.py::test_two[1-2]", "m.py::test_two[2-2]", "m.py::test_three"]
+    told = ["m.py::test_one", "m.py::test_two", "m.py::test_three"]
+    assert [verdict.test for verdict in tally.verdicts] == told
+    assert list(tally.commands) == told
+    assert list(tally.unjudged) == ["broken.py", *collected]
+    assert [asked.test for asked in tally.asked] == collected
 
 
 @pytest.mark.slow
@@ -176,6 +211,10 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(
         starts.append(len(bench.starts("fake")) - before)
 
     assert verdicts(reports[0]) == verdicts(reports[1])
+    for told in ("verdicts", "reproduce"):
+        assert [[each["test"] for each in report[told]] for report in reports] == [
+            [each["test"] for each in reports[0][told]]
+        ] * 2, "in the order of the file"
     assert counts == [[GATHERED, 1]] * 2
     assert starts == [1, 1]
     told = f"controller {len(reports[0]['verdicts'])}\n"

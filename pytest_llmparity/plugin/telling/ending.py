@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -28,6 +28,8 @@ from pytest_llmparity.settings.root import as_typed
 
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.release.deciding import Deciding
+
+V = TypeVar("V")
 
 ASKED = "llmparity_asked"
 """Name in a report of what its test sent engines that are recorded."""
@@ -54,19 +56,52 @@ class Tally:
         self.asked: list[Asked] = []
         self._session = session
         self._verdicts: dict[str, list[Verdict]] = {}
+        self._places: dict[str, int] = {}
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Every verdict so far: of each gate those of its last attempt, gates in the order they ended first."""
+        """Every verdict so far: of each gate those of its last attempt, gates in the order they ended first.
+
+        Once they are arranged, gates are in the order of their collection.
+        """
         return [verdict for of_gate in self._verdicts.values() for verdict in of_gate]
 
-    def receive(self, carried: Mapping[str, Any]) -> None:
-        """Take a test's verdicts out of its report; those of an earlier attempt at it no longer count."""
+    def collected(self, ids: Sequence[str]) -> None:
+        """Take the node ids of the tests in the order in which a worker collected them."""
+        self._places = {nodeid: place for place, nodeid in enumerate(ids)}
+
+    def arrange(self) -> None:
+        """Put what workers came to, each at its own pace, into the order of collection: that of a run without them.
+
+        What has no place among the tests, such as a file that could not be collected, stays before them.
+        """
+        if not self._places:
+            return
+        self._arrange(self._verdicts)
+        self._arrange(self.commands)
+        self._arrange(self.unjudged)
+        self.asked.sort(key=lambda asked: self._place(asked.test))
+
+    def _arrange(self, by_test: dict[str, V]) -> None:
+        ordered = sorted(by_test.items(), key=lambda of_test: self._place(of_test[0]))
+        by_test.clear()
+        by_test.update(ordered)
+
+    def _place(self, test: str) -> int:
+        return self._places.get(test, -1)
+
+    def receive(self, carried: Mapping[str, Any], *, ran: str) -> None:
+        """Take a test's verdicts out of its report; those of an earlier attempt at it no longer count.
+
+        ``ran`` is the node id of what was run: a gate that pytest-repeat multiplies is several, none of its name.
+        """
         self.used = self.used or carried["used"]
         if carried["verdicts"] is None:
             return
         if carried["run"]:
             self._session.adopt(carried["run"])
+        if ran in self._places:
+            self._places[carried["test"]] = min(self._places.get(carried["test"], self._places[ran]), self._places[ran])
         self._verdicts[carried["test"]] = [from_json(Verdict, fields) for fields in carried["verdicts"]]
         self.commands[carried["test"]] = carried["again"]
 
@@ -131,6 +166,7 @@ class Ending:
             elif self._config.option.collectonly:
                 exitstatus = self._told_ahead(exitstatus)
             else:
+                self._tally.arrange()
                 self._tally.unjudged.end(exitstatus)
                 self._report()
         except (LLMParityError, OSError) as error:
