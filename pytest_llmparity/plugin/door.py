@@ -115,10 +115,18 @@ class Door:
             self._refuse_unfit()
         if self._deciding is not None and items and not xdist.is_worker(self.config):
             self._deciding.refuse_unfit(self.session, items)
+        if xdist.is_worker(self.config) and not self.tally.misuse:
+            self.tally.planned = self.plan_lines(detailed=verbosity(self.config) > 0)
+            xdist.tell_plan(self.config, self.tally.planned)
 
-    def collected(self, ids: Sequence[str]) -> None:
-        """Take the tests that a worker of xdist collected."""
+    def collected(self, ids: Sequence[str], plan: Sequence[str]) -> None:
+        """Take the tests that a worker of xdist collected, and show its plan, which nobody has been asked yet."""
         self.tally.collected(ids)
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if plan and reporter is not None and not self.tally.told:
+            self.tally.told = True
+            for line in plan:
+                reporter.write_line(line)
 
     def _refuse_unfit(self) -> None:
         """Raise ``pytest.UsageError`` for a case or tag no test has, unless a test of which nothing is known may.

@@ -1,14 +1,23 @@
-"""Under xdist the controller owns the keeper and hands its address to the workers; they hand back what they planned."""
+"""Under xdist the controller owns the keeper and hands its address to the workers; they hand back what they planned.
+
+What a worker hands back comes when it ends, so its plan goes before, by a file: xdist carries no messages of others.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 KEY = "llmparity"
 """Our entry in ``workerinput`` and ``workeroutput``."""
+
+FOLDER = "folder"
+"""What a worker is given for its plan: a folder that is there on the controller's machine only."""
 
 OUTCOME = "llmparity.outcome"
 """User property that carries a test's worst outcome to the controller; the report's category follows from it."""
@@ -24,28 +33,34 @@ class XdistHooks:
     """Hooks xdist calls in the controller; only builtins cross.
 
     ``share`` returns what workers need and spawns the keeper, ``collected`` takes the node ids of a worker's tests in
-    their order, ``ended`` what it handed back.
+    their order and the plan it made of them, ``ended`` what it handed back.
     """
 
     def __init__(
         self,
         share: Callable[[], dict[str, str]],
-        collected: Callable[[Sequence[str]], None],
+        collected: Callable[[Sequence[str], list[str]], None],
         ended: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self._share = share
         self._collected = collected
         self._ended = ended
+        self._folder = tempfile.TemporaryDirectory(prefix="llmparity-", ignore_cleanup_errors=True)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Node) -> None:
         """Give a new worker the keeper's address and this run's token."""
-        node.workerinput[KEY] = self._share()
+        node.workerinput[KEY] = self._share() | {FOLDER: self._folder.name}
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Learn which tests there are, before any of them runs: every worker collects the same."""
-        self._collected(ids)
+    def pytest_xdist_node_collection_finished(self, node: Node, ids: Sequence[str]) -> None:
+        """Learn which tests there are and what is planned, before any of them runs: every worker collects the same."""
+        plan: list[str] = []
+        with contextlib.suppress(OSError):  # of a worker on another machine, which hands it back in the end
+            plan = _plan_of(Path(self._folder.name), node.workerinput).read_text("utf-8").split("\n")
+        if plan:  # those of the other workers are the same
+            self._folder.cleanup()
+        self._collected(ids, plan)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
@@ -53,6 +68,23 @@ class XdistHooks:
         given = getattr(node, "workeroutput", {}).get(KEY)
         if given is not None:
             self._ended(given)
+
+    def pytest_unconfigure(self) -> None:
+        """Remove what is left of plans: a worker may have written one while the folder was removed."""
+        self._folder.cleanup()
+
+
+def tell_plan(config: pytest.Config, lines: Sequence[str]) -> None:
+    """Leave the plan where the controller finds it when it hears that this worker has collected its tests."""
+    folder = (shared(config) or {}).get(FOLDER)
+    if folder and lines:
+        with contextlib.suppress(OSError):  # another worker's is told already, or the controller is elsewhere
+            plan = _plan_of(Path(folder), config.workerinput)  # type: ignore[attr-defined]  # xdist adds it
+            plan.write_text("\n".join(lines), "utf-8", "replace")
+
+
+def _plan_of(folder: Path, workerinput: Mapping[str, object]) -> Path:
+    return folder / str(workerinput["workerid"])
 
 
 def shared(config: pytest.Config) -> dict[str, str] | None:

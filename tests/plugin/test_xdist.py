@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.values.calls import Asked
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.plugin.telling.ending import Tally
-from pytest_llmparity.plugin.xdist import XdistHooks
+from pytest_llmparity.plugin.xdist import XdistHooks, tell_plan
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -83,6 +84,28 @@ def pytest_unconfigure(config):
 """Makes a run what xdist makes of a worker: told whose it is, and asked what it came to."""
 
 
+CONTROLLER = """
+import pytest
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    ids = [item.nodeid for item in session.items]
+    session.config.stash[DOOR].collected(ids, ["plan: told by a worker"])
+    session.config.stash[DOOR].tally.planned = ["plan: told by a worker"]
+"""
+
+
+def test_a_plan_that_was_told_ahead_is_not_told_again_in_the_summary(bench: Bench) -> None:
+    bench.gate("check.prompts()")
+    bench.pytester.makeconftest(f"from pytest_llmparity.plugin import DOOR\n{CONTROLLER}")
+
+    result = bench.run(engines=[bench.engine(), bench.engine()])
+
+    assert result.ret == pytest.ExitCode.OK
+    (told,) = [at for at, line in enumerate(result.outlines) if line == "plan: told by a worker"]
+    assert told < next(at for at, line in enumerate(result.outlines) if line.startswith("test_gate.py"))
+
+
 def test_processes_of_one_run_ask_everything_once_and_hand_back_what_they_planned(bench: Bench) -> None:
     bench.gate("check.prompts()")
     bench.pytester.makeconftest(WORKER)
@@ -129,16 +152,24 @@ def test_experiments_of_a_process_that_asked_nothing_ask_what_the_other_did(benc
 
 def test_a_worker_is_given_what_the_controller_shares_and_is_heard_unless_it_crashed() -> None:
     heard: list[Any] = []
-    hooks = XdistHooks(lambda: {"token": "t"}, heard.append, heard.append)
-    node = SimpleNamespace(workerinput={"workerid": "gw0"})
+    hooks = XdistHooks(lambda: {"token": "t"}, lambda ids, plan: heard.append((ids, plan)), heard.append)
+    nodes = [SimpleNamespace(workerinput={"workerid": f"gw{number}"}) for number in range(3)]
+    tests = ["test_a.py::test_one"]
 
-    hooks.pytest_configure_node(node)
-    hooks.pytest_xdist_node_collection_finished(["test_a.py::test_one"])
+    for node in nodes:
+        hooks.pytest_configure_node(node)
+    folder = Path(nodes[0].workerinput["llmparity"].pop("folder"))
+    hooks.pytest_xdist_node_collection_finished(nodes[0], tests)  # of another machine: it could not write its plan
+    for node in nodes[1:]:
+        tell_plan(node, ["plan: 3 requests", "at most 9 tokens"])  # type: ignore[arg-type]  # all of a worker's config
+        hooks.pytest_xdist_node_collection_finished(node, tests)
     hooks.pytest_testnodedown(SimpleNamespace(workeroutput={"llmparity": {"run": "r"}}))
     hooks.pytest_testnodedown(SimpleNamespace())
+    hooks.pytest_unconfigure()
 
-    assert node.workerinput == {"workerid": "gw0", "llmparity": {"token": "t"}}
-    assert heard == [["test_a.py::test_one"], {"run": "r"}]
+    assert nodes[0].workerinput == {"workerid": "gw0", "llmparity": {"token": "t"}}
+    assert heard == [(tests, []), (tests, ["plan: 3 requests", "at most 9 tokens"]), (tests, []), {"run": "r"}]
+    assert not folder.exists()
 
 
 def test_what_workers_come_to_is_told_in_the_order_of_collection() -> None:
@@ -201,6 +232,7 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(
         names = sorted(line.partition(":")[0] for line in begun if line.endswith("at most 400 requests"))
         assert names == ["b against a", "fake against a"], "told where no terminal is, by workers too, each once"
         assert printed.count(f"plan: {GATHERED} requests to each of") == 1
+        assert printed.index("plan: ") < printed.index(" PASSED "), "before anybody is asked, under workers too"
         assert f"test_suite.py::test_text: {CASES} cases in {CASES} groups" in printed
         reports.append(bench.report(f"out-{workers}"))
         asked = [r.json["messages"][-1]["content"] for r in engines[0].requests]

@@ -41,8 +41,8 @@ class Tally:
     ``commands`` run each test again, ``used`` tells whether any of them used this plugin, ``misuse`` says what on the
     command line no test of a worker has, so that none was run, ``unjudged`` has why each
     failed where no verdict says so, ``asked`` what plain tests sent engines that are recorded. ``planned`` are
-    the lines of the plan, ``taken`` where fixtures named as ours are, ``engines`` what workers found out about engines,
-    by name.
+    the lines of the plan and ``told`` says whether they were shown, ``taken`` is where fixtures named as ours are,
+    ``engines`` what workers found out about engines, by name.
     """
 
     def __init__(self, session: Session) -> None:
@@ -51,6 +51,7 @@ class Tally:
         self.misuse = ""
         self.unjudged = repeats.Unjudged()
         self.planned: list[str] = []
+        self.told = False
         self.taken: set[str] = set()
         self.engines: dict[str, EngineRecord] = {}
         self.asked: list[Asked] = []
@@ -152,12 +153,11 @@ class Ending:
         """
         try:
             if xdist.is_worker(self._config):
-                plan = planned.plan_lines(self._session, self._problems, detailed=verbosity(self._config) > 0)
                 taken = sorted(self._tally.taken)
                 found_out = {name: to_json(record) for name, record in self._session.found_out().items()}
                 given = {
                     "run": self._session.run,
-                    "plan": plan,
+                    "plan": self._tally.planned,
                     "taken": taken,
                     "engines": found_out,
                     "misuse": self._tally.misuse,
@@ -218,7 +218,7 @@ class Ending:
 
     def _report(self) -> None:
         """Report what there is; a report that was asked for is written even where no gate got as far as a verdict."""
-        self.summary += self._tally.planned
+        self.summary += [] if self._tally.told else self._tally.planned
         self.summary += [
             f"the fixture engine is this suite's own ({place}); that of llmparity is parity_engine too"
             for place in sorted(self._tally.taken)
