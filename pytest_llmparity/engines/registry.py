@@ -125,6 +125,7 @@ def facts(adapter: type[Adapter]) -> Kind:
         routes=adapter.routes,
         unloads=adapter.unloads,
         daemon=adapter.daemon,
+        listens=adapter.listens,
     )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +51,8 @@ _NO_PORT = re.compile(r"://[^/?#\[]*:(?!\d*(?:[/?#]|$)).*")
 
 CHATS: tuple[Route, ...] = ("openai", "completions")
 """Routes of every server with OpenAI's API."""
+HOST_AND_PORT: tuple[str, ...] = ("--host", "--port")
+"""The options of most servers for where they listen."""
 ANSWERS: tuple[Route, ...] = ("openai", "responses", "completions")
 """The same of those that have OpenAI's newer one, too."""
 
@@ -62,6 +64,7 @@ class Kind:
     ``starts``: we can start it, not only attach. ``local_model``: its model may be a local file or folder.
     ``routes`` are the ways to ask it. ``unloads``: a running one can give its memory back.
     ``daemon``: people have one server of it running that holds all their models, and a model's name means that one.
+    ``listens`` are the options, or variables, by which we tell a server that we start its address and port.
     """
 
     starts: bool
@@ -69,20 +72,28 @@ class Kind:
     routes: tuple[Route, ...] = CHATS
     unloads: bool = False
     daemon: bool = False
+    listens: tuple[str, ...] = ()
+
+    def elsewhere(self, args: Iterable[str], env: Iterable[str]) -> str:
+        """Return what would have its server listen elsewhere, with its key: ``args with --port``; empty for nothing."""
+        given = [*(("args", word.partition("=")[0]) for word in args), *(("env", name) for name in env)]
+        return next((f"{key} with {name}" for key, name in given if name in self.listens), "")
 
 
 KINDS: Mapping[str, Kind] = {
-    "litellm": Kind(starts=True, local_model=False, routes=ANSWERS),
-    "llamacpp": Kind(starts=True, local_model=True, routes=ANSWERS),
-    "llamacpp-python": Kind(starts=True, local_model=True),
+    "litellm": Kind(starts=True, local_model=False, routes=ANSWERS, listens=HOST_AND_PORT),
+    "llamacpp": Kind(starts=True, local_model=True, routes=ANSWERS, listens=HOST_AND_PORT),
+    "llamacpp-python": Kind(starts=True, local_model=True, listens=HOST_AND_PORT),
     "lmstudio": Kind(starts=False, local_model=False, routes=ANSWERS, unloads=True, daemon=True),
-    "mlx": Kind(starts=True, local_model=True),
-    "ollama": Kind(starts=True, local_model=True, routes=(*ANSWERS, "native"), unloads=True, daemon=True),
+    "mlx": Kind(starts=True, local_model=True, listens=HOST_AND_PORT),
+    "ollama": Kind(
+        starts=True, local_model=True, routes=(*ANSWERS, "native"), unloads=True, daemon=True, listens=("OLLAMA_HOST",)
+    ),
     "openai": Kind(starts=False, local_model=False, routes=ANSWERS),
-    "sglang": Kind(starts=True, local_model=True, routes=ANSWERS),
-    "tgi": Kind(starts=True, local_model=True),
-    "transformers": Kind(starts=True, local_model=True, routes=ANSWERS),
-    "vllm": Kind(starts=True, local_model=True, routes=ANSWERS, unloads=True),
+    "sglang": Kind(starts=True, local_model=True, routes=ANSWERS, listens=HOST_AND_PORT),
+    "tgi": Kind(starts=True, local_model=True, listens=("--hostname", "--port", "-p")),
+    "transformers": Kind(starts=True, local_model=True, routes=ANSWERS, listens=HOST_AND_PORT),
+    "vllm": Kind(starts=True, local_model=True, routes=ANSWERS, unloads=True, listens=HOST_AND_PORT),
 }
 """The kinds that come with the package."""
 

@@ -222,7 +222,7 @@ class EngineSpec:
         tuple[str, ...],
         Key(
             "arguments",
-            "further arguments, a list. A key has no place there (`--api-key sk-…` is refused): see `env`",
+            "further arguments, a list. Refused are a key (`--api-key sk-…`: see `env`) and an address (`--port 8000`)",
             only="process",
         ),
     ] = ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -731,6 +732,22 @@ def test_a_launch_is_text_on_loopback_without_a_secret(kind: str, models: Path, 
     assert KEY not in " ".join(launched.argv)
     assert launched.deadline_s > 0
     assert launched.grace_s > 0
+
+
+@pytest.mark.parametrize("kind", STARTED)
+def test_what_tells_a_server_where_to_listen_is_known_before_it_is_started(
+    kind: str, models: Path, tmp_path: Path, program: str
+) -> None:
+    """A configuration that gives it again is refused: the last one would win, and nobody would find the server."""
+    spec = starting(kind, models, tmp_path, command=(program,))
+
+    launch = ADAPTERS[kind].launch(spec, 8123, tmp_path, environ=ENVIRON)
+
+    where = {"8123", "127.0.0.1", "127.0.0.1:8123"}
+    told = {option for option, value in itertools.pairwise(launch.argv) if value in where}
+    told |= {name for name, value in launch.env.items() if value in where}
+    assert told
+    assert told == {name for name in KINDS[kind].listens if name != "-p"}  # TGI's other word for --port
 
 
 @pytest.mark.parametrize("kind", STARTED)

@@ -26,6 +26,7 @@ from pytest_llmparity.engines.wire import build, tokens
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import NO_MEDIA, Meaning
+from pytest_llmparity.settings.selection import HOST_AND_PORT
 from pytest_llmparity.settings.specification import EngineSpec
 
 ANY_MODEL: Final = "default_model"
@@ -57,6 +58,7 @@ class MlxAdapter(Adapter):
     """One ``mlx_lm.server``. Asked for another model than its own, it tries to load that one: ours is asked for."""
 
     kind: ClassVar[str] = "mlx"
+    listens: ClassVar[tuple[str, ...]] = HOST_AND_PORT
     # Until the weights are loaded: mlx-lm has no limit of its own, and they may be tens of gigabytes on a slow disk.
     deadline_s: ClassVar[float] = 600.0
     offline: ClassVar[Mapping[str, str]] = hub.OFFLINE

@@ -24,7 +24,7 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import shown
-from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.selection import ANSWERS, HOST_AND_PORT
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
 NEUTRAL_DEFAULTS: Final = {"min_p": 0.0, "repetition_penalty": 1.0, "temperature": 1.0, "top_k": -1, "top_p": 1.0}
@@ -53,6 +53,7 @@ class SglangAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "sglang"
+    listens: ClassVar[tuple[str, ...]] = HOST_AND_PORT
     routes: ClassVar[tuple[Route, ...]] = ANSWERS
     # SGLang's own tests wait this long for a launch (sglang/test/test_utils.py, DEFAULT_TIMEOUT_FOR_SERVER_LAUNCH).
     deadline_s: ClassVar[float] = 600.0

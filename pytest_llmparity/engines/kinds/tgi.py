@@ -42,6 +42,7 @@ class TgiAdapter(Adapter):
     """One TGI server."""
 
     kind: ClassVar[str] = "tgi"
+    listens: ClassVar[tuple[str, ...]] = ("--hostname", "--port", "-p")
     on_routes: ClassVar[Mapping[Route, Mapping[str, Any]]] = {"completions": {"logprobs": False}}
     # TGI states no limit of its own; its warm-up measures how much fits into memory, minutes of work for big models.
     deadline_s: ClassVar[float] = 600.0

@@ -23,7 +23,7 @@ from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.refusals import Meaning
-from pytest_llmparity.settings.selection import ANSWERS
+from pytest_llmparity.settings.selection import ANSWERS, HOST_AND_PORT
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
 _INSTALL: Final = (
@@ -45,6 +45,7 @@ class TransformersAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "transformers"
+    listens: ClassVar[tuple[str, ...]] = HOST_AND_PORT
     routes: ClassVar[tuple[Route, ...]] = ANSWERS
     # Importing torch and reading the weights; ``transformers serve`` has no limit of its own.
     deadline_s: ClassVar[float] = 600.0

@@ -100,8 +100,8 @@ class Containers:
             return ""
         listed = " and ".join(map(str, sorted(ports)))
         return (
-            f"\nIts container listens on port {listed}, and was told to listen on {port}: give args or a command with "
-            "which its image takes the port that it is told."
+            f"\nIts container listens on port {listed}, and was told to listen on {port}: give a command with which "
+            "its image takes the port that it is told."
         )
 
     def _missing(self) -> LaunchError:

@@ -65,6 +65,7 @@ class OllamaAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "ollama"
+    listens: ClassVar[tuple[str, ...]] = ("OLLAMA_HOST",)
     deadline_s: ClassVar[float] = 60.0  # the daemon binds its port before it looks at a model
     # What changes answers comes from the engine's ``env``, never from the shell that happens to run pytest.
     scrub: ClassVar[tuple[str, ...]] = (
@@ -114,8 +115,8 @@ class OllamaAdapter(Adapter):
 
         A model that is a GGUF file goes into a store of our own, ``workdir/ollama``; one that is a name is looked for
         in the account's own store (``OLLAMA_MODELS``, else Ollama's default), which nothing is removed from. The
-        spec's ``env`` has the last word on all of it. A container sees the account's store, read-only without
-        ``download``; a model made of a file is in the container itself, and goes with it.
+        spec's ``env`` has the last word on all of it but the address. A container sees the account's store, read-only
+        without ``download``; a model made of a file is in the container itself, and goes with it.
         """
         if not spec.model:
             raise spec.launch_error("give model = a name of Ollama's or the path of a GGUF file.")
