@@ -194,6 +194,16 @@ class Session:
         files = [path for spec in specs for path in files_of(spec, self.root)]
         return can_be_judged(state_of(document), guard) and not changed_since(began, files)
 
+    def kept(self) -> str:
+        """Return the run with which the same command goes on, whichever process of this session gathered it.
+
+        Empty where no engine that can be asked has an answer in it, or the command asks for all of them again.
+        """
+        if self.settings.mode == "replay" or self.settings.resume == "fresh" or not self._folder.is_dir():
+            return ""
+        answered = self.store().answered(self._token)
+        return next((answered[spec.name] for spec in self.settings.recordable if spec.name in answered), "")
+
     def conclude(
         self,
         verdicts: Sequence[Verdict],

@@ -223,6 +223,14 @@ class Store(Looks, Documents):
             )
         return by_id[run]
 
+    def answered(self, session: str) -> dict[str, str]:
+        """Return which engines have answers in the run of a session, each with the id of that run."""
+        query = (
+            "SELECT DISTINCT samples.engine, runs.id FROM samples JOIN runs ON samples.run = runs.id"
+            " WHERE runs.session = ? AND samples.failure IS NULL"
+        )
+        return dict(self._file.read(query, (session,)))
+
     def latest(
         self, plan_hash: str | None = None, *, without: Collection[str] = (), ended: Collection[str] = ()
     ) -> RunInfo | None:

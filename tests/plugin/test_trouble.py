@@ -205,6 +205,49 @@ def test_an_engine_that_dies_in_the_middle_is_told_by_every_later_row_and_the_ot
     assert len(result.stdout.lines) < 120, "one death is told in a few lines"
 
 
+STOPPING = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("prompts.jsonl", check.prompts(), max_tokens=8)
+def test_gate(parity_run): ...
+
+def test_stops(): pytest.exit("enough")
+"""
+
+
+def test_a_run_that_was_stopped_says_that_the_same_command_goes_on_where_it_does(bench: Bench) -> None:
+    bench.prompts(2)
+    bench.pytester.makepyfile(test_gate=STOPPING)
+    engines = [bench.engine(), bench.engine()]
+
+    stopped = bench.run(engines=engines)
+    anew = bench.run("--parity-fresh", engines=engines)
+    nowhere = bench.run("-k", "stops", engines=engines)
+
+    assert (stopped.ret, anew.ret, nowhere.ret) == (INTERRUPTED,) * 3
+    stopped.stdout.fnmatch_lines(["stopped: what was answered is kept in run *"])
+    anew.stdout.no_fnmatch_line("stopped: *")
+    nowhere.stdout.no_fnmatch_line("stopped: *")
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_what_is_kept_of_a_run_that_workers_gather(bench: Bench, wait_until: Callable[..., float]) -> None:
+    bench.prompts(16)
+    bench.gate()
+    engines = [bench.engine(first_delay_s=0.05), bench.engine()]
+    spawned = bench.spawn("-n2", engines=engines)
+    wait_until(lambda: len(bench.asked(engines[0])) > 20)
+
+    spawned.process.send_signal(2)
+
+    assert spawned.wait() == INTERRUPTED, spawned.output
+    assert "stopped: what was answered is kept in run " in spawned.output
+    before = len(bench.asked(engines[0]))
+    bench.run(engines=engines).assert_outcomes(passed=1)
+    assert len(bench.asked(engines[0])) - before <= 64 - before + 4, "what was in flight is asked again, and no more"
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_gathering_leaves_nothing_behind_and_the_next_run_goes_on(
     bench: Bench, wait_until: Callable[..., float]
@@ -222,6 +265,7 @@ def test_ctrl_c_while_gathering_leaves_nothing_behind_and_the_next_run_goes_on(
     assert spawned.wait() == INTERRUPTED, spawned.output
     assert "KeyboardInterrupt" in spawned.output
     assert "INTERNALERROR" not in spawned.output
+    assert "stopped: what was answered is kept in run " in spawned.output
     assert [pid for pid in bench.starts("idle") if psutil.pid_exists(pid)] == []
     before = len(bench.asked(engine))
 

@@ -25,6 +25,7 @@ from pytest_llmparity.report.workflow import github
 from pytest_llmparity.run.judge import recorded
 from pytest_llmparity.run.session import Session
 from pytest_llmparity.settings.root import as_typed
+from pytest_llmparity.settings.specification import HOURS_S
 
 if TYPE_CHECKING:
     from pytest_llmparity.plugin.release.deciding import Deciding
@@ -169,6 +170,7 @@ class Ending:
                 self._tally.arrange()
                 self._tally.unjudged.end(exitstatus)
                 self._report()
+                self.summary += self._kept() if exitstatus == pytest.ExitCode.INTERRUPTED else []
         except (LLMParityError, OSError) as error:
             if exitstatus == pytest.ExitCode.OK and (self._settings.reports or self._settings.history):
                 exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -186,6 +188,20 @@ class Ending:
             self.summary += self._session.close()
             self.summary = list(map(uncommanded, self.summary))
         return exitstatus
+
+    def _kept(self) -> list[str]:
+        """Say of a run that was stopped that it goes on, where it does."""
+        try:
+            run = self._session.kept()
+        except (LLMParityError, OSError):  # a store that cannot be read goes on with nothing
+            return []
+        if not run:
+            return []
+        line = (
+            f"stopped: what was answered is kept in run {run}, and the same command goes on with it (within "
+            f"{HOURS_S // 3600:g} hours of its beginning, later with --parity-resume)"
+        )
+        return wrapped(line, WIDTH, indent="  ")
 
     def _told_ahead(self, exitstatus: int) -> int:
         """Say after ``--collect-only`` which tests cannot run, and return the exit status a run would have for that."""
