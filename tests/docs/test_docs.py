@@ -315,7 +315,7 @@ BY_FILE = (
         "cause: the weights of q4_0",
         "served as f16 is",
         "paste: serve q4_0 the weights of f16",
-        "measure one for",
+        "check.text()",
         "4 experi",
     ),
     *("with the candidate", "baseline: the drift stays", "groups, p 1, 16", "the drift is gone, 36.36", "1.5e-05)"),
