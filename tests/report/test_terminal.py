@@ -399,14 +399,18 @@ def test_missing_answers_retries_and_notes_end_the_summary() -> None:
     record = RunRecord(
         run="r",
         version="1",
-        failures=tuple(failures),
+        failures=(
+            *failures,
+            *(dataclasses.replace(failures[0], phase=phase) for phase in ("cold", "warm", "warm", "timed")),
+        ),
         requests=5,
         retries=1,
         notes=("2 cases left out: --parity-budget",),
     )
 
     assert terminal.summary(record) == [
-        "q4: 3 answers missing (T 2, O 1)",
+        "q4: 3 answers missing (T 2, O 1), 3 answers of the noise floor missing (T 3), 1",
+        "    answer of timed requests missing (T 1)",
         "",
         "2 cases left out: --parity-budget",
         "run r: 5 requests sent in all, probes and 1 retry included",

@@ -178,8 +178,9 @@ class Pairing:
     ``failed`` are cases the baseline answered and the candidate did not (a typed failure): they count against the
     candidate where a check says so. ``lost`` are all cases without two answers; ``absent`` those never asked, which are
     among the lost unless the run is sequential. ``first_failure`` describes the first of them that failed, ``failing``
-    is the engine that did not answer it. ``left_out`` counts, by the reason, cases that one of the engines cannot be
-    asked; they are not among the lost. ``cases`` are all it is about, in the order of the prompt set.
+    is the engine that did not answer it. ``unanswered_by`` counts by engine those it failed to answer. ``left_out``
+    counts, by the reason, cases that one of the engines cannot be asked; they are not among the lost. ``cases`` are all
+    it is about, in the order of the prompt set.
     """
 
     candidate: str
@@ -190,6 +191,7 @@ class Pairing:
     absent: int
     first_failure: str = ""
     failing: str = ""
+    unanswered_by: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -208,6 +210,8 @@ class Pairing:
         if not self.lost:
             return ""
         text = f"{explain.count(len(self.lost), 'prompt')} of {self.asked} without two answers"
+        if len(self.unanswered_by) > 1:
+            text += f" ({', '.join(f'{engine} failed {n}' for engine, n in self.unanswered_by.items())})"
         return f"{text}; first: {self.first_failure}" if self.first_failure else text
 
     def missing(self, evidence: Evidence, *, used: int, of: int | None = None, also: Sequence[str] = ()) -> Missing:
@@ -257,6 +261,7 @@ def pair_answers(evidence: Evidence, candidate: EngineEvidence) -> Pairing:
     lost: list[Case] = []
     absent = 0
     first = failing = ""
+    unanswered_by: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     cases: list[Case] = []
     waiting: list[tuple[Case, str]] = []  # left out; behind the last one asked they belong to the rest of the run
@@ -278,6 +283,9 @@ def pair_answers(evidence: Evidence, candidate: EngineEvidence) -> Pairing:
             continue
         else:
             lost.append(case)
+            unanswered_by.update(
+                engine.name for engine, (_, bad) in zip((baseline, candidate), sides, strict=True) if case.id in bad
+            )
             if case.id in bad_theirs:
                 first = first or describe(candidate.name, case.id, bad_theirs[case.id])
                 failing = failing or candidate.name
@@ -302,6 +310,7 @@ def pair_answers(evidence: Evidence, candidate: EngineEvidence) -> Pairing:
         absent=absent,
         first_failure=first,
         failing=failing,
+        unanswered_by=unanswered_by,
         left_out=left_out,
     )
 

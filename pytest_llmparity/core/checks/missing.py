@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmparity.core.compare.answers import broken_off, speechless
+from pytest_llmparity.core.errors import EmptyAnswer
 from pytest_llmparity.core.sample import Completion, Failure
 from pytest_llmparity.core.sizes import counted, short_of_limit
 from pytest_llmparity.core.verdict import Judgement, Outcome, Verdict
@@ -69,6 +70,8 @@ class Missing:
         return ": ".join(filter(None, [words, "; ".join((*self.reasons, *self.left_out))]))
 
 
+_FOREIGN, _OURS = 120, 400
+"""Characters that are shown of what failed: of a server's words, and of ours alone."""
 JUDGED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
@@ -143,8 +146,12 @@ def rare(seen: Mapping[str, int], of: int, noun: str) -> list[str]:
 
 
 def describe(engine: str, case: str, failure: Failure) -> str:
-    """Return a failure as words: whose, which case, the error's class and what it said."""
-    words = explain.ending(failure.message) if "\n" in failure.message else explain.plain(failure.message, 120)
+    """Return a failure as words: whose, which case, the error's class and what it said.
+
+    Whole where that is all our own words: what to do stands at their end, and nowhere else.
+    """
+    most = _OURS if failure.kind == EmptyAnswer.__name__ else _FOREIGN
+    words = explain.ending(failure.message) if "\n" in failure.message else explain.plain(failure.message, most)
     return f"{engine} on {explain.plain(case, 40)}: {failure.kind}: {words}"
 
 

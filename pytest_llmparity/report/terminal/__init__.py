@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pytest_llmparity.core.errors import NotAsked
+from pytest_llmparity.core.evidence import FLOOR_PHASES
 from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
@@ -35,6 +36,12 @@ WORDS: Final[Mapping[Outcome, str]] = {
 
 UNSENT: Final = NotAsked.__name__
 """Failures of prompts that were never sent: no answer of theirs is missing."""
+_MISSING: Final = {
+    "missing": (Phase.MAIN,),
+    "of the noise floor missing": FLOOR_PHASES,
+    "of timed requests missing": (Phase.TIMED,),
+}
+"""How an answer that never came is called, and the phases in which it is that."""
 _NARROW: Final = 19
 """Columns an engine gets at least; those for which that is not there move to a grid of their own below."""
 
@@ -323,22 +330,19 @@ def _finding(verdict: Verdict) -> str:
 
 
 def _missing(record: RunRecord, *, width: int) -> list[str]:
-    """Say how many answers never came, by engine and error."""
+    """Say how many answers never came, by engine and error: those that are judged, and apart from them the others."""
     lines: list[str] = []
-    for engine, kinds in _counted((failure.engine, failure.kind) for failure in record.failures).items():
-        unsent = kinds.pop(UNSENT, 0)
-        reasons = ", ".join(f"{printable(kind)} {n}" for kind, n in kinds.most_common())
-        parts = [f"{explain.count(kinds.total(), 'answer')} missing ({reasons})"] if kinds else []
+    for engine in dict.fromkeys(failure.engine for failure in record.failures):
+        failed = [failure for failure in record.failures if failure.engine == engine]
+        sent = [failure for failure in failed if failure.kind != UNSENT]
+        unsent, parts = len(failed) - len(sent), []
+        for words, phases in _MISSING.items():
+            kinds = Counter(failure.kind for failure in sent if failure.phase in phases)
+            reasons = ", ".join(f"{printable(kind)} {n}" for kind, n in kinds.most_common())
+            parts += [f"{explain.count(kinds.total(), 'answer')} {words} ({reasons})"] if kinds else []
         parts += [f"{explain.count(unsent, 'prompt')} not asked"] if unsent else []
         lines += wrapped_after(f"{printable(engine)}: ", ", ".join(parts), width=width)
     return lines
-
-
-def _counted(pairs: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
-    counted: dict[str, Counter[str]] = defaultdict(Counter)
-    for first, second in pairs:
-        counted[first][second] += 1
-    return counted
 
 
 def _ending(record: RunRecord) -> list[str]:

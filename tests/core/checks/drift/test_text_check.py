@@ -298,6 +298,22 @@ def test_lost_answers_are_dropped_while_few_and_an_error_when_many(make: Factory
     verdicts = check.text(margin=0.05).judge(make.evidence(make.engine("base", many), make.engine("cand", ours)))
     assert "first: base on c0: Timeout" in verdicts[0].message
 
+    verdicts = check.text(margin=0.05).judge(make.evidence(make.engine("base", few), make.engine("cand", many)))
+    assert "4 prompts of 64 without two answers (base failed 3, cand failed 4); first: cand" in verdicts[0].message
+
+
+def test_what_to_do_about_an_empty_answer_is_told_whole(make: Factory) -> None:
+    advice = "A chat template that ends the turn at once, or a stop string, does that."
+    words = f"cand answered 200 to case 'c0' with no text, no reasoning and no tool call (finish reason stop). {advice}"
+    ours = [make.cut(SAME)] * 8
+    empty = make.failure(kind="EmptyAnswer", message=words)
+
+    (verdict,) = check.text(margin=0.05).judge(
+        make.evidence(make.engine("base", ours), make.engine("cand", [empty, *ours[1:]]), cases=8)
+    )
+
+    assert verdict.message.endswith(f"first: cand on c0: EmptyAnswer: {words}")
+
 
 def test_a_hard_stop_leaves_nothing_settled(make: Factory) -> None:
     ours = [make.cut(SAME)] * 62 + [None, None]
