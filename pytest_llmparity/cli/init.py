@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import platform
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -67,10 +69,16 @@ NOTHING = f"""\
 
 
 class ConfiguredEngine(NamedTuple):
-    """One engine of the configuration to write: its name, and the keys of its table."""
+    """One engine of the configuration to write: its name, the keys of its table, and its threads where it shares."""
 
     name: str
     keys: dict[str, str]
+    threads: int | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether it is started by us."""
+        return "base_url" not in self.keys
 
 
 def add(commands: Commands) -> None:
@@ -86,6 +94,7 @@ def add(commands: Commands) -> None:
 def _init(asked: argparse.Namespace) -> int:
     root = root_of(asked)
     from pytest_llmparity.engines import daemons
+    from pytest_llmparity.engines.facts import device
     from pytest_llmparity.settings.root import as_typed, marked_root
 
     if not asked.rootdir and root != Path.cwd():
@@ -93,6 +102,7 @@ def _init(asked: argparse.Namespace) -> int:
         print(printable(f"writing to {root}, {why}"))
     servers = daemons.listening(os.environ, total_s=PATIENCE_S)
     engines, left_out = _engines(root, servers)
+    engines = _sharing(engines, device.cores(), gpu=on_gpu())
     if left_out:
         files = ", ".join(path.name for path in left_out[:6]) + (" …" if len(left_out) > 6 else "")
         print(printable(f"left out, {MOST_OF_A_KIND} files are enough to begin with: {files}"))
@@ -210,6 +220,21 @@ def _engines(root: Path, servers: Sequence[Running]) -> tuple[Sequence[Configure
     return tuple(engines.values()), files[MOST_OF_A_KIND:]
 
 
+def on_gpu() -> bool:
+    """Tell whether engines that are started here will use a GPU, which llama.cpp does on every Mac with Apple's."""
+    from pytest_llmparity.engines.start.program import gpu_visible
+
+    return gpu_visible(os.environ) or (sys.platform, platform.machine()) == ("darwin", "arm64")
+
+
+def _sharing(engines: Sequence[ConfiguredEngine], cores: int, *, gpu: bool) -> Sequence[ConfiguredEngine]:
+    """Return the engines with the threads that those get which would compute on the same cores at the same time."""
+    threads = max(1, cores // max(1, len(engines)))
+    if gpu or threads >= cores:
+        return engines
+    return tuple(engine._replace(threads=threads) if engine.started else engine for engine in engines)
+
+
 def _configuration(engines: Sequence[ConfiguredEngine]) -> str:
     import tomlkit
 
@@ -219,13 +244,16 @@ def _configuration(engines: Sequence[ConfiguredEngine]) -> str:
     document.add("baseline", tomlkit.string(engines[0].name))
     document["baseline"].comment("the others are compared with this one: name what you serve with")
     tables = tomlkit.table(is_super_table=True)
-    for name, keys in engines:
+    for engine in engines:
         table = tomlkit.table()
-        for key, value in keys.items():
+        for key, value in engine.keys.items():
             table.add(key, value)
-        if "base_url" not in keys:
+        if engine.started:
             table["model"].comment("started by us, and stopped")
-        tables.add(name, table)
+        if engine.threads is not None:
+            table.add("args", ["--threads", str(engine.threads)])
+            table["args"].comment("engines share the cores: with a thread for each, they wait for each other")
+        tables.add(engine.name, table)
     document.add(tomlkit.nl())
     document.add("engines", tables)
     return tomlkit.dumps(document)
@@ -237,7 +265,7 @@ def _next_steps(
     """Yield what to do next, with commands as they are run from this folder."""
     config, test, prompts = (os.path.relpath(root / name) for name in (FILE, TEST, PROMPTS))
     chosen = ["--rootdir", rootdir] if rootdir else []
-    if any(engine.keys["kind"] == "llamacpp" and "base_url" not in engine.keys for engine in engines) and not (
+    if any(engine.keys["kind"] == "llamacpp" and engine.started for engine in engines) and not (
         shutil.which("llama-server") or importlib.util.find_spec("xllamacpp")
     ):
         install = extras.command("llamacpp")

@@ -3,7 +3,9 @@ from __future__ import annotations
 import functools
 import json
 import operator
+import platform
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmparity import extras
+from pytest_llmparity.cli import init
 from pytest_llmparity.core.prompts.reading import parse_prompts
 from pytest_llmparity.engines import daemons
+from pytest_llmparity.engines.facts import device
 from pytest_llmparity.engines.local import caches, gguf_files
+from pytest_llmparity.engines.start import program
 from pytest_llmparity.run.calibrate.pair import LEAST_GROUPS
 from pytest_llmparity.settings.configuration import parse_config
 from tests.doubles.installed import installed_from
@@ -33,6 +38,14 @@ def _nothing_else_here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
     for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "LLAMA_CACHE"):
         monkeypatch.delenv(name, raising=False)
     _asked(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with four cores and no GPU, whatever this one has."""
+    monkeypatch.setattr(device, "cores", lambda: 4)
+    monkeypatch.setattr(program, "gpu_visible", lambda environ: False)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
 
 
 def _asked(monkeypatch: pytest.MonkeyPatch, *urls: str) -> None:
@@ -115,12 +128,60 @@ def test_files_become_engines_and_the_example_gives_way(shell: Shell) -> None:
     assert tomllib.loads((shell.path / "llmparity.toml").read_text()) == {
         "baseline": "m-f16",
         "engines": {
-            "m-f16": {"kind": "llamacpp", "model": "m-F16.gguf"},
-            "m-q4_0": {"kind": "llamacpp", "model": "models/M Q4_0.gguf"},
+            "m-f16": {"kind": "llamacpp", "model": "m-F16.gguf", "args": ["--threads", "2"]},
+            "m-q4_0": {"kind": "llamacpp", "model": "models/M Q4_0.gguf", "args": ["--threads", "2"]},
         },
     }
     assert "pytest test_parity.py --engines m-f16,m-q4_0" in ended.out
     assert ended.out.count("it is as it would be written") == 2
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpu", "files", "args"),
+    [
+        (2, False, 2, ["--threads", "1"]),
+        (2, False, 4, ["--threads", "1"]),
+        (16, False, 3, ["--threads", "5"]),
+        (16, False, 1, None),
+        (1, False, 2, None),
+        (2, True, 2, None),
+    ],
+)
+def test_engines_that_share_the_cores_of_a_cpu_get_their_part_of_the_threads(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, cores: int, gpu: bool, files: int, args: list[str] | None
+) -> None:
+    """With all of them each, two llama.cpp on two cores took 26 s where a thread each takes 5."""
+    monkeypatch.setattr(device, "cores", lambda: cores)
+    monkeypatch.setattr(program, "gpu_visible", lambda environ: gpu)
+    for number in range(files):
+        _gguf(shell.path / f"m{number}.gguf")
+
+    shell.run("init")
+
+    text = (shell.path / "llmparity.toml").read_text()
+    engines = parse_config(text, source="llmparity.toml").engines
+    assert [engine.args for engine in engines.values()] == [args] * files
+    assert text.count("# engines share the cores: ") == (files if args else 0)
+
+
+def test_llama_cpp_computes_on_the_gpu_of_apples_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    intel = init.on_gpu()
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+
+    assert (intel, init.on_gpu()) == (False, True)
+
+
+def test_a_server_that_runs_takes_its_part_and_is_given_no_threads(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _asked(monkeypatch, shell.engine(model="org/Some-Model").base_url)
+    _gguf(shell.path / "m.gguf")
+
+    shell.run("init")
+
+    engines = tomllib.loads((shell.path / "llmparity.toml").read_text())["engines"]
+    assert [engine.get("args") for engine in engines.values()] == [None, ["--threads", "2"]]
 
 
 def test_running_servers_become_engines(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ port, so of it nothing is claimed.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -40,6 +41,21 @@ def cpu_of(cpuinfo: str) -> str:
     flags = set((entries.get("flags") or entries.get("features") or "").split())
     known = " ".join(name for name in _VECTORS if name in flags)
     return " ".join(part for part in (model, known and f"({known})") if part) if model else ""
+
+
+def cores(*, topology: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Return how many cores a process started now may use; threads that share one count once where Linux tells."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    usable = os.sched_getaffinity(0)
+    return len({_siblings(topology / f"cpu{number}/topology/thread_siblings_list") or str(number) for number in usable})
+
+
+def _siblings(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _cpu() -> str:

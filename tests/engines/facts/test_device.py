@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -125,3 +126,15 @@ def test_only_of_an_engine_that_we_start_the_machine_is_known(monkeypatch: pytes
 
     assert (facts["device"].value, facts["device"].source) == ("seen with two", "file")
     assert "device" not in Adapter(EngineSpec(name="e", model="m"), "http://127.0.0.1:1", {}).identity().facts
+
+
+def test_threads_of_one_core_count_once_and_cores_of_which_nobody_tells_count_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3, 7}, raising=False)
+    for number, siblings in {0: "0,4", 1: "1,3", 2: "2", 3: "1,3"}.items():
+        (folder := tmp_path / f"cpu{number}/topology").mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
+
+    assert device.cores(topology=tmp_path) == 4
+    assert device.cores(topology=tmp_path / "nowhere") == 5
