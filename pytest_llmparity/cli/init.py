@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llmparity import extras
-from pytest_llmparity.cli.verbs import add_rootdir, root_of
+from pytest_llmparity.cli.verbs import add_rootdir, complain, root_of
 from pytest_llmparity.core.words.exits import OK, REFUSED
 from pytest_llmparity.core.words.printable import printable, printable_lines
 from pytest_llmparity.settings.sources import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from pytest_llmparity.cli.verbs import Commands
     from pytest_llmparity.engines.daemons import Running
@@ -94,40 +94,74 @@ def add(commands: Commands) -> None:
 def _init(asked: argparse.Namespace) -> int:
     root = root_of(asked)
     from pytest_llmparity.engines import daemons
-    from pytest_llmparity.engines.facts import device
-    from pytest_llmparity.settings.root import as_typed, marked_root
+    from pytest_llmparity.settings.root import marked_root
 
     if not asked.rootdir and root != Path.cwd():
         why = f"the folder of {marked_root(Path.cwd()).mark}: pytest's root from here (--rootdir names another)"
         print(printable(f"writing to {root}, {why}"))
     servers = daemons.listening(os.environ, total_s=PATIENCE_S)
     engines, left_out = _engines(root, servers)
-    engines = _sharing(engines, device.cores(), gpu=on_gpu())
     if left_out:
         files = ", ".join(path.name for path in left_out[:6]) + (" …" if len(left_out) > 6 else "")
         print(printable(f"left out, {MOST_OF_A_KIND} files are enough to begin with: {files}"))
-    text = _configuration(engines)
     configured = _place(
-        root / FILE, text, contents=", ".join(engine.name for engine in engines) or "no engine, an example"
+        root / FILE,
+        _configuration(_sharing(engines)),
+        contents=", ".join(engine.name for engine in engines) or "no engine, an example",
     )
     sample = resources.files("pytest_llmparity").joinpath(PROMPTS).read_text("utf-8")
     _place(root / PROMPTS, sample, contents=f"{len(sample.splitlines())} prompts of several kinds")
-    _place(root / TEST, TEST_TEXT, contents="a test that compares the answers")
+    test = _test_of(root)
+    _place(test, TEST_TEXT, contents="a test that compares the answers")
     print()
-    if not configured:
-        in_pyproject = _configured_in_pyproject(root) is not None
-        path = root / ("pyproject.toml" if in_pyproject else FILE)
-        place = as_typed(path, Path.cwd())
-        doctor = shlex.join(["llmparity", "doctor", *(["--rootdir", asked.rootdir] if asked.rootdir else [])])
-        names = _names(path)[:2]
-        gate = shlex.join(["pytest", *(["--rootdir", asked.rootdir] if asked.rootdir else []), "--engines"])
-        print(printable(f"Next: {_next(names, place, doctor, gate)}"))
+    if configured:
+        print(*map(printable, _next_steps(engines, servers, root, test, asked.rootdir)), sep="\n")
+        return OK
+    return _beside(engines, root, test, asked.rootdir)
+
+
+def _test_of(root: Path) -> Path:
+    """Return where the test is, or goes: below what ``testpaths`` names, so that pytest runs it without arguments."""
+    from pytest_llmparity.settings.root import folders_of_tests
+
+    within = [folder for folder in folders_of_tests(root) if folder.is_relative_to(root)]
+    places = [folder / TEST for folder in (*within, root)]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _pytest_of(test: Path, root: Path, rootdir: str | None) -> list[str]:
+    """Return the command that runs pytest from here, with the test where it would not find that by itself."""
+    from pytest_llmparity.settings.root import folders_of_tests
+
+    looked_in = [Path.cwd()] if rootdir or root != Path.cwd() else folders_of_tests(root) or [root]
+    collected = any(test.is_relative_to(folder) for folder in looked_in)
+    return ["pytest", *(["--rootdir", rootdir] if rootdir else []), *([] if collected else [os.path.relpath(test)])]
+
+
+def _beside(engines: Sequence[ConfiguredEngine], root: Path, test: Path, rootdir: str | None) -> int:
+    """Say what to do with a configuration that is there already, and what of this machine it does not have.
+
+    Returns the exit code: something is left for a person to write, or nothing is.
+    """
+    from pytest_llmparity.settings.root import as_typed
+
+    in_pyproject = _configured_in_pyproject(root) is not None
+    path = root / ("pyproject.toml" if in_pyproject else FILE)
+    place = as_typed(path, Path.cwd())
+    configured = _configured(path)
+    doctor = shlex.join(["llmparity", "doctor", *(["--rootdir", rootdir] if rootdir else [])])
+    gate = shlex.join([*_pytest_of(test, root, rootdir), "--engines"])
+    print(printable(f"Next: {_next(list(configured)[:2], place, doctor, gate)}"))
+    missing = _renamed([engine for engine in engines if not _has(configured, engine, root)], configured)
+    if not missing:
         if engines:
-            print(f"To use what was found here, take what you need of this into {place}:\n")
-            print(printable_lines(_within_pyproject(text) if in_pyproject else text))
-        return REFUSED
-    print(*map(printable, _next_steps(engines, servers, root, asked.rootdir)), sep="\n")
-    return OK
+            print(printable(f"Every engine that was found here is configured in {place}."))
+        return OK
+    print(f"To use what was found here, take what you need of this into {place}:\n")
+    text = _tables(_sharing(missing, beside=len(configured)))
+    print(printable_lines(_within_pyproject(text) if in_pyproject else text))
+    names = ", ".join(engine.name for engine in missing)
+    return complain(printable(f"{place} is yours and stays as it is: add what you need of {names} to it"), REFUSED)
 
 
 def _place(path: Path, text: str, *, contents: str) -> bool:
@@ -178,21 +212,49 @@ def _next(names: Sequence[str], place: str, doctor: str, gate: str) -> str:
     return f"name two engines in {place}; then {doctor} NAME OTHER, and {gate} NAME,OTHER"
 
 
-def _names(path: Path) -> list[str]:
-    """Return the engines that a configuration has, the baseline first; none where it cannot be read."""
+def _configured(path: Path) -> dict[str, dict[str, object]]:
+    """Return the tables of engines that a configuration has, the baseline first; none where it cannot be read."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
-        return []
+        return {}
     table = table if path.name == FILE else table.get("tool", {}).get("llmparity", {})
     engines = table.get("engines", {})
-    names = list(engines) if isinstance(engines, dict) else []
-    return sorted(names, key=lambda name: name != table.get("baseline"))
+    names = sorted(engines, key=lambda name: name != table.get("baseline")) if isinstance(engines, dict) else []
+    return {name: engines[name] if isinstance(engines[name], dict) else {} for name in names}
+
+
+def _has(configured: Mapping[str, Mapping[str, object]], engine: ConfiguredEngine, root: Path) -> bool:
+    """Tell whether a configuration has an engine under any name: the server with that model, or the file."""
+    return any(_same(keys, engine.keys, root) for keys in configured.values())
+
+
+def _same(keys: Mapping[str, object], wanted: Mapping[str, str], root: Path) -> bool:
+    model, url = keys.get("model"), keys.get("base_url")
+    if "base_url" not in wanted:
+        return isinstance(model, str) and url is None and (root / model).resolve() == (root / wanted["model"]).resolve()
+    if isinstance(url, str):  # a server that has one model may be named without it
+        same = url.rstrip("/").removesuffix("/v1").rstrip("/") == wanted["base_url"].rstrip("/")
+        return same and model in (None, wanted["model"])
+    return keys.get("kind") == wanted["kind"] and model == wanted["model"]  # the daemon that runs
+
+
+def _renamed(engines: Sequence[ConfiguredEngine], taken: Collection[str]) -> Sequence[ConfiguredEngine]:
+    """Return engines under names that are still free."""
+    renamed: dict[str, ConfiguredEngine] = {}
+    for engine in engines:
+        name = _free(engine.name, {*taken, *renamed})
+        renamed[name] = engine._replace(name=name)
+    return tuple(renamed.values())
+
+
+def _free(wanted: str, taken: Collection[str]) -> str:
+    return next(name for number in range(1, 100) if (name := wanted + f"-{number}" * (number > 1)) not in taken)
 
 
 def _within_pyproject(text: str) -> str:
     """Return a configuration as it stands in ``pyproject.toml``."""
-    return "[tool.llmparity]\n" + re.sub(r"^\[", "[tool.llmparity.", text, flags=re.MULTILINE)
+    return re.sub(r"^\[", "[tool.llmparity.", text, flags=re.MULTILINE)
 
 
 def _engines(root: Path, servers: Sequence[Running]) -> tuple[Sequence[ConfiguredEngine], Sequence[Path]]:
@@ -215,7 +277,7 @@ def _engines(root: Path, servers: Sequence[Running]) -> tuple[Sequence[Configure
     engines: dict[str, ConfiguredEngine] = {}
     for wanted, keys in tables:
         base = re.sub(r"[^a-z0-9._-]+", "-", wanted.lower()).strip("-._")[:40].strip("-._") or keys["kind"]
-        name = next(name for number in range(1, 100) if (name := base + f"-{number}" * (number > 1)) not in engines)
+        name = _free(base, engines)
         engines[name] = ConfiguredEngine(name, keys)
     return tuple(engines.values()), files[MOST_OF_A_KIND:]
 
@@ -227,15 +289,22 @@ def on_gpu() -> bool:
     return gpu_visible(os.environ) or (sys.platform, platform.machine()) == ("darwin", "arm64")
 
 
-def _sharing(engines: Sequence[ConfiguredEngine], cores: int, *, gpu: bool) -> Sequence[ConfiguredEngine]:
-    """Return the engines with the threads that those get which would compute on the same cores at the same time."""
-    threads = max(1, cores // max(1, len(engines)))
-    if gpu or threads >= cores:
+def _sharing(engines: Sequence[ConfiguredEngine], *, beside: int = 0) -> Sequence[ConfiguredEngine]:
+    """Return the engines with the threads that those get which would compute on the same cores at the same time.
+
+    ``beside`` is how many others are configured.
+    """
+    from pytest_llmparity.engines.facts import device
+
+    cores = device.cores()
+    threads = max(1, cores // max(1, len(engines) + beside))
+    if threads >= cores or on_gpu():
         return engines
     return tuple(engine._replace(threads=threads) if engine.started else engine for engine in engines)
 
 
 def _configuration(engines: Sequence[ConfiguredEngine]) -> str:
+    """Return the text of a configuration with these engines."""
     import tomlkit
 
     if not engines:
@@ -243,6 +312,13 @@ def _configuration(engines: Sequence[ConfiguredEngine]) -> str:
     document = tomlkit.document()
     document.add("baseline", tomlkit.string(engines[0].name))
     document["baseline"].comment("the others are compared with this one: name what you serve with")
+    return f"{tomlkit.dumps(document)}\n{_tables(engines)}"
+
+
+def _tables(engines: Sequence[ConfiguredEngine]) -> str:
+    """Return the tables of engines."""
+    import tomlkit
+
     tables = tomlkit.table(is_super_table=True)
     for engine in engines:
         table = tomlkit.table()
@@ -254,20 +330,19 @@ def _configuration(engines: Sequence[ConfiguredEngine]) -> str:
             table.add("args", ["--threads", str(engine.threads)])
             table["args"].comment("engines share the cores: with a thread for each, they wait for each other")
         tables.add(engine.name, table)
-    document.add(tomlkit.nl())
+    document = tomlkit.document()
     document.add("engines", tables)
     return tomlkit.dumps(document)
 
 
 def _next_steps(
-    engines: Sequence[ConfiguredEngine], servers: Sequence[Running], root: Path, rootdir: str | None
+    engines: Sequence[ConfiguredEngine], servers: Sequence[Running], root: Path, place: Path, rootdir: str | None
 ) -> Iterator[str]:
     """Yield what to do next, with commands as they are run from this folder."""
-    config, test, prompts = (os.path.relpath(root / name) for name in (FILE, TEST, PROMPTS))
+    config, test, prompts = (os.path.relpath(path) for path in (root / FILE, place, root / PROMPTS))
     chosen = ["--rootdir", rootdir] if rootdir else []
-    if any(engine.keys["kind"] == "llamacpp" and engine.started for engine in engines) and not (
-        shutil.which("llama-server") or importlib.util.find_spec("xllamacpp")
-    ):
+    serves_gguf = bool(shutil.which("llama-server") or importlib.util.find_spec("xllamacpp"))
+    if any(engine.started for engine in engines) and not serves_gguf:
         install = extras.command("llamacpp")
         yield f"First: {install}, which starts GGUF files (or put llama-server into PATH)"
     if not engines:
@@ -276,7 +351,10 @@ def _next_steps(
         yield "  a server with OpenAI's API that runs somewhere: name its base_url"
         yield f"  {_for_ollama(servers)}"
         yield "    ollama pull NAME:TAG for two models, such as one in two quantisations"
-        yield f"  GGUF files in the project, and {extras.command('llamacpp')}"
+        starts = (
+            "; llama.cpp, which starts them, is installed" if serves_gguf else f", and {extras.command('llamacpp')}"
+        )
+        yield f"  GGUF files in the project{starts}"
         yield f"Then run {shlex.join(['llmparity', 'init', *chosen])} again, or name the engines in {config}."
         return
     names = [engine.name for engine in engines[:2]]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
+import glob
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +37,33 @@ def marked_root(cwd: Path) -> Root:
             if mark := mark_in(folder):
                 return Root(folder, mark)
     return Root(cwd, "")
+
+
+def folders_of_tests(root: Path) -> list[Path]:
+    """Return where pytest, started in ``root`` without arguments, looks for tests; nothing where that is all of it.
+
+    ``testpaths`` is read as pytest does: patterns relative to the root, of which those that lead nowhere are left out.
+    """
+    paths = [path for pattern in _testpaths(root) for path in sorted(glob.glob(pattern, root_dir=root, recursive=True))]
+    return [folder for path in paths if (folder := Path(os.path.abspath(root / path))).is_dir()]
+
+
+def _testpaths(root: Path) -> list[str]:
+    mark = _configuration_in(root)
+    text = _readable(root / mark) if mark else ""
+    try:
+        if mark.endswith(".toml"):
+            table = tomllib.loads(text)
+            table = table.get("tool", {}) if mark == "pyproject.toml" else table
+            written = table["pytest"].get("ini_options", table["pytest"]).get("testpaths", [])
+        else:
+            parser = configparser.RawConfigParser(strict=False)
+            parser.read_string(text)
+            written = parser.get("tool:pytest" if mark == "setup.cfg" else "pytest", "testpaths", fallback="")
+        words = shlex.split(written) if isinstance(written, str) else list(written)
+    except (ValueError, KeyError, TypeError, AttributeError, configparser.Error):  # pytest tells what is wrong with it
+        return []
+    return [word for word in words if isinstance(word, str)]
 
 
 def as_typed(path: Path, here: Path) -> str:

@@ -60,12 +60,21 @@ def _gguf(path: Path, size: int = 100) -> Path:
     return path
 
 
-def test_where_nothing_is_an_example_is_written_and_what_to_install_is_said(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    ("package", "told"),
+    [(None, f", and {extras.command('llamacpp')}"), (object(), "; llama.cpp, which starts them, is installed")],
+)
+def test_where_nothing_is_an_example_is_written_and_what_is_left_to_install_is_said(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, package: object, told: str
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: package)
+
     ended = shell.run("init")
 
     assert ended.code == 0
     assert "ollama serve" in ended.out
-    assert f"and {extras.command('llamacpp')}\n" in ended.out
+    assert f"  GGUF files in the project{told}\n" in ended.out
     text = (shell.path / "llmparity.toml").read_text()
     assert parse_config(text, source="llmparity.toml").engines == {}
     example = "\n".join(line.removeprefix("# ") for line in text.splitlines()[2:])
@@ -303,6 +312,7 @@ def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(
     ended = shell.run("init")
 
     assert ended.code == 4
+    assert ended.err == f"llmparity: {name} is yours and stays as it is: add what you need of m to it\n"
     assert f"kept {name}: " in ended.out
     has = re.findall(r"engines\.([a-z]+)", text)[:1]
     steps = f"name two engines in {name}; then llmparity doctor NAME OTHER, and pytest --engines NAME,OTHER"
@@ -313,6 +323,101 @@ def test_a_configuration_in_the_way_is_kept_and_what_was_found_is_shown(
     shown = tomllib.loads(ended.out.partition(":\n\n")[2])
     assert functools.reduce(operator.getitem, table.split("."), shown)["model"] == "m.gguf"
     assert (shell.path / name).read_text() == text
+
+
+def test_of_a_configuration_that_was_edited_only_what_it_lacks_is_shown(shell: Shell) -> None:
+    """A file is known by where it is, whatever its engine is called, and a name that is taken is given to nobody."""
+    for name in ("a.gguf", "models/b.gguf"):
+        _gguf(shell.path / name)
+    edited = "[engines.b]\nkind = 'llamacpp'\nmodel = './a.gguf'\n"
+    shell.configure(edited)
+
+    lacking = shell.run("init")
+    shown = lacking.out.partition(":\n\n")[2]
+    shell.configure(edited + shown)
+    complete = shell.run("init")
+
+    lacks = {"kind": "llamacpp", "model": "models/b.gguf", "args": ["--threads", "2"]}
+    assert tomllib.loads(shown) == {"engines": {"b-2": lacks}}
+    assert (lacking.code, complete.code, complete.err) == (4, 0, "")
+    assert complete.out.endswith("Every engine that was found here is configured in llmparity.toml.\n")
+    assert "[engines" not in complete.out
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        ("base_url = '{url}/v1/'", False),
+        ("base_url = '{url}'\nmodel = 'org/Other'", True),
+        ("base_url = 'http://127.0.0.1:9'", True),
+        ("kind = 'llamacpp'\nmodel = 'org/Some-Model'\nbase_url = '{url}'", False),
+    ],
+)
+def test_a_server_is_configured_by_its_address_and_model(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, keys: str, shown: bool
+) -> None:
+    server = shell.engine(model="org/Some-Model")
+    _asked(monkeypatch, server.base_url)
+    shell.configure(f"[engines.mine]\n{keys.format(url=server.base_url)}\n")
+
+    ended = shell.run("init")
+
+    assert ("[engines" in ended.out) == shown
+    assert ended.code == (4 if shown else 0)
+
+
+@pytest.mark.parametrize(
+    ("mark", "text"),
+    [
+        ("pytest.ini", "[pytest]\ntestpaths = none 'unit*' tests\n"),
+        ("pytest.toml", "[pytest]\ntestpaths = ['none', 'unit*', 'tests']\n"),
+        ("pyproject.toml", "[tool.pytest.ini_options]\ntestpaths = 'none unit* tests'\n"),
+        ("pyproject.toml", "[tool.pytest]\ntestpaths = ['unit*']\n"),
+        ("tox.ini", "[tox]\n\n[pytest]\ntestpaths =\n    none\n    unit*\n"),
+        ("setup.cfg", "[tool:pytest]\ntestpaths = unit*\n"),
+    ],
+)
+def test_the_test_goes_where_pytest_looks_without_arguments(shell: Shell, mark: str, text: str) -> None:
+    (shell.path / "pytest.ini").unlink()
+    (shell.path / mark).write_text(text)
+    for folder in ("tests", "unit_b"):
+        (shell.path / folder).mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        _gguf(shell.path / name)
+
+    first = shell.run("init")
+    shell.configure("[engines.a]\nkind = 'llamacpp'\nmodel = 'a.gguf'\n")
+    again = shell.run("init")
+
+    assert "wrote unit_b/test_parity.py: a test that compares the answers\n" in first.out
+    assert "wrote prompts/sample.jsonl: " in first.out
+    assert "  pytest unit_b/test_parity.py --engines a,b\n" in first.out
+    assert "with a second engine in llmparity.toml, pytest --engines a,OTHER\n" in again.out
+    assert not (shell.path / "test_parity.py").exists()
+
+
+@pytest.mark.parametrize("testpaths", ["none", "../elsewhere", "a.gguf", "'"])
+def test_without_a_folder_of_tests_in_the_project_the_test_is_in_the_root(shell: Shell, testpaths: str) -> None:
+    (shell.path / "pytest.ini").write_text(f"[pytest]\ntestpaths = {testpaths}\n")
+    _gguf(shell.path / "a.gguf")
+
+    ended = shell.run("init")
+
+    assert "wrote test_parity.py: " in ended.out
+    assert "  pytest test_parity.py --engines a,NAME\n" in ended.out
+
+
+def test_a_test_where_pytest_does_not_look_is_named_in_the_command(shell: Shell) -> None:
+    shell.run("init")
+    (shell.path / "tests").mkdir()
+    (shell.path / "pytest.ini").write_text("[pytest]\ntestpaths = tests\n")
+    shell.configure("[engines.a]\nbase_url = 'http://127.0.0.1:9'\n[engines.b]\nbase_url = 'http://127.0.0.1:8'\n")
+
+    ended = shell.run("init")
+
+    assert "kept test_parity.py: it is as it would be written\n" in ended.out
+    assert "Next: llmparity doctor a b; then pytest test_parity.py --engines a,b\n" in ended.out
+    assert not (shell.path / "tests/test_parity.py").exists()
 
 
 def test_a_test_in_the_way_is_kept(shell: Shell) -> None:

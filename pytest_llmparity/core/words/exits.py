@@ -34,7 +34,9 @@ OF_DECISION: Final[Mapping[str, int]] = {"SHIP": OK, "HOLD": WRONG, "INCONCLUSIV
 _DAMAGED: Final = "a stored run cannot be read: it is named, and the others are shown"
 
 OF_COMMAND: Final[Mapping[str, Mapping[int, str]]] = {
-    "init": {OK: "configuration, prompts and test are written, or stand there as they would be"},
+    "init": {
+        OK: "configuration, prompts and test are written or stand there, and the configuration has every engine found"
+    },
     "import": {OK: "the prompt file is written"},
     "doctor": {OK: "nothing is wrong with the engines", WRONG: "something is"},
     "lock": {
