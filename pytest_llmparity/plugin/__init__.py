@@ -74,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     door = Door(config, options.resolve(config, attached=(xdist.shared(config) or {}).get("attached")))
     config.stash[DOOR] = door
-    config.pluginmanager.register(selecting.Selection(door.session, config.rootpath), "llmparity-selection")
+    config.pluginmanager.register(selecting.Selection(door.session, door.tally, config.rootpath), "llmparity-selection")
     if not xdist.is_worker(config):
         config.pluginmanager.register(Receiver(door), "llmparity-receiver")
     if xdist.is_controller(config):

@@ -19,7 +19,9 @@ def llmparity_door(pytestconfig: pytest.Config) -> Door:
     """The session behind our fixtures; tests that reach it need engines. Another plugin's ``engine`` does not."""
     if DOOR not in pytestconfig.stash:  # asked for in a test's body, where its collection could not be skipped
         pytest.skip(UNSELECTED)
-    return pytestconfig.stash[DOOR]
+    door = pytestconfig.stash[DOOR]
+    door.tally.reached.append(True)  # a test that asks for a fixture in its body was not collected as one for engines
+    return door
 
 
 @pytest.fixture(scope="session")

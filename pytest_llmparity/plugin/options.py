@@ -49,6 +49,11 @@ def with_values(words: Sequence[object], environ: Mapping[str, str] = os.environ
     return bool(environ.get(ADDOPTS)) or any(str(word) in WITH_VALUE for word in words)
 
 
+def engines_typed(config: pytest.Config) -> bool:
+    """Tell whether engines were named on this command line: those of ``addopts`` are for whatever is run."""
+    return any(str(word).partition("=")[0] == "--engines" for word in config.invocation_params.args)
+
+
 def verbosity(config: pytest.Config) -> int:
     """Return how often ``-v`` was given less how often ``-q`` was; 0 without the plugin that has these options."""
     times: int = config.getoption("verbose", 0)

@@ -1,4 +1,4 @@
-"""Whether a run has all gates there are: one of selected tests does not say what the others ask."""
+"""Whether a run has all gates there are, and any test for its engines: some selected tests do not speak for others."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_llmparity.plugin.telling.ending import Tally
     from pytest_llmparity.run.session import Session
 
 
 class Selection:
-    """Tells a session where only some of the gates were selected."""
+    """Tells a session where only some of the gates were selected, and a tally whether any test is for the engines."""
 
-    def __init__(self, session: Session, rootpath: Path) -> None:
+    def __init__(self, session: Session, tally: Tally, rootpath: Path) -> None:
         self._session = session
+        self._tally = tally
         self._rootpath = rootpath
+        self._lacking = False
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Take note of gates that ``-k``, ``-m`` or ``--deselect`` left out."""
+        self._lacking = True
         if any(item.get_closest_marker("parity") is not None for item in items):
             self._session.gates.partly = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Take note of files that could not be collected, or skip themselves and speak of gates: nobody asks them."""
+        self._lacking = self._lacking or not report.passed
         if report.failed or (report.skipped and self._speaks_of_gates(report)):
             self._session.gates.partly = True
 
@@ -42,7 +47,14 @@ class Selection:
         """Take note of tests, files and folders that were named; ``--lf`` leaves out files without a word."""
         config = session.config
         if config.getoption("lf", default=False) or _left_out(config) or not _whole(config):
-            self._session.gates.partly = True
+            self._session.gates.partly = self._lacking = True
+        if session.items:
+            self._tally.reached.append(self._lacking or any(map(for_engines, session.items)))
+
+
+def for_engines(item: pytest.Item) -> bool:
+    """Tell whether a test is one for engines: it has our marker, or takes one of our fixtures."""
+    return item.get_closest_marker("parity") is not None or "llmparity_door" in getattr(item, "fixturenames", ())
 
 
 def _left_out(config: pytest.Config) -> bool:

@@ -18,7 +18,7 @@ from pytest_llmparity.core.verdict import Verdict
 from pytest_llmparity.core.words.explain import count
 from pytest_llmparity.core.words.printable import WIDTH, printable, uncommanded, wrapped
 from pytest_llmparity.plugin import repeats, shards, xdist
-from pytest_llmparity.plugin.options import verbosity
+from pytest_llmparity.plugin.options import engines_typed, verbosity
 from pytest_llmparity.plugin.telling import planned
 from pytest_llmparity.report import files, terminal
 from pytest_llmparity.report.workflow import github
@@ -35,6 +35,11 @@ V = TypeVar("V")
 ASKED = "llmparity_asked"
 """Name in a report of what its test sent engines that are recorded."""
 
+UNUSED = (
+    "no collected test uses the engines that were named: none has a parity marker or takes parity, engine, engines or "
+    "another fixture of llmparity"
+)
+
 
 class Tally:
     """What came of the tests of a run, in whichever process each of them ran.
@@ -43,7 +48,8 @@ class Tally:
     command line no test of a worker has, so that none was run, ``unjudged`` has why each
     failed where no verdict says so, ``asked`` what plain tests sent engines that are recorded. ``planned`` are
     the lines of the plan and ``told`` says whether they were shown, ``taken`` is where fixtures named as ours are,
-    ``engines`` what workers found out about engines, by name.
+    ``engines`` what workers found out about engines, by name. ``reached`` has, of each process that collected tests,
+    whether any of them is for engines; where tests were left out one of those may be.
     """
 
     def __init__(self, session: Session) -> None:
@@ -54,6 +60,7 @@ class Tally:
         self.planned: list[str] = []
         self.told = False
         self.taken: set[str] = set()
+        self.reached: list[bool] = []
         self.engines: dict[str, EngineRecord] = {}
         self.asked: list[Asked] = []
         self._session = session
@@ -120,6 +127,7 @@ class Tally:
         self.misuse = self.misuse or handed_back["misuse"]
         self.planned = self.planned or handed_back["plan"]
         self.taken |= set(handed_back["taken"])
+        self.reached += handed_back["reached"]
         self.engines |= {name: from_json(EngineRecord, fields) for name, fields in handed_back["engines"].items()}
 
 
@@ -160,6 +168,7 @@ class Ending:
                     "run": self._session.run,
                     "plan": self._tally.planned,
                     "taken": taken,
+                    "reached": self._tally.reached,
                     "engines": found_out,
                     "misuse": self._tally.misuse,
                 }
@@ -239,6 +248,8 @@ class Ending:
             f"the fixture engine is this suite's own ({place}); that of llmparity is parity_engine too"
             for place in sorted(self._tally.taken)
         ]
+        if self._tally.reached and not any(self._tally.reached) and engines_typed(self._config):
+            self.summary += wrapped(UNUSED, WIDTH)
         self.summary += self._keep_asked()
         if not (self._tally.verdicts or self._session.run or self._settings.reports):
             return
