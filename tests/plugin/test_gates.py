@@ -737,7 +737,7 @@ def test_the_plan_says_what_few_groups_cannot_see(bench: Bench, options: list[st
         for i in range(32)
     ]
     (bench.pytester.path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    bench.gate()
+    bench.gate(tokens=32)
 
     result = bench.run(*options, engines=[bench.engine("one two three"), bench.engine("one two three")])
 
