@@ -76,8 +76,13 @@ class Kind:
 
     def elsewhere(self, args: Iterable[str], env: Iterable[str]) -> str:
         """Return what would have its server listen elsewhere, with its key: ``args with --port``; empty for nothing."""
-        given = [*(("args", word.partition("=")[0]) for word in args), *(("env", name) for name in env)]
+        given = [*(("args", self._option(word)) for word in args), *(("env", name) for name in env)]
         return next((f"{key} with {name}" for key, name in given if name in self.listens), "")
+
+    def _option(self, word: str) -> str:
+        """Return the option in a word of ``args``: ``--port`` of ``--port=1`` and ``--port 1``, ``-p`` of ``-p1``."""
+        short = word[:2]
+        return short if short != "--" and short in self.listens else re.split(r"[=\s]", word, maxsplit=1)[0]
 
 
 KINDS: Mapping[str, Kind] = {
