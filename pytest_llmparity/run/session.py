@@ -57,7 +57,7 @@ from pytest_llmparity.settings import resolving
 from pytest_llmparity.settings.given import Given
 from pytest_llmparity.settings.specification import Settings
 from pytest_llmparity.store.folder import once
-from pytest_llmparity.store.runs import GATHERED, JUDGED, Store
+from pytest_llmparity.store.runs import FILE_NAME, GATHERED, JUDGED, Store
 
 if TYPE_CHECKING:
     from pytest_llmparity.run.application.plain import Recorders
@@ -124,9 +124,13 @@ class Session:
     # gathering -------------------------------------------------------------------------------------------------------
 
     def refuse_unfit(self) -> None:
-        """Raise ``UsageError`` for what the command line names and no test, or no run to replay, has."""
+        """Raise ``UsageError`` for what the command line names and no test, or no run to replay, has.
+
+        It makes no store where none is: tests may only be collected.
+        """
         self.gates.refuse_unknown()
-        if self.settings.mode == "replay" and self.gates.declarations() and self._folder.is_dir():
+        stored = (self._folder / FILE_NAME).is_file()
+        if stored and self.settings.mode == "replay" and self.gates.declarations():
             with contextlib.suppress(StoreError, OSError):  # said of the gates, when they are to be judged
                 self._to_replay()
 

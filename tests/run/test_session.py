@@ -234,13 +234,24 @@ def test_a_replay_of_engines_the_run_does_not_have_says_which_it_has(project: Pr
     project.declare(live)
     live.gather()
 
-    newest = f"asked what the selected tests ask has {{}}; the newest that did, {live.run}, has a; run once"
-    with pytest.raises(UsageError, match=newest.format("all of the engines a, b")):
+    newest = f"asked what the selected tests ask has {{}}; the newest that did, {live.run}, has a; run once .*"
+    with pytest.raises(UsageError, match=newest.format("all of the engines a, b") + "leave out --engines$"):
         project.session(a, b, mode="replay").gather()
-    with pytest.raises(UsageError, match=newest.format("the engine c")):
+    with pytest.raises(UsageError, match=newest.format("the engine c") + "leave out --parity-baseline$"):
         project.session(mode="replay", baseline="c").gather()
     with pytest.raises(UsageError, match=f"run {live.run} has no engine b; it has a"):
         project.session(a, b, mode="replay", replay_run=live.run).gather()
+
+
+def test_whether_a_replay_is_fit_is_asked_without_making_a_store(project: Project) -> None:
+    """Tests may only be collected; the folder is there where anything else was written down."""
+    replay = project.session(mode="replay")
+    (replay.root / ".llmparity").mkdir(exist_ok=True)
+    project.declare(replay)
+
+    replay.refuse_unfit()
+
+    assert list((replay.root / ".llmparity").iterdir()) == []
 
 
 def test_the_newest_run_of_the_named_engines_that_asked_this_is_replayed(project: Project) -> None:

@@ -47,7 +47,7 @@ def to_replay(store: Store, settings: Settings, declarations: Sequence[Declarati
     if unfit and not named:
         raise StoreError(_others_run(store, wanted, named=False))
     if unknown := [name for name in engines if name not in state.engines]:
-        raise UsageError(_other_engines(wanted, state, unknown, engines, named=named))
+        raise UsageError(_other_engines(wanted, state, unknown, settings, engines))
     if unfit:
         raise StoreError(_others_run(store, wanted, named=True))
     return wanted
@@ -81,15 +81,18 @@ def _newest_whole(store: Store, *, answers: Callable[[str], int], engines: Colle
     return store.latest(without=others, ended=left_open)
 
 
-def _other_engines(run: str, state: RunState, unknown: Sequence[str], engines: Collection[str], *, named: bool) -> str:
+def _other_engines(
+    run: str, state: RunState, unknown: Sequence[str], settings: Settings, engines: Collection[str]
+) -> str:
     """Return the sentence that refuses a replay because the run holds no answer of engines that were named."""
     close, has = nearest(unknown[0], state.engines), ", ".join(state.engines)
-    if named:
+    if settings.replay_run is not None:
         return f"run {run} has no engine {', '.join(unknown)}{close}; it has {has}"
     every = f"{'the engine' if len(engines) == 1 else 'all of the engines'} {', '.join(engines)}"
+    named_by = "--engines" if settings.engines else settings.baseline_source or "--parity-baseline"
     return (
         f"no stored run that asked what the selected tests ask has {every}; the newest that did, {run}, has "
-        f"{has}{close}; run once without --parity-mode replay, or leave out --engines"
+        f"{has}{close}; run once without --parity-mode replay, or leave out {named_by}"
     )
 
 
