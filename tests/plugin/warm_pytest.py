@@ -323,13 +323,22 @@ def reap(*_: object) -> None:
             pass
 
 
+def modules_of_pytest() -> list[str]:
+    """Return the modules of the plugins that pytest brings: none of a pytest that lists them elsewhere.
+
+    Its forks then import them themselves, which takes longer and is no reason to run no test.
+    """
+    with contextlib.suppress(ImportError, AttributeError, TypeError):
+        return [f"_pytest.{plugin}" for plugin in importlib.import_module("_pytest.config").default_plugins]
+    return []
+
+
 def nurse(listening: socket.socket) -> int:
     """Import once somebody asks, then fork until nobody does any more; each fork becomes what was asked for."""
     ready, _, _ = select.select([listening.fileno(), 0], [], [])
     if 0 in ready:
         return 0
-    plugins = importlib.import_module("_pytest.config").default_plugins
-    for name in (*MODULES, *(f"_pytest.{plugin}" for plugin in plugins)):
+    for name in (*MODULES, *modules_of_pytest()):
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     remember_installed()
@@ -337,9 +346,10 @@ def nurse(listening: socket.socket) -> int:
     for installed in importlib.import_module("importlib.metadata").distributions():
         if any(point.group == "pytest11" for point in installed.entry_points):
             _ = installed.files, installed.metadata
-    manager = importlib.import_module("_pytest.fixtures").FixtureManager
-    if hasattr(manager, HIDING):
-        setattr(manager, HIDING, seeing_none)
+    with contextlib.suppress(ImportError, AttributeError):  # a pytest that is another inside starts without it
+        manager = importlib.import_module("_pytest.fixtures").FixtureManager
+        if hasattr(manager, HIDING):
+            setattr(manager, HIDING, seeing_none)
     gc.collect()
     gc.freeze()  # else each fork looks for garbage among all that it shares, and has a copy of it by that
     signal.signal(signal.SIGCHLD, reap)
