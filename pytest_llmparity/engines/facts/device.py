@@ -43,18 +43,33 @@ def cpu_of(cpuinfo: str) -> str:
     return " ".join(part for part in (model, known and f"({known})") if part) if model else ""
 
 
-def cores(*, topology: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Return how many cores a process started now may use; threads that share one count once where Linux tells."""
+def cores(*, topology: Path = Path("/sys/devices/system/cpu"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many cores a process started now may use; threads that share one count once where Linux tells.
+
+    A container's share of the CPU (``docker run --cpus 1.5``) counts as the cores it fills, the last one in part.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     usable = os.sched_getaffinity(0)
-    return len({_siblings(topology / f"cpu{number}/topology/thread_siblings_list") or str(number) for number in usable})
+    own = len({_line(topology / f"cpu{number}/topology/thread_siblings_list") or str(number) for number in usable})
+    return min(own, _quota(cgroup) or own)
 
 
-def _siblings(file: Path) -> str:
+def _quota(cgroup: Path) -> int | None:
+    """Return the cores that a share of the CPU's time comes to, rounded up; ``None`` where all of it may be used."""
+    share, _, period = _line(cgroup / "cpu.max").partition(" ")  # cgroup v2: "150000 100000", or "max 100000"
+    if not share:
+        first = cgroup / "cpu"
+        share, period = _line(first / "cpu.cfs_quota_us"), _line(first / "cpu.cfs_period_us")  # v1, -1 for all of it
+    if not (share.isdecimal() and period.isdecimal() and int(share) and int(period)):
+        return None
+    return -(-int(share) // int(period))
+
+
+def _line(file: Path) -> str:
     try:
         return file.read_text("utf-8").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
 
 

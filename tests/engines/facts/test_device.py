@@ -136,5 +136,30 @@ def test_threads_of_one_core_count_once_and_cores_of_which_nobody_tells_count_ea
         (folder := tmp_path / f"cpu{number}/topology").mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
 
-    assert device.cores(topology=tmp_path) == 4
-    assert device.cores(topology=tmp_path / "nowhere") == 5
+    assert device.cores(topology=tmp_path, cgroup=tmp_path) == 4
+    assert device.cores(topology=tmp_path / "nowhere", cgroup=tmp_path) == 5
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "20000 100000\n"}, 1),
+        ({"cpu.max": "900000 100000\n"}, 4),
+        ({"cpu.max": "max 100000\n"}, 4),
+        ({"cpu.max": "what is this\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "250000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "0\n"}, 4),
+    ],
+)
+def test_a_containers_share_of_the_cpu_counts_as_the_cores_it_fills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+
+    assert device.cores(topology=tmp_path / "nowhere", cgroup=tmp_path) == expected
