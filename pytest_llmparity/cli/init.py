@@ -131,10 +131,10 @@ def _test_of(root: Path) -> Path:
 
 def _pytest_of(test: Path, root: Path, rootdir: str | None) -> list[str]:
     """Return the command that runs pytest from here, with the test where it would not find that by itself."""
-    from pytest_llmparity.settings.root import folders_of_tests
+    from pytest_llmparity.settings.root import collects
 
-    looked_in = [Path.cwd()] if rootdir or root != Path.cwd() else folders_of_tests(root) or [root]
-    collected = any(test.is_relative_to(folder) for folder in looked_in)
+    here = Path.cwd()
+    collected = test.is_relative_to(here) if rootdir or root != here else collects(root, test)
     return ["pytest", *(["--rootdir", rootdir] if rootdir else []), *([] if collected else [os.path.relpath(test)])]
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,8 +44,21 @@ def folders_of_tests(root: Path) -> list[Path]:
 
     ``testpaths`` is read as pytest does: patterns relative to the root, of which those that lead nowhere are left out.
     """
-    paths = [path for pattern in _testpaths(root) for path in sorted(glob.glob(pattern, root_dir=root, recursive=True))]
-    return [folder for path in paths if (folder := Path(os.path.abspath(root / path))).is_dir()]
+    return [path for path in _at(root, _testpaths(root)) if path.is_dir()]
+
+
+def collects(root: Path, test: Path) -> bool:
+    """Tell whether pytest, started in ``root`` without arguments, is led to a test file by what is written there.
+
+    ``testpaths`` may name files, and none that is there, of which pytest warns when it looks everywhere instead.
+    """
+    testpaths = _testpaths(root)
+    return test.is_relative_to(root) if not testpaths else any(map(test.is_relative_to, _at(root, testpaths)))
+
+
+def _at(root: Path, testpaths: Sequence[str]) -> list[Path]:
+    paths = [path for pattern in testpaths for path in sorted(glob.glob(pattern, root_dir=root, recursive=True))]
+    return [Path(os.path.abspath(root / path)) for path in paths]
 
 
 def _testpaths(root: Path) -> list[str]:

@@ -420,6 +420,22 @@ def test_a_test_where_pytest_does_not_look_is_named_in_the_command(shell: Shell)
     assert not (shell.path / "tests/test_parity.py").exists()
 
 
+@pytest.mark.parametrize(
+    ("testpaths", "named"),
+    [("tests/test_a.py", "test_parity.py "), ("none", "test_parity.py "), ("test_parity.py tests/test_a.py", "")],
+)
+def test_a_test_that_testpaths_leads_past_is_named_in_the_command(shell: Shell, testpaths: str, named: str) -> None:
+    (shell.path / "tests").mkdir()
+    (shell.path / "tests/test_a.py").touch()
+    (shell.path / "pytest.ini").write_text(f"[pytest]\ntestpaths = {testpaths}\n")
+    shell.configure("[engines.a]\nbase_url = 'http://127.0.0.1:9'\n[engines.b]\nbase_url = 'http://127.0.0.1:8'\n")
+
+    ended = shell.run("init")
+
+    assert (shell.path / "test_parity.py").exists()
+    assert f"Next: llmparity doctor a b; then pytest {named}--engines a,b\n" in ended.out
+
+
 def test_a_test_in_the_way_is_kept(shell: Shell) -> None:
     (shell.path / "test_parity.py").write_text("mine")
 
