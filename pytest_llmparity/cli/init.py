@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_llmparity.cli.verbs import Commands
     from pytest_llmparity.engines.daemons import Running
+    from pytest_llmparity.settings.selection import Server
 
 PATIENCE_S = 10.0
 """How long servers have to say what they are: who asks for this wants them found, on a busy machine too."""
@@ -33,6 +34,8 @@ PROMPTS = "prompts/sample.jsonl"
 TEST = "test_parity.py"
 MOST_OF_A_KIND = 4
 """Models of one server, or files, that become engines; a person adds others."""
+RUN_AT_ONCE = 2
+"""Engines in the gate that is shown, which share the cores; more of them wait for each other."""
 
 TEST_TEXT = f'''"""One gate: the same prompts on every engine, and how far the answers may differ."""
 
@@ -158,7 +161,7 @@ def _beside(engines: Sequence[ConfiguredEngine], root: Path, test: Path, rootdir
             print(printable(f"Every engine that was found here is configured in {place}."))
         return OK
     print(f"To use what was found here, take what you need of this into {place}:\n")
-    text = _tables(_sharing(missing, beside=len(configured)))
+    text = _tables(_sharing(missing, beside=sum(map(_is_here, configured.values()))))
     print(printable_lines(_within_pyproject(text) if in_pyproject else text))
     names = ", ".join(engine.name for engine in missing)
     return complain(printable(f"{place} is yours and stays as it is: add what you need of {names} to it"), REFUSED)
@@ -234,9 +237,24 @@ def _same(keys: Mapping[str, object], wanted: Mapping[str, str], root: Path) -> 
     if "base_url" not in wanted:
         return isinstance(model, str) and url is None and (root / model).resolve() == (root / wanted["model"]).resolve()
     if isinstance(url, str):  # a server that has one model may be named without it
-        same = url.rstrip("/").removesuffix("/v1").rstrip("/") == wanted["base_url"].rstrip("/")
-        return same and model in (None, wanted["model"])
+        return _server(url) == _server(wanted["base_url"]) and model in (None, wanted["model"])
     return keys.get("kind") == wanted["kind"] and model == wanted["model"]  # the daemon that runs
+
+
+def _server(url: str) -> Server | str:
+    """Return whom an address of a configuration reaches, or the text of one that is none."""
+    from pytest_llmparity.settings.selection import server_of
+
+    try:
+        return server_of(url)
+    except ValueError:
+        return url
+
+
+def _is_here(keys: Mapping[str, object]) -> bool:
+    """Tell whether an engine computes on this machine: started by us, a daemon's, or behind an address of loopback."""
+    url = keys.get("base_url")
+    return not isinstance(url, str) or getattr(_server(url), "host", "") == "localhost"
 
 
 def _renamed(engines: Sequence[ConfiguredEngine], taken: Collection[str]) -> Sequence[ConfiguredEngine]:
@@ -292,12 +310,13 @@ def on_gpu() -> bool:
 def _sharing(engines: Sequence[ConfiguredEngine], *, beside: int = 0) -> Sequence[ConfiguredEngine]:
     """Return the engines with the threads that those get which would compute on the same cores at the same time.
 
-    ``beside`` is how many others are configured.
+    That is two of them, as in the commands that are shown. ``beside`` is how many others are configured here.
     """
     from pytest_llmparity.engines.facts import device
 
     cores = device.cores()
-    threads = max(1, cores // max(1, len(engines) + beside))
+    here = sum(_is_here(engine.keys) for engine in engines) + beside
+    threads = max(1, cores // max(1, min(RUN_AT_ONCE, here)))
     if threads >= cores or on_gpu():
         return engines
     return tuple(engine._replace(threads=threads) if engine.started else engine for engine in engines)
@@ -328,7 +347,7 @@ def _tables(engines: Sequence[ConfiguredEngine]) -> str:
             table["model"].comment("started by us, and stopped")
         if engine.threads is not None:
             table.add("args", ["--threads", str(engine.threads)])
-            table["args"].comment("engines share the cores: with a thread for each, they wait for each other")
+            table["args"].comment("engines share the cores: half for each of two; lower it where more run at once")
         tables.add(engine.name, table)
     document = tomlkit.document()
     document.add("engines", tables)

@@ -14,6 +14,7 @@ Tried in this order, so configured names beat kinds.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -122,6 +123,15 @@ class Entry:
     golden: str | None = None
     recording: str | None = None
     pace: float = 1.0
+
+
+class Server(NamedTuple):
+    """Whom an address reaches, the same however it is written: ``host`` is ``localhost`` for each name of loopback."""
+
+    scheme: str
+    host: str
+    port: int
+    folder: str
 
 
 class Address(NamedTuple):
@@ -288,6 +298,26 @@ def _address(url: str, text: str) -> Address:
 def root_of(url: str) -> str:
     """Return a server's root: :func:`address_of` without the version. Raises as it does."""
     return address_of(url).root
+
+
+def server_of(url: str) -> Server:
+    """Return whom an address reaches. Raises as :func:`address_of` does.
+
+    >>> server_of("http://127.0.0.1:80/v1/") == server_of("HTTP://LocalHost") == server_of("http://[::1]/v3")
+    True
+    """
+    parts = urllib.parse.urlsplit(root_of(url))
+    own = {"http": 80, "https": 443}[parts.scheme]
+    host = parts.hostname or ""
+    return Server(parts.scheme, "localhost" if _is_loopback(host) else host, parts.port or own, parts.path)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return ip.is_loopback or ip.is_unspecified
 
 
 def address_of(url: str) -> Address:

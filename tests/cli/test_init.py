@@ -150,7 +150,7 @@ def test_files_become_engines_and_the_example_gives_way(shell: Shell) -> None:
     [
         (2, False, 2, ["--threads", "1"]),
         (2, False, 4, ["--threads", "1"]),
-        (16, False, 3, ["--threads", "5"]),
+        (16, False, 3, ["--threads", "8"]),
         (16, False, 1, None),
         (1, False, 2, None),
         (2, True, 2, None),
@@ -170,7 +170,8 @@ def test_engines_that_share_the_cores_of_a_cpu_get_their_part_of_the_threads(
     text = (shell.path / "llmparity.toml").read_text()
     engines = parse_config(text, source="llmparity.toml").engines
     assert [engine.args for engine in engines.values()] == [args] * files
-    assert text.count("# engines share the cores: ") == (files if args else 0)
+    comment = "# engines share the cores: half for each of two; lower it where more run at once\n"
+    assert text.count(comment) == (files if args else 0)
 
 
 def test_llama_cpp_computes_on_the_gpu_of_apples_machines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +192,23 @@ def test_a_server_that_runs_takes_its_part_and_is_given_no_threads(
 
     engines = tomllib.loads((shell.path / "llmparity.toml").read_text())["engines"]
     assert [engine.get("args") for engine in engines.values()] == [None, ["--threads", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "threads"),
+    [
+        ("base_url = 'https://gpu:8000'", None),
+        ("base_url = 'http://localhost:8000/v1'", "2"),
+        ("kind = 'ollama'\nmodel = 'qwen3:8b'", "2"),
+    ],
+)
+def test_only_what_computes_here_takes_a_part_of_the_threads(shell: Shell, keys: str, threads: str | None) -> None:
+    shell.configure(f"[engines.mine]\n{keys}\n")
+    _gguf(shell.path / "m.gguf")
+
+    shown = shell.run("init").out.partition(":\n\n")[2]
+
+    assert tomllib.loads(shown)["engines"]["m"].get("args") == (threads and ["--threads", threads])
 
 
 def test_running_servers_become_engines(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,6 +366,11 @@ def test_of_a_configuration_that_was_edited_only_what_it_lacks_is_shown(shell: S
     ("keys", "shown"),
     [
         ("base_url = '{url}/v1/'", False),
+        ("base_url = 'HTTP://LocalHost:{port}/v2'", False),
+        ("base_url = 'http://[::1]:{port}'", False),
+        ("base_url = '127.0.0.1:{port}'", True),
+        ("base_url = 'http://127.0.0.1:{port}/folder'", True),
+        ("base_url = 'http://elsewhere:{port}'", True),
         ("base_url = '{url}'\nmodel = 'org/Other'", True),
         ("base_url = 'http://127.0.0.1:9'", True),
         ("kind = 'llamacpp'\nmodel = 'org/Some-Model'\nbase_url = '{url}'", False),
@@ -358,7 +381,7 @@ def test_a_server_is_configured_by_its_address_and_model(
 ) -> None:
     server = shell.engine(model="org/Some-Model")
     _asked(monkeypatch, server.base_url)
-    shell.configure(f"[engines.mine]\n{keys.format(url=server.base_url)}\n")
+    shell.configure(f"[engines.mine]\n{keys.format(url=server.base_url, port=server.base_url.rpartition(':')[2])}\n")
 
     ended = shell.run("init")
 
