@@ -202,6 +202,35 @@ def test_what_workers_come_to_is_told_in_the_order_of_collection() -> None:
     assert [asked.test for asked in tally.asked] == collected
 
 
+def ended(tally: Tally, gate: str, *, ran: str) -> None:
+    """Let a test that gave no verdict come back from its worker."""
+    tally.receive({"used": True, "verdicts": [], "run": "", "test": gate, "again": f"pytest {gate}"}, ran=ran)
+
+
+def test_a_test_that_is_collected_twice_is_where_it_came_first() -> None:
+    tally = Tally(SimpleNamespace())  # type: ignore[arg-type]  # nothing of a session is used
+    tally.collected(["m.py::test_one", "m.py::test_two", "m.py::test_one"])
+    for gate in ("m.py::test_two", "m.py::test_one"):
+        ended(tally, gate, ran=gate)
+
+    tally.arrange()
+
+    assert list(tally.commands) == ["m.py::test_one", "m.py::test_two"]
+
+
+def test_a_worker_that_is_started_again_moves_no_test() -> None:
+    tally = Tally(SimpleNamespace())  # type: ignore[arg-type]  # nothing of a session is used
+    tests = ["m.py::test_one", "m.py::test_two[1-2]", "m.py::test_two[2-2]"]
+    tally.collected(tests)
+    ended(tally, "m.py::test_two", ran="m.py::test_two[1-2]")
+    tally.collected(tests)
+    ended(tally, "m.py::test_one", ran="m.py::test_one")
+
+    tally.arrange()
+
+    assert list(tally.commands) == ["m.py::test_one", "m.py::test_two"]
+
+
 @pytest.mark.slow
 def test_workers_give_the_same_verdicts_and_ask_everything_once(
     bench: Bench, capfd: pytest.CaptureFixture[str]

@@ -76,8 +76,12 @@ class Tally:
         return [verdict for of_gate in self._verdicts.values() for verdict in of_gate]
 
     def collected(self, ids: Sequence[str]) -> None:
-        """Take the node ids of the tests in the order in which a worker collected them."""
-        self._places = {nodeid: place for place, nodeid in enumerate(ids)}
+        """Take the node ids of the tests in the order in which a worker collected them; the first worker's counts.
+
+        A test that was collected twice (``--keep-duplicates``) is where it came first, as without workers.
+        """
+        for nodeid in ids:  # one that was started again adds nothing: places of gates that ended stay as they are
+            self._places.setdefault(nodeid, len(self._places))
 
     def arrange(self) -> None:
         """Put what workers came to, each at its own pace, into the order of collection: that of a run without them.
