@@ -125,6 +125,8 @@ class Door:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         if plan and reporter is not None and not self.tally.told:
             self.tally.told = True
+            if reporter.isatty:  # there xdist rewrites the line of its status in place: it has no end yet
+                reporter.write_line("")
             for line in plan:
                 reporter.write_line(line)
 

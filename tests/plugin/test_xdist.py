@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -281,6 +286,36 @@ def test_workers_give_the_same_verdicts_and_ask_everything_once(
     told = f"controller {len(reports[0]['verdicts'])}\n"
     assert (bench.pytester.path / "reported").read_text() == 2 * told, "only the controller reports"
     assert [pid for pid in bench.starts("fake") if psutil.pid_exists(pid)] == []
+
+
+def at_a_terminal(folder: Path, *args: str) -> str:
+    """Return what a pytest of its own writes to a terminal."""
+    ours, theirs = os.openpty()
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(argv, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = b""
+    with contextlib.suppress(OSError):  # the other end was closed
+        while read := os.read(ours, 65536):
+            written += read
+    os.close(ours)
+    process.wait()
+    return written.decode("utf-8", "replace")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+def test_at_a_terminal_the_plan_begins_a_line_of_its_own(bench: Bench) -> None:
+    """There the status of the workers is rewritten in place and has no end of line."""
+    bench.gate("check.prompts()")
+    named = [f"--engines={name}={bench.selected(bench.engine())}" for name in "ab"]
+
+    written = at_a_terminal(bench.pytester.path, "-n2", "--color=no", *named)
+
+    assert "\rready: " in written, "xdist writes its status as to a terminal"
+    assert "1 passed" in written
+    assert re.findall(r"(?m)^.*plan: ", written) == ["plan: "], written
 
 
 @pytest.mark.slow
