@@ -115,7 +115,7 @@ class Door:
             self._refuse_unfit()
         if self._deciding is not None and items and not xdist.is_worker(self.config):
             self._deciding.refuse_unfit(self.session, items)
-        if xdist.is_worker(self.config) and not self.tally.misuse:
+        if xdist.is_worker(self.config) and not self.tally.misuse and xdist.plans(self.config):
             self.tally.planned = self.plan_lines(detailed=verbosity(self.config) > 0)
             xdist.tell_plan(self.config, self.tally.planned)
 

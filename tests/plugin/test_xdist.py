@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ import pytest
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.values.calls import Asked
 from pytest_llmparity.core.verdict import Outcome, Verdict
+from pytest_llmparity.plugin.telling import planned
 from pytest_llmparity.plugin.telling.ending import Tally
-from pytest_llmparity.plugin.xdist import XdistHooks, tell_plan
+from pytest_llmparity.plugin.xdist import XdistHooks, plans, tell_plan
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
@@ -128,6 +130,32 @@ def test_processes_of_one_run_ask_everything_once_and_hand_back_what_they_planne
     assert first["plan"][0].startswith("plan: 8 requests to each of 2 engines")
 
 
+def test_a_worker_makes_no_plan_where_another_one_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It simulates what few prompts cannot show."""
+    bench.gate("check.prompts()")
+    bench.pytester.makeconftest(WORKER)
+    folder = bench.pytester.mkdir("plans")
+    given = {"token": "of this run", "attached": "{}", "trouble": "no engine is started here", "folder": str(folder)}
+    (bench.pytester.path / "given.json").write_text(json.dumps(given))
+    made: list[list[str]] = []
+    plan_lines = planned.plan_lines
+
+    def counted(*args: Any, **kwargs: Any) -> list[str]:
+        made.append(plan_lines(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(planned, "plan_lines", counted)
+    engines = [bench.engine(), bench.engine()]
+
+    for _ in range(2):
+        assert bench.run("-p", "no:terminal", engines=engines).ret == pytest.ExitCode.OK  # a worker has none
+
+    handed_back = map(json.loads, (bench.pytester.path / "handed-back.jsonl").read_text().splitlines())
+    assert [each["plan"] for each in handed_back] == [made[0], []]
+    assert len(made) == 1
+    assert (folder / "plan").read_text().split("\n") == made[0]
+
+
 FIRST_IDLE = """
 def pytest_runtest_setup(item):
     if item.name == "test_gate" and not pathlib.Path("second").exists():
@@ -165,16 +193,54 @@ def test_a_worker_is_given_what_the_controller_shares_and_is_heard_unless_it_cra
         hooks.pytest_configure_node(node)
     folder = Path(nodes[0].workerinput["llmparity"].pop("folder"))
     hooks.pytest_xdist_node_collection_finished(nodes[0], tests)  # of another machine: it could not write its plan
+    tell_plan(nodes[1], ["plan: 3 requests", "at most 9 tokens"])  # type: ignore[arg-type]  # all of a worker's config
     for node in nodes[1:]:
-        tell_plan(node, ["plan: 3 requests", "at most 9 tokens"])  # type: ignore[arg-type]  # all of a worker's config
         hooks.pytest_xdist_node_collection_finished(node, tests)
     hooks.pytest_testnodedown(SimpleNamespace(workeroutput={"llmparity": {"run": "r"}}))
     hooks.pytest_testnodedown(SimpleNamespace())
+    assert [path.name for path in folder.iterdir()] == ["plan"]
     hooks.pytest_unconfigure()
 
     assert nodes[0].workerinput == {"workerid": "gw0", "llmparity": {"token": "t"}}
-    assert heard == [(tests, []), (tests, ["plan: 3 requests", "at most 9 tokens"]), (tests, []), {"run": "r"}]
+    assert heard == [(tests, []), *[(tests, ["plan: 3 requests", "at most 9 tokens"])] * 2, {"run": "r"}]
     assert not folder.exists()
+
+
+def test_one_worker_plans_for_all_and_another_one_where_it_crashed() -> None:
+    hooks = XdistHooks(dict, lambda ids, plan: None, lambda handed_back: None)
+    near, also_near, far, later = nodes = [SimpleNamespace(workerinput={"workerid": f"gw{n}"}) for n in range(4)]
+    for node in nodes:
+        hooks.pytest_configure_node(node)
+    far.workerinput["llmparity"]["folder"] += "-of-the-controller-only"
+
+    begun = [plans(node) for node in (near, also_near, far)]  # type: ignore[arg-type]  # all of a worker's config
+    hooks.pytest_testnodedown(near)
+    after = [plans(node) for node in (later, also_near)]  # type: ignore[arg-type]
+    tell_plan(later, ["plan: 3 requests"])  # type: ignore[arg-type]
+    hooks.pytest_testnodedown(also_near)
+    at_last = plans(also_near)  # type: ignore[arg-type]
+    hooks.pytest_unconfigure()
+
+    assert begun == [True, False, True]
+    assert after == [True, False]
+    assert not at_last, "the plan is there"
+
+
+def test_without_a_folder_that_can_be_written_every_worker_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", os.devnull)
+    heard: list[Any] = []
+    hooks = XdistHooks(lambda: {"token": "t"}, lambda ids, plan: heard.append((ids, plan)), heard.append)
+    node = SimpleNamespace(workerinput={"workerid": "gw0"})
+
+    hooks.pytest_configure_node(node)
+    tell_plan(node, ["plan: 3 requests"])  # type: ignore[arg-type]  # all of a worker's config
+    hooks.pytest_xdist_node_collection_finished(node, ["test_a.py::test_one"])
+    hooks.pytest_testnodedown(SimpleNamespace())
+    hooks.pytest_unconfigure()
+
+    assert node.workerinput == {"workerid": "gw0", "llmparity": {"token": "t"}}
+    assert plans(node)  # type: ignore[arg-type]
+    assert heard == [(["test_a.py::test_one"], [])]
 
 
 def test_what_workers_come_to_is_told_in_the_order_of_collection() -> None:
