@@ -13,6 +13,16 @@ KEPT = "kept/"
 """Documents whose names begin like this outlive a resumption."""
 TIMED = "timed/"
 """Documents whose names begin like this say which answers belong to a timed phase; they last as long as those do."""
+ANSWERED = (
+    "SELECT DISTINCT samples.engine, runs.id FROM samples JOIN runs ON samples.run = runs.id"
+    " WHERE runs.session = ? AND samples.failure IS NULL AND (samples.phase != ? OR runs.finished IS NOT NULL)"
+)
+"""Which engines have answers that outlive a take-over, with their run; wants the session and the timed phase."""
+UNTIMED = (
+    "SELECT 1 FROM samples JOIN runs ON samples.run = runs.id"
+    " WHERE runs.id = ? AND samples.phase = ? AND runs.finished IS NULL LIMIT 1"
+)
+"""Whether a run has timed answers that do not outlive a take-over; wants the run and the timed phase."""
 NAMED = "named"
 """Name of the run's document that says: a person named this run, and it is never removed."""
 

@@ -27,6 +27,7 @@ from pytest_llmparity.core.sample import Identity, Phase, Sample, TokenLogprob
 from pytest_llmparity.core.words.masking import Mask
 from pytest_llmparity.core.words.nearest import nearest
 from pytest_llmparity.core.words.printable import printable
+from pytest_llmparity.store import ownership
 from pytest_llmparity.store.database import (
     PUT_SAMPLE,
     PUT_TOKENS,
@@ -42,7 +43,7 @@ from pytest_llmparity.store.database import (
 from pytest_llmparity.store.documents import Documents
 from pytest_llmparity.store.folder import file_system_of, local_folder
 from pytest_llmparity.store.looks import Looks
-from pytest_llmparity.store.ownership import NAMED, TIMED, alive, claim, hold, take_over, take_over_again
+from pytest_llmparity.store.ownership import NAMED, TIMED, alive, claim, hold
 from pytest_llmparity.store.packing import UseTokens, pack
 
 FILE_NAME = "samples.sqlite"
@@ -224,12 +225,12 @@ class Store(Looks, Documents):
         return by_id[run]
 
     def answered(self, session: str) -> dict[str, str]:
-        """Return which engines have answers in the run of a session, each with the id of that run."""
-        query = (
-            "SELECT DISTINCT samples.engine, runs.id FROM samples JOIN runs ON samples.run = runs.id"
-            " WHERE runs.session = ? AND samples.failure IS NULL"
-        )
-        return dict(self._file.read(query, (session,)))
+        """Return which engines have answers in the run of a session that stay when it goes on, with that run's id."""
+        return dict(self._file.read(ownership.ANSWERED, (session, Phase.TIMED)))
+
+    def times_again(self, run: str) -> bool:
+        """Whether what was timed in a run is timed again when it goes on."""
+        return bool(self._file.read(ownership.UNTIMED, (run, Phase.TIMED))) or self._timed_badly(run)
 
     def latest(
         self, plan_hash: str | None = None, *, without: Collection[str] = (), ended: Collection[str] = ()
@@ -409,12 +410,12 @@ class Store(Looks, Documents):
         """Take over an earlier run; what of it is kept depends on how far it came."""
         ((finished,),) = db.execute("SELECT finished FROM runs WHERE id = ?", (run,))
         if finished is None or not self.has_document(run, GATHERED):
-            take_over(db, run, session)
+            ownership.take_over(db, run, session)
             return RunHandle(id=run, resumed=True)
         if self._as_it_is(db, run, whole):
             claim(db, run, session)
             return RunHandle(id=run, kept=True)
-        take_over_again(db, run, session, timed_again=self._timed_badly(run))
+        ownership.take_over_again(db, run, session, timed_again=self._timed_badly(run))
         return RunHandle(id=run, retried=True)
 
     def _as_it_is(self, db: sqlite3.Connection, run: str, whole: Callable[[Mapping[str, Any], float], bool]) -> bool:

@@ -6,8 +6,10 @@ import json
 import math
 import signal
 import socket
+import sqlite3
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ import psutil
 import pytest
 
 from pytest_llmparity.core.errors import StoreError
-from pytest_llmparity.store.runs import Store
+from pytest_llmparity.store.runs import FILE_NAME, Store
 from pytest_llmparity.testing import Fault, Reply
 from tests.plugin.conftest import PROJECT
 from tests.plugin.warm_pytest import UNSEEN, leave_out
@@ -229,6 +231,47 @@ def test_a_run_that_was_stopped_says_that_the_same_command_goes_on_where_it_does
     stopped.stdout.fnmatch_lines(["stopped: what was answered is kept in run *"])
     anew.stdout.no_fnmatch_line("stopped: *")
     nowhere.stdout.no_fnmatch_line("stopped: *")
+
+
+TIMED_TWICE = """
+import pytest
+from pytest_llmparity import check
+
+@pytest.mark.parity("prompts.jsonl", check.latency(success_rate=0.5, n=8), max_tokens=8)
+def test_one(parity_run): ...
+
+@pytest.mark.parity("prompts.jsonl", check.latency(success_rate=0.5, n=8), max_tokens=12)
+def test_two(parity_run): ...
+
+def test_stops(): pytest.exit("enough")
+"""
+BETWEEN = 54
+"""Requests that are enough for probes, answers and one timed phase (46), and too few for the second one (62)."""
+
+
+def test_a_run_that_was_stopped_says_that_what_was_timed_is_timed_again(bench: Bench) -> None:
+    bench.prompts(2)
+    bench.pytester.makepyfile(test_gate=TIMED_TWICE)
+
+    stopped = bench.run(f"--parity-max-requests={BETWEEN}", engines=[bench.engine(), bench.engine()])
+
+    with closing(sqlite3.connect(bench.pytester.path / ".llmparity" / FILE_NAME)) as db:
+        assert db.execute("SELECT count(*) FROM samples WHERE phase = 'timed'").fetchall() == [(16,)]
+    assert stopped.ret == INTERRUPTED
+    told = " ".join(" ".join(stopped.outlines).split())
+    assert "stopped: what was answered is kept in run " in told
+    assert "later with --parity-resume); what was timed is timed again " in told
+
+
+def test_a_run_that_was_stopped_says_nothing_of_what_it_did_not_time_or_timed_to_the_end(bench: Bench) -> None:
+    bench.prompts(2)
+    for suite in (STOPPING, TIMED_TWICE):
+        bench.pytester.makepyfile(test_gate=suite)
+
+        stopped = bench.run(engines=[bench.engine(), bench.engine()])
+
+        stopped.stdout.fnmatch_lines(["stopped: what was answered is kept in run *"])
+        stopped.stdout.no_fnmatch_line("*timed again*")
 
 
 @pytest.mark.slow

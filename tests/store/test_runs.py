@@ -203,6 +203,30 @@ def test_an_interrupted_run_goes_on_without_timings_timed_samples_and_failures(s
     assert store.raw_document(run, "gathered") is None
 
 
+def test_timed_answers_are_kept_of_a_run_that_was_gathered_to_its_end(store: Store) -> None:
+    """Else whoever goes on with it times all of them again."""
+    run = begin(store, "s1").id
+    store.put(run, [sample("c1", Phase.TIMED)])
+    store.put_document(run, GATHERED, {})
+
+    unfinished = store.answered("s1"), store.times_again(run)
+    store.finish(run)
+    finished = store.answered("s1"), store.times_again(run)
+    store.put(run, [sample("c2", Phase.TIMED, completion=None, failure=Failure(kind="Timeout", message="too late"))])
+
+    assert unfinished == ({}, True)
+    assert finished == ({"f16": run}, False)
+    assert store.times_again(run), "where one failed"
+
+
+def test_answers_that_are_not_timed_are_kept_of_any_run(store: Store) -> None:
+    run = begin(store, "s1").id
+    store.put(run, [sample("c1")])
+
+    assert store.answered("s1") == {"f16": run}
+    assert not store.times_again(run)
+
+
 def test_kept_notes_outlive_a_resumption(store: Store) -> None:
     run = begin(store, "s1").id
     store.put_document(run, f"{KEPT}one", {"asked": 16, "said": KEY})

@@ -206,6 +206,7 @@ class Ending:
         """Say of a run that was stopped that it goes on, where it does."""
         try:
             run = self._session.kept()
+            timed = bool(run) and self._session.store().times_again(run)
         except (LLMParityError, OSError):  # a store that cannot be read goes on with nothing
             return []
         if not run:
@@ -213,6 +214,7 @@ class Ending:
         line = (
             f"stopped: what was answered is kept in run {run}, and the same command goes on with it (within "
             f"{HOURS_S // 3600:g} hours of its beginning, later with --parity-resume)"
+            f"{'; what was timed is timed again' if timed else ''}"
         )
         return wrapped(line, WIDTH, indent="  ")
 
