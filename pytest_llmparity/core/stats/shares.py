@@ -298,9 +298,9 @@ def together_in_blocks(values: Sequence[float], blocks: Sequence[int], *, few: i
     the latencies that is normal, and knows what to do with failures (``inf``). Of fewer than ``few`` blocks what is
     between them is hardly known: there it is the upper limit that holds in three of four cases.
     """
-    sizes_of = Counter(blocks)
-    numbers = {name: number for number, name in enumerate(sizes_of)}
-    block, sizes = np.array([numbers[name] for name in blocks]), np.array(list(sizes_of.values()))
+    sizes_of = sorted(Counter(blocks).items())  # sums do not hang on which block was first
+    numbers = {name: number for number, (name, _) in enumerate(sizes_of)}
+    block, sizes = np.array([numbers[name] for name in blocks]), np.array([size for _, size in sizes_of])
     n, count = len(values), len(sizes)
     scores = _normal_scores(values)
     total = float(scores.sum())

@@ -107,6 +107,17 @@ def test_the_correlation_in_blocks_is_that_of_an_analysis_of_variance() -> None:
     assert together_in_blocks(first.tolist(), blocks[:30].tolist()) == pytest.approx((few - 1) / (few + 9), rel=1e-9)
 
 
+def test_which_block_begins_first_changes_no_bit_of_how_latencies_go_together() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        latencies = [1.0] * 20 + rng.lognormal(size=100).tolist()
+        others = rng.integers(0, 20, 100).tolist()
+
+        in_order = together_in_blocks(latencies, [*range(20), *others])
+
+        assert together_in_blocks(latencies, [*rng.permutation(20).tolist(), *others]) == in_order
+
+
 @pytest.mark.parametrize("quantile", [0.5, 0.95, 0.99])
 @pytest.mark.parametrize("correlation", [0.0, 0.2, 0.7, 0.95])
 def test_being_late_together_is_a_bivariate_normal(quantile: float, correlation: float) -> None:
