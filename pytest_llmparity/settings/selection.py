@@ -175,10 +175,19 @@ def parse_engines(values: Sequence[str]) -> list[Entry]:
                 first = entries[entry.name]
                 raise EngineSelectionError(
                     f"--engines: {_show(first.text)} and {_show(entry.text)} are both named {entry.name!r}; "
-                    f"put another name before one of them: NAME={_show(entry.text, quoted=False)}"
+                    f"put another name before one of them: NAME={_show(without_name(entry.text), quoted=False)}"
                 )
             entries[entry.name] = entry
     return list(entries.values())
+
+
+def without_name(text: str) -> str:
+    """Return an entry of ``--engines`` without the name that stands before its ``=``.
+
+    >>> without_name("v=http://h:1"), without_name("vllm:org/model")
+    ('http://h:1', 'vllm:org/model')
+    """
+    return _named(text)[1]
 
 
 def _entry(text: str, value: str) -> Entry:

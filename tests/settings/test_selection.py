@@ -208,6 +208,7 @@ def test_any_text_gives_entries_or_a_selection_error(values: list[str]) -> None:
             "vllm:m,vllm:M",
             "'vllm:m' and 'vllm:M' are both named 'vllm-m'; put another name before one of them: NAME=vllm:M",
         ),
+        ("v=http://h:1,v=http://h:2", "put another name before one of them: NAME=http://h:2"),
     ],
 )
 def test_a_wrong_entry_says_what_is_wrong_and_what_to_write(value: str, expected: str) -> None:

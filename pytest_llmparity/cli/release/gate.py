@@ -139,6 +139,7 @@ def name_of(text: str, option: str) -> str:
 def _run(asked: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
     """Run the suite on both engines in a pytest of its own; return its run, ``None`` where it came to none."""
     from pytest_llmparity.core.errors import EngineSelectionError, UsageError
+    from pytest_llmparity.settings.selection import without_name
 
     for option, text in _two(asked):
         if text is None:
@@ -149,7 +150,7 @@ def _run(asked: argparse.Namespace) -> tuple[str | None, str | None, str | None]
     if baseline == candidate:
         raise EngineSelectionError(
             f"--baseline and --candidate are both named {candidate!r}; put another name before one of them: "
-            f"NAME={asked.candidate}"
+            f"NAME={without_name(asked.candidate)}"
         )
     both = argparse.Namespace(**{**vars(asked), "engines": [asked.baseline, asked.candidate], "more": None})
     with told_by_options({"--baseline": asked.baseline, "--candidate": asked.candidate}):

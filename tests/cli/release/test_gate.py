@@ -324,7 +324,11 @@ def test_a_stored_run_that_is_not_whole_decides_nothing(passed: Shell, state: Ru
         ("golden:dev", "dev", "--baseline: there are no golden answers of 'dev'"),
         ("dev", "replay:dev", "--candidate: there is no recording 'dev'"),
         ("dev", "new=dve", "--candidate: 'new=dve': unknown engine 'dve'"),
-        ("dev", "dev=http://h:1", "--baseline and --candidate are both named 'dev'; put another name before one of"),
+        (
+            "dev",
+            "dev=http://h:1",
+            "--baseline and --candidate are both named 'dev'; put another name before one of them: NAME=http://h:1\n",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_engine_names_the_option_that_gave_it(
