@@ -367,11 +367,11 @@ class EngineKeys(Strict, defer_build=True):
             raise ValueError(f"has no base_url; an engine of kind {self.kind!r} is attached to, never started")
         if self.model is None:
             raise ValueError(f"has no model; an engine of kind {self.kind!r} without base_url is started with one")
-        if elsewhere := kind.elsewhere(self.args or (), self.env or ()):
+        if addressing := kind.addressing(self.args or (), self.env or ()):
             raise ValueError(
-                f"has {elsewhere}; an engine that we start listens on loopback at a free port, which we tell it: leave "
-                'that out, or start it yourself and write base_url = "http://HOST:PORT" in place of args, env and the '
-                "like"
+                f"has {addressing}; an engine that we start listens on loopback at a free port, which we tell it: "
+                'leave that out, or start it yourself and write base_url = "http://HOST:PORT" in place of args, env '
+                "and the like"
             )
         ways = [key for key in ("python", "requires", "command") if getattr(self, key) is not None]
         if len(ways) > 1:

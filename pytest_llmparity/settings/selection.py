@@ -75,8 +75,11 @@ class Kind:
     daemon: bool = False
     listens: tuple[str, ...] = ()
 
-    def elsewhere(self, args: Iterable[str], env: Iterable[str]) -> str:
-        """Return what would have its server listen elsewhere, with its key: ``args with --port``; empty for nothing."""
+    def addressing(self, args: Iterable[str], env: Iterable[str]) -> str:
+        """Return the first of these arguments and variables that tells the server its address; empty where none does.
+
+        With the key of the configuration it stands under: ``args with --port``.
+        """
         given = [*(("args", self._option(word)) for word in args), *(("env", name) for name in env)]
         return next((f"{key} with {name}" for key, name in given if name in self.listens), "")
 
