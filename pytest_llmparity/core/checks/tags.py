@@ -88,20 +88,20 @@ def opened(verdict: Verdict, tag: str) -> Verdict:
     return dataclasses.replace(verdict, kind=f"{verdict.kind}[{printable(tag)}]", tag=tag)
 
 
-def least_of_tag(margin: float, horizon: int, *, sequential: bool = False) -> int | None:
+def least_of_tag(margin: float, longest: int, *, sequential: bool = False) -> int | None:
     """Return how many groups of prompts a tag takes for a verdict of its own; ``None`` where that is not known.
 
-    So many that honest engines fail seldom, and that answers without a fork would pass. Sequential evidence holds for
-    any number.
+    So many that honest engines fail seldom, and that answers without a fork would pass. ``longest`` is the number of
+    compared tokens of the longest answer. Sequential evidence holds for any number.
 
     >>> least_of_tag(0.05, 32), least_of_tag(0.12, 32), least_of_tag(0.005, 32), least_of_tag(0.5, 32)
     (8, 24, 19, None)
     """
     if sequential:
-        return least_units(margin, most=horizon, alpha=0.05)
-    allowed = margin * max(horizon, _ANSWERS)  # shorter answers are no safer
+        return least_units(margin, most=longest, alpha=0.05)
+    allowed = margin * max(longest, _ANSWERS)  # shorter answers are no safer
     safe = next((groups for forks, groups in GROUPS_OF_TAG if allowed <= forks), None)
-    return None if safe is None else max(safe, math.floor(-math.log(0.05) / (margin * horizon)) + 1)
+    return None if safe is None else max(safe, math.floor(-math.log(0.05) / (margin * longest)) + 1)
 
 
 def no_tag(prompts: PromptSet, tags: Tags, wanted: str) -> str | None:

@@ -12,6 +12,7 @@ from pytest_llmparity.core.checks.family import WEIGHTS
 from pytest_llmparity.core.checks.tags import Tags, least_of_tag, tags_of
 from pytest_llmparity.core.evidence import Tokens
 from pytest_llmparity.core.prompts import PromptSet
+from pytest_llmparity.core.stats.bounds import MOST
 from pytest_llmparity.core.stats.hazard import can_pass
 from pytest_llmparity.core.stats.power import Settled, settled
 from pytest_llmparity.core.stats.sequential import least_units
@@ -30,7 +31,7 @@ _ALPHA: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """The most tokens in which each answer may part: those of the horizon, or fewer where it may not have as many."""
+    """How many tokens of each answer are compared at most: ``horizon``, or its limit of tokens where that is less."""
 
     tokens: tuple[int, ...]
     horizon: int
@@ -53,7 +54,10 @@ class Lengths:
         return f"{prompts}{of_each} bound the drift at {explain.percent(-math.log(_ALPHA) / sum(self.tokens))}"
 
     def never(self, margin: float, *, held: str) -> str | None:
-        """Say why not even answers that never part would pass, ``None`` where they would; ``held`` is the margin."""
+        """Return a sentence that these prompts cannot pass and how many it takes, ``None`` where they can.
+
+        They can if a run in which no answer parts would pass. ``held`` is the margin in words.
+        """
         if can_pass(sum(self.tokens), margin, _ALPHA):
             return None
         needed = math.floor(-math.log(_ALPHA) / (margin * statistics.fmean(self.tokens))) + 1
@@ -63,13 +67,14 @@ class Lengths:
         )
 
     def never_in_sequence(self, margin: float, *, groups: int, held: str) -> str | None:
-        """Say as :meth:`never` why one prompt of each group would not pass in a sequential run."""
+        """Return what :meth:`never` does, of a sequential run: it counts one prompt of each of the ``groups``."""
         least = least_units(margin, most=max(self.tokens), alpha=_ALPHA)
         if least is not None and least <= groups:
             return None
+        needed = f"more than {MOST:,} groups" if least is None else str(least)
         return (
             f"{explain.count(groups, 'group')} of prompts, one of each with {self}, can never pass a margin of {held} "
-            f"in a sequential run, not even without a fork; it takes {least}"
+            f"in a sequential run, not even without a fork; it takes {needed}"
         )
 
     def seldom_caught(self, sizes: Sequence[int], margin: float, *, given: bool) -> str:
@@ -109,16 +114,19 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeastOfTag:
-    """How many prompts a tag takes for a verdict of its own at a margin; ``horizon`` is of the longest answers."""
+    """How many groups of prompts a tag takes for a verdict of its own.
+
+    At a ``margin``, where the ``longest`` answer has so many tokens that are compared.
+    """
 
     margin: float
-    horizon: int
+    longest: int
     sequential: bool
 
     @property
     def groups(self) -> int | None:
         """How many groups of prompts it takes, ``None`` where that is not known."""
-        return least_of_tag(self.margin, self.horizon, sequential=self.sequential)
+        return least_of_tag(self.margin, self.longest, sequential=self.sequential)
 
     def tags(self, prompts: PromptSet) -> Tags:
         """Return the tags of a prompt set by whether they have enough."""
@@ -129,10 +137,25 @@ class LeastOfTag:
     def wanted(self) -> str:
         """What a tag takes, in words."""
         least = self.groups
-        at = f"at a margin of {explain.percent(self.margin)} over {explain.count(self.horizon, 'token')}"
+        at = f"at a margin of {margin_percent(self.margin)} over {explain.count(self.longest, 'token')}"
+        if least is None and self.sequential:
+            return f"more than {MOST:,} groups of prompts {at}"
         if least is None:
             return f"a smaller margin, because {at} few prompts fail honest engines too often"
         return f"{explain.count(least, 'group')} of prompts {at}"
+
+
+def margin_percent(value: float) -> str:
+    """Return a margin as :func:`~.explain.percent` does, one that would be 0 % there with two digits that count.
+
+    >>> margin_percent(0.05), margin_percent(0.00002), margin_percent(0.00000123)
+    ('5 %', '0.002 %', '0.00012 %')
+    """
+    points = 100 * value
+    if not 0.0 < points < 0.005:
+        return explain.percent(value)
+    decimals = 1 - math.floor(math.log10(points))
+    return f"{points:.{decimals}f}".rstrip("0") + " %"
 
 
 def _hundreds(share: float) -> int:

@@ -35,7 +35,7 @@ from pytest_llmparity.core.checks.drift.floor import (
     unrecorded,
 )
 from pytest_llmparity.core.checks.drift.ladders import Limit, TextMargin, limit, text_margin
-from pytest_llmparity.core.checks.drift.lengths import LeastOfTag, Lengths
+from pytest_llmparity.core.checks.drift.lengths import LeastOfTag, Lengths, margin_percent
 from pytest_llmparity.core.checks.drift.logprobs import apart, shown_shift, told_apart, unfit_logprobs
 from pytest_llmparity.core.checks.missing import BothShort, rested
 from pytest_llmparity.core.checks.tags import (
@@ -127,7 +127,7 @@ class TextCheck(BaseCheck):
         self, *, cases: int, groups: int, engines: int, sequential: bool = False, tokens: Tokens = ()
     ) -> str | None:
         """Return why not even answers without a single fork would pass of so few prompts, ``None`` where they would."""
-        held = explain.percent(self._held) + (" (counted with where none is given)" if self.margin is None else "")
+        held = margin_percent(self._held) + (" (counted with where none is given)" if self.margin is None else "")
         lengths = Lengths.of(tokens, cases=cases, horizon=self.horizon)
         if sequential:
             return lengths.never_in_sequence(self._held, groups=groups, held=held)
@@ -176,8 +176,8 @@ class TextCheck(BaseCheck):
         return line if self.margin else f"{line}; {NO_MARGIN}"
 
     def _of_tag(self, margin: float, sequential: bool, tokens: Tokens) -> LeastOfTag:
-        horizon = int(min(self.horizon, max(tokens, default=self.horizon)))
-        return LeastOfTag(margin=margin, horizon=horizon, sequential=sequential)
+        longest = int(min(self.horizon, max(tokens, default=self.horizon)))
+        return LeastOfTag(margin=margin, longest=longest, sequential=sequential)
 
     def verdicts(self, evidence: Evidence) -> Iterable[Verdict]:
         """Return two verdicts per candidate: against the baseline, and against itself; with ``by`` those on tags."""

@@ -56,6 +56,20 @@ def test_a_sequential_design_of_short_answers_takes_as_many_groups_as_their_toke
     assert asked.problem(cases=10, groups=10, engines=2, sequential=True, tokens=(8,) * 10) is None
 
 
+def test_a_margin_that_no_number_of_groups_can_pass_is_told_as_that() -> None:
+    asked = check.text(margin=0.00002, by="tag")
+
+    told = asked.problem(cases=9, groups=9, engines=2, sequential=True, tokens=(1,) * 9)
+    of_tag = asked.tag_problem(TAGGED, sequential=True, tokens=(1,) * 56)
+
+    assert told == (
+        "9 groups of prompts, one of each with 1 token (max_tokens), can never pass a margin of 0.002 % in a "
+        "sequential run, not even without a fork; it takes more than 100,000 groups"
+    )
+    assert of_tag is not None
+    assert "it takes more than 100,000 groups of prompts at a margin of 0.002 % over 1 token (" in of_tag
+
+
 def test_groups_of_short_answers_are_simulated_as_short_as_they_are() -> None:
     asked = check.text(margin=0.05)
     sizes = [8] * 32
