@@ -14,7 +14,7 @@ from pytest_llmparity.core.words.printable import WIDTH, printable, uncommanded
 from pytest_llmparity.settings.sources import FORMATS, OUT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_llmparity.cli.verbs import Commands
     from pytest_llmparity.core.history.entries import Entry
@@ -149,19 +149,21 @@ def _compared(before: WholeRun, after: WholeRun) -> list[str]:
     """Return what got worse, better, stayed open, and was only asked once, with both runs' numbers."""
     from pytest_llmparity.core.history.entries import entry_of
     from pytest_llmparity.core.words.explain import count
+    from pytest_llmparity.core.words.nodeids import names_apart
     from pytest_llmparity.report import overview
 
     earlier, later = before.record, after.record
     origins = (entry_of(earlier).origins, entry_of(later).origins)
     changes = overview.changes(earlier.verdicts, later.verdicts, origins=origins)
+    names = names_apart(verdict.test for verdict in (*earlier.verdicts, *later.verdicts))
     lines = [f"{before.record.run} to {after.record.run}"]
     if earlier.portion != later.portion:
         parts = (f"{record.run} asked {_part(record.portion)}" for record in (earlier, later))
         lines.append(f"{' and '.join(parts)}: what differs may be the prompts")
     for title, pairs in (("worse", changes.worse), ("better", changes.better), ("undecided", changes.undecided)):
-        lines += [f"{title}:", *(f"  {_change(pair)}" for pair in pairs)] if pairs else []
+        lines += [f"{title}:", *(f"  {_change(pair, names)}" for pair in pairs)] if pairs else []
     for run, verdicts in ((before.record.run, changes.gone), (after.record.run, changes.new)):
-        lines += [f"only in {run}:", *(f"  {_named(verdict)}: {verdict.outcome}" for verdict in verdicts)]
+        lines += [f"only in {run}:", *(f"  {_named(verdict, names)}: {verdict.outcome}" for verdict in verdicts)]
         if not verdicts:
             lines.pop()
     lines.append(f"{count(changes.same, 'verdict')} decided alike")
@@ -172,15 +174,14 @@ def _part(portion: str) -> str:
     return f"a part of the prompts ({portion})" if portion else "all prompts"
 
 
-def _change(pair: Change) -> str:
-    return f"{_named(pair.after)}: {_outcome(pair.before)} to {_outcome(pair.after)}"
+def _change(pair: Change, names: Mapping[str, str]) -> str:
+    return f"{_named(pair.after, names)}: {_outcome(pair.before)} to {_outcome(pair.after)}"
 
 
-def _named(verdict: Verdict) -> str:
+def _named(verdict: Verdict, names: Mapping[str, str]) -> str:
     from pytest_llmparity.core.words.explain import pair
-    from pytest_llmparity.core.words.nodeids import name_of_test
 
-    return f"{name_of_test(verdict.test)}: {verdict.kind}, {pair(verdict)}"
+    return f"{names[verdict.test]}: {verdict.kind}, {pair(verdict)}"
 
 
 def _outcome(verdict: Verdict) -> str:

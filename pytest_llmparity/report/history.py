@@ -9,7 +9,7 @@ from pytest_llmparity.core.history.entries import FORMAT, Entry, Judged, questio
 from pytest_llmparity.core.sample import to_json
 from pytest_llmparity.core.verdict import SEVERITY, Outcome
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import name_of_test
+from pytest_llmparity.core.words.nodeids import names_apart
 from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
 
 WIDTH: Final = 140
@@ -22,13 +22,14 @@ def lines(entries: Sequence[Entry], *, width: int = WIDTH) -> list[str]:
     twice = repeated(entry.verdicts for entry in entries)
     pairs = dict.fromkeys(_pair(v, entry) for entry in entries for v in entry.verdicts)
     candidates = [pair for pair in pairs if pair[2] is not None or not _held(pair, list(pairs))]
+    names = names_apart(test for test, _, _ in pairs)
     for test, engine, baseline in candidates:
         ours = [(entry, _verdicts(entry, test, engine, baseline)) for entry in entries]
         rows = [_row(entry, engine, verdicts, twice) for entry, verdicts in ours if verdicts]
         margins = _margins([v for _, verdicts in ours for v in verdicts], twice)
         against = f" against {baseline}" if baseline else ""
         lines += [""] if lines else []
-        lines += wrapped(printable(f"{name_of_test(test)}: {engine}{against}{margins}"), width, indent="  ")
+        lines += wrapped(printable(f"{names[test]}: {engine}{against}{margins}"), width, indent="  ")
         wide = [min(_WIDEST, max(cells(row[column]) for row in rows)) for column in range(3)]
         indent = " " * (sum(wide) + 8)
         for *cells_, words in rows:

@@ -100,6 +100,18 @@ def test_two_runs_are_compared(shell: Shell) -> None:
     assert lines[-1] == "2 verdicts decided alike"
 
 
+def test_tests_of_one_name_are_told_apart_between_two_runs(shell: Shell) -> None:
+    (text,) = [v for v in varied().record.verdicts if (v.kind, v.engine) == ("text", "dev")]
+    both = [dataclasses.replace(text, test=f"t.py::{name}::test_x") for name in ("TestA", "TestB")]
+    before = store_run(shell, both)
+    after = store_run(shell, [dataclasses.replace(verdict, outcome=Outcome.PASS) for verdict in both])
+
+    lines = shell.run("report", before, after).out.splitlines()
+
+    assert [line.partition(":")[0] for line in lines[1:4]] == ["better", "  TestA", "  TestB"]
+    assert lines[2].startswith("  TestA::test_x: text, dev against prod: FAIL")
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

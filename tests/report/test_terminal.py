@@ -276,6 +276,21 @@ def test_a_test_keeps_its_parameters_whatever_they_hold() -> None:
     assert "text of test_tickets[a::b]" in " ".join(troubles(blocked, [], width=200))
 
 
+def test_tests_of_one_name_are_told_apart_wherever_the_summary_names_them() -> None:
+    tests = ("t.py::TestA::test_x", "t.py::TestB::test_x")
+    caught, left_open, skipped = (
+        [dataclasses.replace(template, test=test) for test in tests]
+        for template in (CAUGHT, OPEN, verdict("q8_0", Outcome.SKIPPED, "schema.gap", reason="it has none"))
+    )
+
+    failures = terminal.conclusions(caught, [], verbose=False)
+    questions = [line for line in terminal.open_questions(left_open, width=200) if "test_x" in line]
+
+    assert [line.rpartition("  ")[2] for line in failures] == ["(TestA::test_x)", "(TestB::test_x)"]
+    assert [line.rpartition("  ")[2] for line in questions] == ["(TestA::test_x)", "(TestB::test_x)"]
+    assert terminal.unjudged([skipped[0], caught[1]])[1] == "  it has none: schema.gap of TestA::test_x"
+
+
 def test_what_was_explained_is_told_of_a_pass_too() -> None:
     """Somebody asked for it: ``--parity-explain``."""
     explanation = Explanation(note="nothing differs, so that there is nothing to explain")

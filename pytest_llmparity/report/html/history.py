@@ -9,7 +9,7 @@ from typing import Final
 from pytest_llmparity.core.history.entries import Entry
 from pytest_llmparity.core.history.series import Point, Series, series
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import name_of_test
+from pytest_llmparity.core.words.nodeids import names_apart
 
 SIZE: Final = (520.0, 120.0)
 """Width and height of what a history is drawn in."""
@@ -58,10 +58,12 @@ def pictures(entries: Sequence[Entry]) -> list[Picture]:
     """Return a picture of every quantity of the newest run that earlier ones have too."""
     newest = entries[-1].run if entries else ""
     of_now = [quantity for quantity in series(entries) if quantity.points[-1].entry.run == newest]
-    return [picture for quantity in of_now if (picture := _picture(quantity)) is not None]
+    names = names_apart(quantity.test for quantity in of_now)
+    return [picture for quantity in of_now if (picture := _picture(quantity, names[quantity.test])) is not None]
 
 
-def _picture(quantity: Series) -> Picture | None:
+def _picture(quantity: Series, test: str) -> Picture | None:
+    """Return the picture of a quantity, ``None`` where fewer than two runs have it; ``test`` is its test's name."""
     points = [point for point in quantity.points if point.estimate is not None][-_RUNS:]
     if len(points) < 2:
         return None
@@ -99,7 +101,6 @@ def _picture(quantity: Series) -> Picture | None:
             changes.append(Change(at=round(place * step, 1), words=explain.plain(which, 24) if room else ""))
         before = which or before
     against = f"{quantity.engine} against {quantity.baseline}" if quantity.baseline else quantity.engine
-    test = name_of_test(quantity.test)
     first, last = marks[0].words, marks[-1].words
     return Picture(
         title=explain.plain(f"{quantity.kind} of {quantity.check}", 120) if quantity.check else quantity.kind,

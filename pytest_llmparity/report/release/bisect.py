@@ -12,7 +12,7 @@ from pytest_llmparity.core.gate.deciding import Decision
 from pytest_llmparity.core.identity.lock import Difference
 from pytest_llmparity.core.verdict import Outcome, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import name_of_test
+from pytest_llmparity.core.words.nodeids import names_apart
 from pytest_llmparity.core.words.printable import cells, pad, printable, wrapped
 from pytest_llmparity.report import json
 from pytest_llmparity.report.release.gate import difference_lines
@@ -180,7 +180,8 @@ def drift(decision: Decision) -> str:
     shown += [r.verdict for kind in ("text", "logprobs") for r in rulings if r.verdict.kind == kind]
     shown = shown or [verdict for verdict in required if verdict.estimate is not None]
     if failing := [test for test in decision.broken if test.level == "required"]:
-        return f"{name_of_test(failing[0].test)}: {failing[0].why}"
+        tests = (*(ruling.verdict.test for ruling in decision.rulings), *(test.test for test in decision.broken))
+        return f"{names_apart(tests)[failing[0].test]}: {failing[0].why}"
     parts = list(dict.fromkeys(map(_number, shown)))
     return "; ".join(parts[:3]) or "nothing that is required was judged"
 

@@ -12,7 +12,7 @@ from pytest_llmparity.core.identity.record import Broken, Change, DecisionRecord
 from pytest_llmparity.core.sample import IDENTITY, Completion, Phase
 from pytest_llmparity.core.verdict import Outcome
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import name_of_test, names_apart
+from pytest_llmparity.core.words.nodeids import names_apart
 from pytest_llmparity.core.words.printable import printable, wrapped
 from pytest_llmparity.report import json
 from pytest_llmparity.run.judge.recorded import WholeRun
@@ -79,23 +79,31 @@ def sections(decision: DecisionRecord) -> list[Section]:
     advisory = [ground for ground in decision.verdicts if ground.level != _REQUIRED and ground.outcome != _PASSED]
     failed = [test for test in decision.broken if test.level != _REQUIRED]
     beside = f" on {decision.baseline}, which is in use already,"
+    names = names_in(decision)
     every = [
-        Section("Against it:", _entries(of(decision, "HOLD"))),
-        Section("Open:", _entries(of(decision, "INCONCLUSIVE"))),
+        Section("Against it:", _entries(names, of(decision, "HOLD"))),
+        Section("Open:", _entries(names, of(decision, "INCONCLUSIVE"))),
         *(
-            Section(f"Failed{where} for another reason than a verdict:", _entries((), of_tests))
+            Section(f"Failed{where} for another reason than a verdict:", _entries(names, broken=of_tests))
             for alone, where in (("HOLD", ""), ("INCONCLUSIVE", beside))
             if (of_tests := [test for test in required if test.alone == alone])
         ),
-        Section("Shipped by the policy all the same:", _entries(excused)),
-        Section("Advisory, so it decides nothing:", _entries(advisory, failed)),
+        Section("Shipped by the policy all the same:", _entries(names, excused)),
+        Section("Advisory, so it decides nothing:", _entries(names, advisory, failed)),
     ]
     return [section for section in every if section.entries]
 
 
-def _entries(grounds: Iterable[Ground], broken: Iterable[Broken] = ()) -> list[Entry]:
-    entries = [Entry(f"{ground.outcome}  {in_short(ground)}", ground.cause or "") for ground in grounds]
-    return [*entries, *(Entry(f"{name_of_test(test.test)}: {test.why}", "") for test in broken)]
+def names_in(decision: DecisionRecord) -> dict[str, str]:
+    """Return how each test of a decision is called in all that is told of it, by node id: no two alike."""
+    cases = (*decision.regressions, *decision.improvements, *decision.changed_cases)
+    judged = (*(ground.test for ground in decision.verdicts), *(broken.test for broken in decision.broken))
+    return names_apart((*judged, *(case.test for case in cases)))
+
+
+def _entries(names: Mapping[str, str], grounds: Iterable[Ground] = (), broken: Iterable[Broken] = ()) -> list[Entry]:
+    entries = [Entry(f"{ground.outcome}  {_in_short(ground, names)}", ground.cause or "") for ground in grounds]
+    return [*entries, *(Entry(f"{names[test.test]}: {test.why}", "") for test in broken)]
 
 
 def _grounds(decision: DecisionRecord, width: int) -> list[str]:
@@ -107,26 +115,25 @@ def _grounds(decision: DecisionRecord, width: int) -> list[str]:
             lines += wrapped(printable(words), width, head="  ", indent="    ")
             lines += wrapped(printable(f"cause: {cause}"), width, head="    ", indent="      ") if cause else []
     passed = [ground for ground in decision.verdicts if ground.outcome == _PASSED]
-    if names := in_one_line(passed):
-        lines += wrapped(printable(f"Passed: {names}"), width, indent="  ")
-        lines += _remarked(passed, width)
+    names = names_in(decision)
+    if shown := in_one_line(passed, names):
+        lines += wrapped(printable(f"Passed: {shown}"), width, indent="  ")
+        lines += _remarked(passed, names, width)
     return lines
 
 
-def in_one_line(passed: Sequence[Ground]) -> str:
-    """Return the names of verdicts by their tests."""
-    names_of = names_apart(ground.test for ground in passed)
+def in_one_line(passed: Sequence[Ground], names: Mapping[str, str]) -> str:
+    """Return the kinds of verdicts by their tests; ``names`` are those of the tests."""
     kinds: dict[str, list[str]] = {}
     for ground in passed:
-        kinds.setdefault(names_of[ground.test], []).append(ground.kind)
-    shown = [f"{test} ({', '.join(dict.fromkeys(names))})" for test, names in kinds.items()]
+        kinds.setdefault(names[ground.test], []).append(ground.kind)
+    shown = [f"{test} ({', '.join(dict.fromkeys(of_test))})" for test, of_test in kinds.items()]
     more = f" and {len(shown) - LISTED} more tests" if len(shown) > LISTED else ""
     return f"{', '.join(shown[:LISTED])}{more}"
 
 
-def _remarked(passed: Sequence[Ground], width: int) -> list[str]:
+def _remarked(passed: Sequence[Ground], names_of: Mapping[str, str], width: int) -> list[str]:
     """Return what is to be known of verdicts that passed, each sentence once."""
-    names_of = names_apart(ground.test for ground in passed)
     whose: dict[str, dict[str, None]] = {}
     for ground in passed:
         for remark in ground.remarks:
@@ -136,10 +143,10 @@ def _remarked(passed: Sequence[Ground], width: int) -> list[str]:
     return ["Passed, and to be known all the same:", *shown] if shown else []
 
 
-def in_short(ground: Ground) -> str:
+def _in_short(ground: Ground, names: Mapping[str, str]) -> str:
     """Return what was found by one verdict, and of which test."""
     head, _, rest = ground.says.partition(": ")
-    return f"{name_of_test(ground.test)}, {ground.kind}: {rest or head}"
+    return f"{names[ground.test]}, {ground.kind}: {rest or head}"
 
 
 def changes(decision: DecisionRecord) -> list[Change]:
@@ -254,9 +261,9 @@ def counts(decision: DecisionRecord) -> str:
 
 def how(case: Turned, decision: DecisionRecord, *, title: str) -> str:
     """Return how a case turned in a few words, with its test where there are several; empty where nothing is to say."""
-    names = names_apart({case.test, *(ground.test for ground in decision.verdicts)})
+    several = len({case.test, *(ground.test for ground in decision.verdicts)}) > 1
     was = "before: " if title == "Improvements" else ""
-    parts = [names[case.test] if len(names) > 1 else "", "" if case.what == "text" else f"{was}{case.what}"]
+    parts = [names_in(decision)[case.test] if several else "", "" if case.what == "text" else f"{was}{case.what}"]
     if case.token is not None:
         parts.append(f"parts after {explain.count(int(case.token), 'token')}")
     parts += [case.grade or "", "" if case.counted else "not counted"]

@@ -16,7 +16,7 @@ from pytest_llmparity.core.identity.record import EngineRecord, RunRecord
 from pytest_llmparity.core.sample import Completion, Phase, Sample
 from pytest_llmparity.core.verdict import SEVERITY, Outcome, Verdict
 from pytest_llmparity.core.words import explain
-from pytest_llmparity.core.words.nodeids import name_of_test, names_apart
+from pytest_llmparity.core.words.nodeids import names_apart
 from pytest_llmparity.core.words.printable import WIDTH, cells, elide, hanging, pad, printable, wrapped_after
 from pytest_llmparity.report import overview
 from pytest_llmparity.report.terminal.ahead import engine_lines
@@ -176,12 +176,13 @@ def conclusions(verdicts: Sequence[Verdict], engines: Sequence[str], *, verbose:
     """
     lines: list[str] = []
     causes = Causes(width=width, shapes=verbose)
+    names = names_apart(verdict.test for verdict in verdicts)
     for name in dict.fromkeys([*engines, *(verdict.engine for verdict in verdicts)]):
         own = [v for v in verdicts if v.engine == name and v.outcome is not Outcome.SKIPPED]
         bad = sorted((v for v in own if v.outcome.fails_test), key=lambda v: SEVERITY.index(v.outcome), reverse=True)
         asked_for = [v for v in own if v.explanation is not None and not v.outcome.fails_test]  # by --parity-explain
         worded = [v for v in (own if verbose else [*bad, *asked_for]) if not v.blocked_by]
-        sentences = {(WORDS[v.outcome], _finding(v), v.cause or ""): v for v in reversed(worded)}
+        sentences = {(WORDS[v.outcome], _finding(v, names), v.cause or ""): v for v in reversed(worded)}
         for (word, finding, _), verdict in reversed(sentences.items()):
             lines += wrapped_after(f"{printable(name)}: {word}  ", finding, width=width)
             lines += causes.lines(verdict)
@@ -234,14 +235,15 @@ def _words(answer: Completion) -> str:
     return " ".join(part for part in (answer.text, *calls) if part)
 
 
-def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
+def open_questions(verdicts: Sequence[Verdict], *, width: int = WIDTH) -> list[str]:
     """Return what was inconclusive, how many prompts in all would settle it, and what earlier looks cost it."""
+    names = names_apart(verdict.test for verdict in verdicts)
     undecided = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
     if not undecided:
         return []
     lines = ["inconclusive:"]
     for verdict in undecided:
-        lines += wrapped_after("  ", f"{printable(verdict.engine)}: {_finding(verdict)}", width=width)
+        lines += wrapped_after("  ", f"{printable(verdict.engine)}: {_finding(verdict, names)}", width=width)
         if settling := explain.settling(verdict):
             lines += wrapped_after("    ", settling, width=width)
         lines += evidence(verdict, width=width)
@@ -254,29 +256,30 @@ def open_questions(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[s
     return lines
 
 
-def unjudged(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
+def unjudged(verdicts: Sequence[Verdict], *, width: int = WIDTH) -> list[str]:
     """Return why checks were skipped, each reason once, and which checks of which tests it concerns."""
     skipped = [verdict for verdict in verdicts if verdict.outcome is Outcome.SKIPPED and verdict.reason]
-    return _each_once("skipped:", ((verdict.reason, verdict) for verdict in skipped), width=width)
+    names = names_apart(verdict.test for verdict in verdicts)
+    return _each_once("skipped:", ((verdict.reason, verdict) for verdict in skipped), names, width=width)
 
 
-def remarked(verdicts: Iterable[Verdict], *, width: int = WIDTH) -> list[str]:
+def remarked(verdicts: Sequence[Verdict], *, width: int = WIDTH) -> list[str]:
     """Return what a reader should know of verdicts whatever they came to, each thing once, with the checks concerned.
 
     What could not be asked of an engine, for one: a PASS does not speak for it.
     """
     judged = [v for v in verdicts if v.outcome in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)]
     remarks = ((remark, verdict) for verdict in judged for remark in explain.remarks(verdict, of_reader=False))
-    return _each_once("noted:", remarks, width=width)
+    return _each_once("noted:", remarks, names_apart(verdict.test for verdict in verdicts), width=width)
 
 
-def _each_once(title: str, remarks: Iterable[tuple[str, Verdict]], *, width: int) -> list[str]:
+def _each_once(
+    title: str, remarks: Iterable[tuple[str, Verdict]], names: Mapping[str, str], *, width: int
+) -> list[str]:
     """Return what is told of verdicts below a title, each sentence once, with the checks it concerns."""
-    told = list(remarks)
-    names_of = names_apart(verdict.test for _, verdict in told)
     by_sentence: dict[str, dict[str, None]] = defaultdict(dict)
-    for sentence, verdict in told:
-        by_sentence[sentence][f"{verdict.kind} of {names_of[verdict.test]}"] = None
+    for sentence, verdict in remarks:
+        by_sentence[sentence][f"{verdict.kind} of {names[verdict.test]}"] = None
     lines = [
         line
         for sentence, checks in by_sentence.items()
@@ -306,9 +309,9 @@ def _cell(verdicts: Sequence[Verdict]) -> list[str]:
     return [*parts, f"[{printable(worst.tag)}]"] if worst.tag and several else parts
 
 
-def _finding(verdict: Verdict) -> str:
+def _finding(verdict: Verdict, names: Mapping[str, str]) -> str:
     """Say what a verdict found: quantity, estimate, margin; the reason where there is no number."""
-    test = printable(name_of_test(verdict.test))
+    test = printable(names[verdict.test])
     if verdict.estimate is None or verdict.outcome in (Outcome.INCOMPARABLE, Outcome.ERROR):
         first, more, _ = (verdict.reason or verdict.message).partition("\n")
         reason = printable(first) + (" …" if more else "")  # a log's tail is in the failure's own text

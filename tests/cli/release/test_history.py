@@ -45,6 +45,19 @@ def test_stored_runs_are_a_line_each_with_the_newest_last(shell: Shell, runs: li
     assert "\x1b" not in told.out
 
 
+def test_tests_of_one_name_are_told_apart(shell: Shell) -> None:
+    entry = entry_of(varied().record)
+    judged = [
+        dataclasses.replace(v, test=f"t.py::{name}::test_x") for name in ("TestA", "TestB") for v in entry.verdicts
+    ]
+    history.add(shell.path / "h.jsonl", dataclasses.replace(entry, verdicts=tuple(judged)))
+
+    lines = shell.run("history", "--from", "h.jsonl").out.splitlines()
+
+    for name in ("TestA", "TestB"):
+        assert len([line for line in lines if line.startswith(f"{name}::test_x: dev against prod (")]) == 1
+
+
 def test_runs_are_written_as_json_and_read_from_a_history_file(shell: Shell, runs: list[str]) -> None:
     written = shell.run("history", "test_tickets", "--json", "h.json")
     content = json.loads((shell.path / "h.json").read_text("utf-8"))

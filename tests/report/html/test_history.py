@@ -51,6 +51,21 @@ def test_a_picture_names_the_test_with_its_parameters() -> None:
     assert "dev against prod, test_tickets[a::b]" in {picture.beside for picture in history.pictures(entries)}
 
 
+def test_pictures_of_tests_of_one_name_are_told_apart() -> None:
+    tests = ("t.py::TestA::test_x", "t.py::TestB::test_x")
+    entries = [
+        dataclasses.replace(
+            entry,
+            verdicts=tuple(dataclasses.replace(judged, test=test) for test in tests for judged in entry.verdicts),
+        )
+        for entry in runs(2)
+    ]
+
+    beside = {picture.beside for picture in history.pictures(entries)}
+
+    assert {"dev against prod, TestA::test_x", "dev against prod, TestB::test_x"} <= beside
+
+
 def test_one_run_has_no_history_and_a_quantity_that_is_judged_no_more_neither() -> None:
     before, after = runs(2)
     gone = dataclasses.replace(after, verdicts=(), latency=())

@@ -99,6 +99,14 @@ def test_a_test_that_broke_is_named_with_its_parameters() -> None:
     assert told == "test_it[a::b]: assert 1 == 2"
 
 
+def test_a_test_that_broke_is_told_from_one_of_its_name() -> None:
+    broken = {f"t.py::{name}::test_it": "assert 1 == 2" for name in ("TestA", "TestB")}
+
+    told = drift(decide(Policy(), [], baseline="old", candidate="new", tests=broken))
+
+    assert told == "TestA::test_it: assert 1 == 2"
+
+
 def test_the_plan_says_how_many_gates_it_takes_at_most() -> None:
     versions, search = made("........")
     told = Search(count=8, known={0: GOOD, 7: BAD})
