@@ -327,9 +327,9 @@ class FaultProxy(LoopbackServer):
             for change in self.changes:
                 change.begun()
                 until_answered.callback(change.ended)
-            self._answer(call, json.loads(call.body), chat=chat)
+            self._answer(call, json.loads(call.body), chat=chat, answered=until_answered.close)
 
-    def _answer(self, call: Call, body: Body, *, chat: bool) -> None:
+    def _answer(self, call: Call, body: Body, *, chat: bool, answered: Callable[[], None]) -> None:
         self.received.append(body)
         asked = body
         for change in self.changes:
@@ -341,11 +341,16 @@ class FaultProxy(LoopbackServer):
         with connection:
             kept = _kept(response)
             if "text/event-stream" not in (response.getheader("content-type") or ""):
-                call.send(response.status, self._whole(response.read(), body, as_chat=as_chat), kept)
+                whole = self._whole(response.read(), body, as_chat=as_chat)
+                answered()  # before who asked has it: a request that comes after it is not beside this one
+                call.send(response.status, whole, kept)
                 return
             call.begin(response.status, kept)
             for event in self._streamed(_events(response), body, as_chat=as_chat):
+                if event.startswith(b"data: [DONE]"):
+                    answered()
                 call.chunk(event)
+            answered()
             call.end()
 
     @property

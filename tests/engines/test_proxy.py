@@ -162,6 +162,17 @@ def test_texts_become_the_tokens_of_their_pieces_and_tokens_pass_as_they_are() -
     assert prompts == [[5, 4, 4, 3], [4, 2], [7]]
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_request_right_behind_another_is_alone(stream: bool) -> None:
+    with LoopbackEngine("Ada.") as engine, FaultProxy(engine.base_url, proxy.crowded(seed=7)) as changed:
+        for _ in range(50):
+            ask(changed.base_url, model="loopback", messages=TURNS, stream=stream)
+        asked = [request.json for request in engine.requests]
+
+    assert len(asked) == 50
+    assert not any("seed" in request for request in asked)
+
+
 def test_a_request_beside_another_is_changed_and_one_alone_is_not() -> None:
     crowded = proxy.crowded(seed=7)
     assert "seed" not in behind(crowded)
