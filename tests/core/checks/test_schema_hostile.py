@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -128,6 +129,19 @@ def test_a_chain_of_thousands_of_references_is_refused() -> None:
 
     with pytest.raises(DesignError, match="references lead on from one another"):
         check.schema({"$defs": {**chain, "d20000": {}}, "$ref": "#/$defs/d0"}, rate=0.9)
+
+
+def test_a_chain_is_refused_from_deep_inside_other_calls_too() -> None:
+    chain = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(200)}
+
+    def declared_at(depth: int) -> None:
+        if depth:
+            declared_at(depth - 1)
+        else:
+            check.schema({"$defs": {**chain, "d200": {}}, "$ref": "#/$defs/d0"}, rate=0.9)
+
+    with pytest.raises(DesignError, match="references lead on from one another"):
+        declared_at(sys.getrecursionlimit() - 400)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def unbounded(schema: Mapping[str, Any]) -> str | None:
             )
     except OverflowError:
         return f"more than {LONGEST_CHAIN} references lead on from one another"
+    except RecursionError:  # whoever asks may be deep in calls himself
+        return "more references lead on from one another than Python follows from here"
     return None
 
 
