@@ -428,7 +428,7 @@ TWO: Mapping[str, tuple[str, Changed, tuple[proxy.Change, ...], dict[str, Any], 
 @pytest.mark.slow
 def test_an_engine_that_answers_otherwise_beside_others_is_named_for_that(bench: Bench) -> None:
     """What it does then no other removal takes away: one token is never chosen."""
-    how: Any = {"checks": (SMALL,), "tokens": STORY, "quantization": LIGHTER, "baseline": LIGHTER}
+    how: Any = {"checks": (SMALL,), "tokens": 2 * STORY, "quantization": LIGHTER, "baseline": LIGHTER}
     named = bench.named(bench.prompts("stories", count=CASES), bench.engine(LIGHTER), CROWDED, **how)
 
     assert named == [{"concurrency"}]
