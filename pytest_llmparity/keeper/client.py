@@ -414,8 +414,9 @@ def _wait_up(process: subprocess.Popen[bytes], order: Mapping[str, object], log:
         if pid is None:
             process.kill()
             process.wait()
-            process.stdin.close()
             process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):  # what it was to be told and did not wait for
+                process.stdin.close()
     if pid is None:
         raise KeeperError(
             f"the engine keeper did not start (exit code {process.returncode}); its log {log} ends:\n{log_tail(log)}"
