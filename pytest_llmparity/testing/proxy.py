@@ -181,26 +181,38 @@ def defaulting(**fields: Any) -> Change:
 
 
 class crowded(Change):  # noqa: N801 - reads like the functions beside it
-    """Set fields of every request that others are answered beside: an engine whose batches change its answers."""
+    """Set fields of every request that others are answered beside: an engine whose batches change its answers.
 
-    def __init__(self, **fields: Any) -> None:
+    A request that comes alone is held back for ``wait_s`` seconds at most until another comes, as engines do that
+    gather batches: without it, which requests overlap is chance where they are answered soon.
+    """
+
+    def __init__(self, wait_s: float = 0.0, /, **fields: Any) -> None:
+        self._wait_s = wait_s
         self._fields = fields
         self._busy = 0
-        self._lock = threading.Lock()
+        self._come = 0
+        self._changed = threading.Condition()
 
     def begun(self) -> None:
         """Count a request."""
-        with self._lock:
+        with self._changed:
             self._busy += 1
+            self._come += 1
+            self._changed.notify_all()
 
     def ended(self) -> None:
         """Count a request no more."""
-        with self._lock:
+        with self._changed:
             self._busy -= 1
 
     def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
-        """Return the body with the fields where another request is being answered."""
-        return {**body, **self._fields} if self._busy > 1 else body
+        """Return the body with the fields where another request is being answered, or comes soon enough."""
+        with self._changed:
+            come = self._come
+            # One that came may be answered before this one wakes.
+            crowd = self._changed.wait_for(lambda: self._busy > 1 or self._come > come, self._wait_s)
+        return {**body, **self._fields} if crowd else body
 
 
 class stale_cache(Change):  # noqa: N801 - reads like the functions beside it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -171,6 +172,18 @@ def test_a_request_right_behind_another_is_alone(stream: bool) -> None:
 
     assert len(asked) == 50
     assert not any("seed" in request for request in asked)
+
+
+def test_a_request_is_held_back_for_another_that_comes_soon() -> None:
+    """The first of two waits for the second, however soon either is answered; one that nobody joins waits in vain."""
+    with LoopbackEngine("Ada.") as engine, FaultProxy(engine.base_url, proxy.crowded(60, seed=7)) as changed:
+        with ThreadPoolExecutor(2) as both:
+            for _ in range(2):
+                both.submit(ask, changed.base_url, model="loopback", messages=TURNS)
+        asked = [request.json for request in engine.requests]
+
+    assert [request.get("seed") for request in asked] == [7, 7]
+    assert "seed" not in behind(proxy.crowded(0.01, seed=7))
 
 
 def test_a_request_beside_another_is_changed_and_one_alone_is_not() -> None:

@@ -52,10 +52,13 @@ LIGHTER = "Q8_0"
 TEXT, NATS = check.text(margin=0.05), check.logprobs(shift=0.02)
 FINE = check.logprobs(shift=0.003)
 """A token before the prompt moves this model little: an engine against itself shifts by 0.0000."""
-CROWDED = proxy.crowded(logit_bias=[[" the", -100]])
+CROWDED = proxy.crowded(0.1, logit_bias=[[" the", -100]])
+"""A request waits a tenth of a second for another: on a busy machine each was often answered before the next came, and
+where fewer than four of five are changed, 16 prompts show too little to fail.
+"""
 SMALL = check.text(margin=0.02)
-"""For what acts only on requests that overlap: 8 % of tokens part, and which requests do is chance. Lower bounds of 16
-prompts lie between 4 and 5.5 % then, on either side of 5. And for what acts only where an answer repeats itself.
+"""For what leaves little: where requests overlap 8 % of tokens part, with a lower bound of 16 prompts on either side of
+5 %. And for what acts only where an answer repeats itself.
 """
 PIRATE = proxy.hidden_system(
     "You are a pirate who answers in rhymes about the sea, and never says more than ten words."
