@@ -372,7 +372,10 @@ class Door:
 
 def _machine(error: OSError) -> MachineError:
     """Return what the operating system refused as an error of ours; what was gathered by then is in the store."""
-    return MachineError(f"this machine stopped the run: {advice(error)}; what was answered is kept, run again to go on")
+    return MachineError(
+        f"this machine stopped the run: {advice(error)}; what was answered is kept, run again to go on (what was timed "
+        "is timed again)"
+    )
 
 
 def _progress(config: pytest.Config) -> Bars | Silent:

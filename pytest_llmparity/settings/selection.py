@@ -65,7 +65,8 @@ class Kind:
     ``starts``: we can start it, not only attach. ``local_model``: its model may be a local file or folder.
     ``routes`` are the ways to ask it. ``unloads``: a running one can give its memory back.
     ``daemon``: people have one server of it running that holds all their models, and a model's name means that one.
-    ``listens`` are the options, or variables, by which we tell a server that we start its address and port.
+    ``listens`` are the options, or variables, by which we tell a server that we start its address and port, and those
+    that would have it listen elsewhere.
     """
 
     starts: bool
@@ -102,7 +103,7 @@ KINDS: Mapping[str, Kind] = {
     "sglang": Kind(starts=True, local_model=True, routes=ANSWERS, listens=HOST_AND_PORT),
     "tgi": Kind(starts=True, local_model=True, listens=("--hostname", "--port", "-p")),
     "transformers": Kind(starts=True, local_model=True, routes=ANSWERS, listens=HOST_AND_PORT),
-    "vllm": Kind(starts=True, local_model=True, routes=ANSWERS, unloads=True, listens=HOST_AND_PORT),
+    "vllm": Kind(starts=True, local_model=True, routes=ANSWERS, unloads=True, listens=(*HOST_AND_PORT, "--uds")),
 }
 """The kinds that come with the package."""
 

@@ -289,6 +289,8 @@ def test_tests_of_one_name_are_told_apart_wherever_the_summary_names_them() -> N
     assert [line.rpartition("  ")[2] for line in failures] == ["(TestA::test_x)", "(TestB::test_x)"]
     assert [line.rpartition("  ")[2] for line in questions] == ["(TestA::test_x)", "(TestB::test_x)"]
     assert terminal.unjudged([skipped[0], caught[1]])[1] == "  it has none: schema.gap of TestA::test_x"
+    blocked = verdict("q4", Outcome.ERROR, reason="it died", blocked_by="q4", test=tests[0])
+    assert "text of TestA::test_x" in " ".join(troubles([blocked, caught[1]], [], width=200))
 
 
 def test_what_was_explained_is_told_of_a_pass_too() -> None:

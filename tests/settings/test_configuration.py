@@ -300,6 +300,7 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ),
         ("kind = 'llamacpp'\nmodel = 'm'\nargs = ['-t', '1', '--host=0.0.0.0']", " has args with --host; an engine"),
         ("kind = 'tgi'\nmodel = 'm'\nimage = 'tgi:3'\nargs = ['-p', '80']", " has args with -p; an engine that we"),
+        ("kind = 'vllm'\nmodel = 'm'\nargs = ['--uds=/tmp/v.sock']", " has args with --uds; an engine that we start"),
         ("kind = 'vllm'\nmodel = 'm'\nargs = ['--port 8000']", " has args with --port; an engine that we start"),
         ("kind = 'tgi'\nmodel = 'm'\nimage = 'tgi:3'\nargs = ['-p8000']", " has args with -p; an engine that we"),
         ("kind = 'ollama'\nmodel = 'm'\nenv = {OLLAMA_HOST = ':1'}", " has env with OLLAMA_HOST; an engine that we"),

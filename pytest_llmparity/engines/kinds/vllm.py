@@ -49,7 +49,7 @@ class VllmAdapter(Adapter):
     """One vLLM server."""
 
     kind: ClassVar[str] = "vllm"
-    listens: ClassVar[tuple[str, ...]] = HOST_AND_PORT
+    listens: ClassVar[tuple[str, ...]] = (*HOST_AND_PORT, "--uds")
     routes: ClassVar[tuple[Route, ...]] = ANSWERS
     deadline_s: ClassVar[float] = 600.0  # vLLM's own limit (VLLM_ENGINE_READY_TIMEOUT_S)
     grace_s: ClassVar[float] = 20.0

@@ -23,10 +23,11 @@ def troubles(verdicts: Sequence[Verdict], engines: Sequence[EngineRecord], *, wi
     logs = {engine.name: _log(engine) for engine in engines}
     lines: list[str] = []
     by_reason = _by_reason(verdicts)
+    names_of = names_apart(verdict.test for verdict in verdicts)
     for (name, reason), blocked in by_reason.items():
         error = blocked[0].outcome is Outcome.ERROR
         lines += _trouble(name, reason, log=logs.get(name, "") if error else None, width=width)
-        lines += wrapped(f"    and so {_counted(blocked)}", width, indent="      ")
+        lines += wrapped(f"    and so {_counted(blocked, names_of)}", width, indent="      ")
     told = {name for name, _ in by_reason}
     concerned = {name for blocked in by_reason.values() for v in blocked for name in (v.engine, v.baseline)} - told
     for engine in engines:  # another one of the pair was named first: this one is to be mended too
@@ -53,9 +54,8 @@ def _by_reason(verdicts: Sequence[Verdict]) -> Mapping[tuple[str, str], list[Ver
     return blocked
 
 
-def _counted(verdicts: Sequence[Verdict]) -> str:
+def _counted(verdicts: Sequence[Verdict], names_of: Mapping[str, str]) -> str:
     """Count the verdicts in words, and name what they are about test by test."""
-    names_of = names_apart(verdict.test for verdict in verdicts)
     kinds: dict[str, dict[str, None]] = defaultdict(dict)
     for verdict in verdicts:
         kinds[names_of[verdict.test]][verdict.kind] = None
