@@ -350,7 +350,7 @@ class FaultProxy(LoopbackServer):
         as_chat = chat and "messages" not in asked
         path = RAW if as_chat else call.path
         connection, response = self._send("POST", path, json.dumps(asked).encode(), call.headers)
-        with connection:
+        with contextlib.closing(connection):
             kept = _kept(response)
             if "text/event-stream" not in (response.getheader("content-type") or ""):
                 whole = self._whole(response.read(), body, as_chat=as_chat)
@@ -371,25 +371,25 @@ class FaultProxy(LoopbackServer):
 
     def _as_it_is(self, call: Call) -> None:
         connection, response = self._send(call.method, call.path, call.body, call.headers)
-        with connection:
+        with contextlib.closing(connection):
             call.send(response.status, response.read(), _kept(response))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Body:
         headers = {"content-type": "application/json"}
         connection, response = self._send("POST", path, json.dumps(body).encode(), headers)
-        with connection:
+        with contextlib.closing(connection):
             answer: Body = json.loads(response.read())
             return answer
 
     def _send(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> tuple[_Closing, http.client.HTTPResponse]:
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(
             str(self._upstream.hostname), self._upstream.port or 80, timeout=UPSTREAM_S
         )
         passed = {name: value for name, value in headers.items() if name.lower() not in _OURS}
         connection.request(method, self._upstream.path + path, body or None, passed)
-        return _Closing(connection), connection.getresponse()
+        return connection, connection.getresponse()
 
     def _whole(self, sent: bytes, body: Body, *, as_chat: bool) -> bytes:
         try:
@@ -419,19 +419,6 @@ class FaultProxy(LoopbackServer):
         for change in self.changes:
             text = change.spoken(text, body, first=first, last=last)
         return text
-
-
-class _Closing:
-    """Closes a connection at the end of a block."""
-
-    def __init__(self, connection: http.client.HTTPConnection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        self._connection.close()
 
 
 def _kept(response: http.client.HTTPResponse) -> dict[str, str]:
