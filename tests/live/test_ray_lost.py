@@ -245,7 +245,7 @@ def test_a_run_that_is_stopped_on_two_nodes_goes_on_with_what_is_missing(
     prompts = some("mixed", 72)
     suite = SUITE.format(prompts=str(prompts), tokens=12)
     options = ("--engines=a,b", "--parity-explain-requests=0", *REPORT)
-    whole = launch(*options, suite=suite, config=config)
+    whole = launch(*options, suite=suite, config=config.replace("slow", ""))
     assert whole.wait() == 1, whole.output
     option = f"--parity-executor=ray={cluster.address}"
     run = launch(*options, option, suite=suite, config=config)
