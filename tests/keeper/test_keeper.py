@@ -21,6 +21,7 @@ import pytest
 
 from pytest_llmparity.core.errors import KeeperError
 from pytest_llmparity.keeper.client import EngineState, Keeper, log_tail
+from tests.doubles.ended import Ended
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="engines are not started on Windows")
 
@@ -616,8 +617,12 @@ def test_a_long_temporary_folder_is_avoided(tmp_path: Path, monkeypatch: pytest.
     assert list(deep.iterdir()) == []
 
 
-def test_a_keeper_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("popen", [subprocess.Popen, Ended], ids=["while it is told", "before"])
+def test_a_keeper_that_cannot_start_says_why(
+    popen: type[subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pytest_llmparity.keeper.client.PROGRAM", "import nowhere_to_be_found")
+    monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(KeeperError, match=r"(?s)did not start \(exit code 1\).*No module named 'nowhere_to_be_found'"):
         Keeper.spawn(tmp_path)
 

@@ -175,6 +175,9 @@ def _from_child(schedule: Schedule) -> TimedResult:
         except BaseException:
             child.kill()  # on Ctrl-C nobody waits for the load to end
             raise
+        finally:
+            with contextlib.suppress(BrokenPipeError):  # closing sends what it was to be told and did not wait for
+                child.stdin.close()
         if not answer:
             log.seek(0)
             tail = "\n".join(log.read().decode("utf-8", "replace").splitlines()[-_SHOWN_LINES:])

@@ -19,6 +19,7 @@ from pytest_llmparity.run.timed import child, mock
 from pytest_llmparity.run.timed import measure as measuring
 from pytest_llmparity.run.timed.measure import Record, Schedule, Watched, measure
 from pytest_llmparity.transport import Client, Exchange, Limits, Read
+from tests.doubles.ended import Ended
 
 
 class Engine:
@@ -183,8 +184,10 @@ def test_a_typed_error_crosses_the_pipe() -> None:
         measure([target], concurrency=1, per_engine=1, blocks=1)
 
 
-def test_a_child_that_breaks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("popen", [subprocess.Popen, Ended], ids=["while it is told", "before"])
+def test_a_child_that_breaks_is_reported(popen: type[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "BOOT", "raise SystemExit('no such thing')")
+    monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(LLMParityError, match=r"broke; its last lines:\nno such thing"):
         measure([Target(name="x", base_url="http://h", requests=requests("a"))], concurrency=1, per_engine=1, blocks=1)
 
