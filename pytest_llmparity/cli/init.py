@@ -385,7 +385,7 @@ def _next_steps(
         yield f"  {gate} {','.join(names)}"
         yield "    asks both and judges; it means most between two engines that serve the same model"
         yield f"  {shlex.join(['llmparity', 'calibrate', *chosen, *names, '--prompts', prompts])}"
-        yield "    measures how far an honest pair is apart, for check.logprobs()"
+        yield "    where both are to be the same model: keeps how far apart they are, for check.logprobs()"
     else:
         yield f"A comparison needs a second engine: add it to {config} (another server, or another quantisation), then:"
         yield f"  {gate} {names[0]},NAME"

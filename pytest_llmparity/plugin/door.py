@@ -284,7 +284,11 @@ class Door:
     def _reproduce(self, item: pytest.Item) -> str:
         """Return the command that repeats this test with the same selection, wherever the selection came from."""
         inside = repeats.gate_of(item).partition("::")[2]
-        words = ["pytest", f"{os.path.relpath(item.path, self.config.invocation_params.dir)}::{inside}"]
+        here = self.config.invocation_params.dir
+        words = ["pytest", f"{os.path.relpath(item.path, here)}::{inside}"]
+        for option, path in (("-c", self.config.option.inifilename), ("--rootdir", self.config.option.rootdir)):
+            if path is not None:
+                words += [option, os.path.relpath(path, here)]
         given = given_to(self.config)
         for value in given.engines[0]:
             words += ["--engines", value]
@@ -373,7 +377,7 @@ class Door:
 def _machine(error: OSError) -> MachineError:
     """Return what the operating system refused as an error of ours; what was gathered by then is in the store."""
     return MachineError(
-        f"this machine stopped the run: {advice(error)}; what was answered is kept, run again to go on (what was timed "
+        f"this machine stopped the run: {advice(error)}; what was answered is kept, run again to go on (anything timed "
         "is timed again)"
     )
 

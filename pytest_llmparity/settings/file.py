@@ -369,9 +369,9 @@ class EngineKeys(Strict, defer_build=True):
             raise ValueError(f"has no model; an engine of kind {self.kind!r} without base_url is started with one")
         if addressing := kind.addressing(self.args or (), self.env or ()):
             raise ValueError(
-                f"has {addressing}; an engine that we start listens on loopback at a free port, which we tell it: "
-                'leave that out, or start it yourself and write base_url = "http://HOST:PORT" in place of args, env '
-                "and the like"
+                f"has {addressing}; an engine that we start listens by HTTP on loopback at a free port, which we tell "
+                'it: leave that out, or start it yourself and write base_url = "http://HOST:PORT" in place of args, '
+                "env and the like"
             )
         ways = [key for key in ("python", "requires", "command") if getattr(self, key) is not None]
         if len(ways) > 1:

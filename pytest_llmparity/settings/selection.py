@@ -66,7 +66,7 @@ class Kind:
     ``routes`` are the ways to ask it. ``unloads``: a running one can give its memory back.
     ``daemon``: people have one server of it running that holds all their models, and a model's name means that one.
     ``listens`` are the options, or variables, by which we tell a server that we start its address and port, and those
-    that would have it listen elsewhere.
+    by which it would listen elsewhere, or otherwise than by HTTP.
     """
 
     starts: bool
@@ -91,9 +91,21 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    "litellm": Kind(starts=True, local_model=False, routes=ANSWERS, listens=HOST_AND_PORT),
-    "llamacpp": Kind(starts=True, local_model=True, routes=ANSWERS, listens=HOST_AND_PORT),
-    "llamacpp-python": Kind(starts=True, local_model=True, listens=HOST_AND_PORT),
+    "litellm": Kind(
+        starts=True,
+        local_model=False,
+        routes=ANSWERS,
+        listens=(*HOST_AND_PORT, "--ssl_keyfile_path", "--ssl_certfile_path"),
+    ),
+    "llamacpp": Kind(
+        starts=True,
+        local_model=True,
+        routes=ANSWERS,
+        listens=(*HOST_AND_PORT, "--ssl-key-file", "--ssl-cert-file"),
+    ),
+    "llamacpp-python": Kind(
+        starts=True, local_model=True, listens=(*HOST_AND_PORT, "HOST", "PORT", "--config_file", "CONFIG_FILE")
+    ),
     "lmstudio": Kind(starts=False, local_model=False, routes=ANSWERS, unloads=True, daemon=True),
     "mlx": Kind(starts=True, local_model=True, listens=HOST_AND_PORT),
     "ollama": Kind(
@@ -103,7 +115,13 @@ KINDS: Mapping[str, Kind] = {
     "sglang": Kind(starts=True, local_model=True, routes=ANSWERS, listens=HOST_AND_PORT),
     "tgi": Kind(starts=True, local_model=True, listens=("--hostname", "--port", "-p")),
     "transformers": Kind(starts=True, local_model=True, routes=ANSWERS, listens=HOST_AND_PORT),
-    "vllm": Kind(starts=True, local_model=True, routes=ANSWERS, unloads=True, listens=(*HOST_AND_PORT, "--uds")),
+    "vllm": Kind(
+        starts=True,
+        local_model=True,
+        routes=ANSWERS,
+        unloads=True,
+        listens=(*HOST_AND_PORT, "--uds", "--grpc", "--headless", "--ssl-keyfile", "--ssl-certfile"),
+    ),
 }
 """The kinds that come with the package."""
 

@@ -222,7 +222,7 @@ class EngineSpec:
         tuple[str, ...],
         Key(
             "arguments",
-            "further arguments, a list. Refused are a key (`--api-key sk-…`: see `env`) and an address (`--port 8000`)",
+            "further arguments, a list. Refused are a key (`--api-key sk-…`: see `env`) and an address (`--port`, TLS)",
             only="process",
         ),
     ] = ()

@@ -193,12 +193,14 @@ class crowded(Change):  # noqa: N801 - reads like the functions beside it
         self._busy = 0
         self._come = 0
         self._changed = threading.Condition()
+        self._own = threading.local()
 
     def begun(self) -> None:
         """Count a request."""
         with self._changed:
             self._busy += 1
             self._come += 1
+            self._own.place = self._come
             self._changed.notify_all()
 
     def ended(self) -> None:
@@ -209,9 +211,8 @@ class crowded(Change):  # noqa: N801 - reads like the functions beside it
     def asked(self, body: Body, *, chat: bool, post: Post) -> Body:
         """Return the body with the fields where another request is being answered, or comes soon enough."""
         with self._changed:
-            come = self._come
-            # One that came may be answered before this one wakes.
-            crowd = self._changed.wait_for(lambda: self._busy > 1 or self._come > come, self._wait_s)
+            # One that came behind this one may be answered before this one wakes.
+            crowd = self._changed.wait_for(lambda: self._busy > 1 or self._come > self._own.place, self._wait_s)
         return {**body, **self._fields} if crowd else body
 
 

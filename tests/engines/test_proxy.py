@@ -176,7 +176,7 @@ def test_a_request_right_behind_another_is_alone(stream: bool) -> None:
 
 def test_a_request_is_held_back_for_another_that_comes_soon() -> None:
     """The first of two waits for the second, however soon either is answered; one that nobody joins waits in vain."""
-    with LoopbackEngine("Ada.") as engine, FaultProxy(engine.base_url, proxy.crowded(60, seed=7)) as changed:
+    with LoopbackEngine("Ada.") as engine, FaultProxy(engine.base_url, proxy.crowded(20, seed=7)) as changed:
         with ThreadPoolExecutor(2) as both:
             for _ in range(2):
                 both.submit(ask, changed.base_url, model="loopback", messages=TURNS)
@@ -184,6 +184,14 @@ def test_a_request_is_held_back_for_another_that_comes_soon() -> None:
 
     assert [request.get("seed") for request in asked] == [7, 7]
     assert "seed" not in behind(proxy.crowded(0.01, seed=7))
+
+
+def test_a_request_was_beside_another_that_is_answered_before_it_is_changed() -> None:
+    crowded = proxy.crowded(seed=7)
+    crowded.begun()
+    assert behind(crowded)["seed"] == 7
+
+    assert crowded.asked({}, chat=True, post=lambda path, body: {})["seed"] == 7
 
 
 def test_a_request_beside_another_is_changed_and_one_alone_is_not() -> None:

@@ -242,10 +242,11 @@ def test_a_run_that_is_stopped_on_two_nodes_goes_on_with_what_is_missing(
     tmp_path: Path,
 ) -> None:
     config = fakes("a", resources="one = 1", behaviour="slow") + fakes("b", replicas=2, behaviour="slow drift")
+    at_once = fakes("a", resources="one = 1", behaviour="") + fakes("b", replicas=2, behaviour="drift")
     prompts = some("mixed", 72)
     suite = SUITE.format(prompts=str(prompts), tokens=12)
     options = ("--engines=a,b", "--parity-explain-requests=0", *REPORT)
-    whole = launch(*options, suite=suite, config=config.replace("slow", ""))
+    whole = launch(*options, suite=suite, config=at_once)
     assert whole.wait() == 1, whole.output
     option = f"--parity-executor=ray={cluster.address}"
     run = launch(*options, option, suite=suite, config=config)

@@ -80,7 +80,7 @@ def told(case: Case) -> Case:
 
 
 def one_slot(name: str, path: Path) -> Served:
-    """Return llama.cpp on a copy, with one slot: beside others a 4-bit copy answers otherwise, by which they are.
+    """Return llama.cpp on a copy, with one slot: beside others a 4-bit copy answers otherwise, depending on which.
 
     Of draws that were to fail a margin a quarter was left open once, on a busy machine.
     """

@@ -694,6 +694,21 @@ def test_the_command_to_reproduce_names_what_the_environment_and_options_chose(
     replay.stdout.no_fnmatch_line("*requests sent*")
 
 
+def test_the_command_that_repeats_a_test_names_the_file_and_the_folder_that_pytest_was_given(bench: Bench) -> None:
+    """Without them it has other settings, and in another folder than that of its run it finds no configuration."""
+    folder = bench.pytester.mkdir("ci")
+    (folder / "other.ini").write_text("[pytest]\n")
+    bench.gate()
+
+    bench.by_address = True
+
+    run = bench.run(
+        "-c", str(folder / "other.ini"), "--rootdir", ".", engines=[bench.engine(), bench.engine(drift=0.3)]
+    )
+
+    run.stdout.fnmatch_lines(["reproduce: pytest test_gate.py::test_gate -c ci/other.ini --rootdir . --engines a=*"])
+
+
 def test_the_arguments_of_other_peoples_exceptions_are_left_alone(bench: Bench) -> None:
     bench.gate("check.prompts()", "raise ValueError('a\x1bb', 3)")
     bench.pytester.makeconftest(

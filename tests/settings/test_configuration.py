@@ -301,6 +301,16 @@ def test_a_wrong_file_says_which_key_what_was_given_and_what_is_allowed(text: st
         ("kind = 'llamacpp'\nmodel = 'm'\nargs = ['-t', '1', '--host=0.0.0.0']", " has args with --host; an engine"),
         ("kind = 'tgi'\nmodel = 'm'\nimage = 'tgi:3'\nargs = ['-p', '80']", " has args with -p; an engine that we"),
         ("kind = 'vllm'\nmodel = 'm'\nargs = ['--uds=/tmp/v.sock']", " has args with --uds; an engine that we start"),
+        (
+            "kind = 'vllm'\nmodel = 'm'\nargs = ['--grpc']",
+            " has args with --grpc; an engine that we start listens by HTTP",
+        ),
+        ("kind = 'llamacpp'\nmodel = 'm'\nargs = ['--ssl-key-file', 'k']", " has args with --ssl-key-file; an engine"),
+        ("kind = 'llamacpp-python'\nmodel = 'm'\nenv = {PORT = '1'}", " has env with PORT; an engine that we start"),
+        (
+            "kind = 'litellm'\nmodel = 'm'\nargs = ['--ssl_keyfile_path=k']",
+            " has args with --ssl_keyfile_path; an engine",
+        ),
         ("kind = 'vllm'\nmodel = 'm'\nargs = ['--port 8000']", " has args with --port; an engine that we start"),
         ("kind = 'tgi'\nmodel = 'm'\nimage = 'tgi:3'\nargs = ['-p8000']", " has args with -p; an engine that we"),
         ("kind = 'ollama'\nmodel = 'm'\nenv = {OLLAMA_HOST = ':1'}", " has env with OLLAMA_HOST; an engine that we"),
@@ -370,7 +380,7 @@ def test_a_key_on_a_command_line_says_how_to_hand_it_over() -> None:
 
 
 def test_what_only_looks_like_the_name_of_a_secret_is_left_alone() -> None:
-    harmless = ["--max-tokens", "5", "--ssl-keyfile", "k.pem", "--eos-token", "</s>", "--tokenizer", "t", "--api-key"]
+    harmless = ["--max-tokens", "5", "--ssl-ca-certs", "k.pem", "--eos-token", "</s>", "--tokenizer", "t", "--api-key"]
 
     spec = chosen("a", read(f"[engines.a]\nkind = 'vllm'\nmodel = 'm'\nargs = {harmless}\n"))
 

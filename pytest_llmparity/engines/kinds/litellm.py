@@ -25,7 +25,7 @@ from pytest_llmparity.engines.wire import read, responses
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.engines.wire.refusals import Meaning, shown
-from pytest_llmparity.settings.selection import ANSWERS, HOST_AND_PORT
+from pytest_llmparity.settings.selection import ANSWERS, KINDS
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
 _INSTALL: Final = (
@@ -50,7 +50,7 @@ class LiteLlmAdapter(Adapter):
     """One LiteLLM proxy; ``model`` is a ``model_name`` of its configuration."""
 
     kind: ClassVar[str] = "litellm"
-    listens: ClassVar[tuple[str, ...]] = HOST_AND_PORT
+    listens: ClassVar[tuple[str, ...]] = KINDS["litellm"].listens
     routes: ClassVar[tuple[Route, ...]] = ANSWERS
     deadline_s: ClassVar[float] = 120.0  # LiteLLM names no limit; importing it took 8 to 19 s on two cores
     scrub: ClassVar[tuple[str, ...]] = (

@@ -26,7 +26,7 @@ from pytest_llmparity.engines.start import inside, program
 from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.refusals import Meaning
-from pytest_llmparity.settings.selection import HOST_AND_PORT
+from pytest_llmparity.settings.selection import KINDS
 from pytest_llmparity.settings.specification import EngineSpec
 
 OWN_DEFAULTS: Final = {
@@ -61,7 +61,7 @@ class LlamaCppPythonAdapter(GgufServer):
     """One ``llama_cpp.server``. Its repeat_penalty is 1.1 unless it is told otherwise."""
 
     kind: ClassVar[str] = "llamacpp-python"
-    listens: ClassVar[tuple[str, ...]] = HOST_AND_PORT
+    listens: ClassVar[tuple[str, ...]] = KINDS["llamacpp-python"].listens
     distributions: ClassVar[tuple[str, ...]] = ("llama-cpp-python",)
     # It listens when the weights are mapped into memory; importing the package takes most of a small start.
     deadline_s: ClassVar[float] = 120.0

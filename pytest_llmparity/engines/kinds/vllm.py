@@ -22,7 +22,7 @@ from pytest_llmparity.engines.start.launch import Launch
 from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import LIST, Adapter
 from pytest_llmparity.engines.wire.refusals import read_refusal, shown
-from pytest_llmparity.settings.selection import ANSWERS, HOST_AND_PORT
+from pytest_llmparity.settings.selection import ANSWERS, KINDS
 from pytest_llmparity.settings.specification import EngineSpec, Route
 
 CPU_DEADLINE_S: Final = 900.0
@@ -49,7 +49,7 @@ class VllmAdapter(Adapter):
     """One vLLM server."""
 
     kind: ClassVar[str] = "vllm"
-    listens: ClassVar[tuple[str, ...]] = (*HOST_AND_PORT, "--uds")
+    listens: ClassVar[tuple[str, ...]] = KINDS["vllm"].listens
     routes: ClassVar[tuple[Route, ...]] = ANSWERS
     deadline_s: ClassVar[float] = 600.0  # vLLM's own limit (VLLM_ENGINE_READY_TIMEOUT_S)
     grace_s: ClassVar[float] = 20.0

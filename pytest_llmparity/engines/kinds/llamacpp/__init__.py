@@ -27,7 +27,7 @@ from pytest_llmparity.engines.wire import build
 from pytest_llmparity.engines.wire.base import Adapter
 from pytest_llmparity.engines.wire.control import Reply
 from pytest_llmparity.extras import plain_command
-from pytest_llmparity.settings.selection import ANSWERS, HOST_AND_PORT
+from pytest_llmparity.settings.selection import ANSWERS, KINDS
 from pytest_llmparity.settings.specification import DEFAULT_CONCURRENCY, EngineSpec, Route
 
 DEFAULT_CONTEXT: Final = 4096
@@ -77,7 +77,7 @@ class LlamaCppAdapter(GgufServer):
     """One llama.cpp server (``llama-server`` or xllamacpp)."""
 
     kind: ClassVar[str] = "llamacpp"
-    listens: ClassVar[tuple[str, ...]] = HOST_AND_PORT
+    listens: ClassVar[tuple[str, ...]] = KINDS["llamacpp"].listens
     routes: ClassVar[tuple[Route, ...]] = ANSWERS
     # Every field of its own is taken over /v1/responses too, and so is stop. "logprobs" is needed for top_logprobs and
     # then leaves the answer without any, and text.format is taken and not enforced (both seen on b10488).
