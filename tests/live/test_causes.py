@@ -179,7 +179,8 @@ class Bench:
         """Judge a candidate behind a proxy with these changes against the weights of a baseline; explain what fails.
 
         An engine of this room repeats itself on a CPU, so its answers stand for its noise floor too, but for those of
-        one that ``caches``: it is asked everything twice. ``kind`` is what the candidate is taken for.
+        one that ``caches``: it is asked everything twice. (40 prompts, four at once and one by one: Q8_0, Q6_K and Q4_0
+        to the bit, F16 within 0.0004 nats, of Q4_K_M another text in one.) ``kind`` is what the candidate is taken for.
         """
         sampling = Sampling(max_tokens=tokens)
         with FaultProxy(candidate, *changes) as changed:
