@@ -37,15 +37,15 @@ from tests.unavailable import unavailable
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("llamacpp")]
 
 CACHE: Final = Path(os.environ.get("LLMPARITY_CI_CACHE") or Path.home() / ".cache/pytest-llmparity-ci")
-EACH, FEWER, ONE, TOKENS = 4, 2, 1, 6
+EACH, FEWER, ONE, TOKENS = 3, 2, 1, 6
 """Prompts of each of eight kinds, fewer where weights are the same and where all but nothing moves, and tokens of an
 answer: so few, for on a core the model says 8 to 22 a second, and reading a prompt takes longer than six of them.
 """
 SETS: Final = {"instruct": EACH, "fewer": FEWER, "one": ONE}
 """The sets of prompts by name; each is of the first ones of the one before."""
 DRAWS = 40
-SIZE, HALF_SIZE = 24, 14
-"""Prompts of a draw from the 32, and of one from a half of them: of 16, three in forty once settled nothing."""
+SIZE, HALF_SIZE = 18, 10
+"""Prompts of a draw from the 24, and of one from a half of them."""
 
 
 def quantizer() -> str | None:
