@@ -93,7 +93,10 @@ def test_models_that_do_not_fit_together_are_timed_in_blocks(
     assert Counter((row["engine"], row["timing"]["load"]) for row in timed) == LOADS
     assert not any(row["timing"]["met_load"] for row in timed)
     assert len({row["prefix"] for row in timed}) == 2 * 16, "every timed prompt is a new one"
-    assert "answers 1 request at a time (probed)" in json.dumps(report)
+    # Two requests do not tell where the machine stalls while they are answered: then nothing is said of its queue.
+    slots = {engine["identity"].get("slots", {}).get("value") for engine in report["engines"]}
+    assert slots <= {1, None}
+    assert ("answers 1 request at a time (probed)" in json.dumps(report)) is (1 in slots)
 
 
 def test_two_models_of_one_daemon_are_timed_one_at_a_time(

@@ -62,8 +62,9 @@ def probe_slots(adapter: Adapter, take: Callable[[int], bool]) -> Fact | None:
 def together(first: Span, second: Span) -> bool | None:
     """Tell whether two answers were given at the same time; ``None`` where their times do not show it.
 
-    They were where the later one's first token arrived before the earlier one's last. They were not where the earlier
-    one's tokens came one by one and none of the later one's among them; nor, where tokens came at once, when the later
+    They were where the later one's first token arrived well before the earlier one's last, by a quarter of its time:
+    what a machine that stalled reads at once comes in any order. They were not where the earlier one's tokens came one
+    by one and none of the later one's among them; nor, where tokens came at once, when the later
     one ended by at least half an answer's time after the earlier one. A later one that was sent when half of the
     earlier one's time had passed, as a busy machine may, tells neither: it had little to meet.
     """
@@ -72,7 +73,7 @@ def together(first: Span, second: Span) -> bool | None:
     if took_ns < SHORTEST_NS:
         return None
     if later.first_ns < earlier.last_ns:
-        return True
+        return True if earlier.last_ns - later.first_ns >= took_ns / 4 else None
     if later.sent_ns - earlier.sent_ns > took_ns / 2:
         return None
     queued = earlier.last_ns - earlier.first_ns >= SHORTEST_NS or later.last_ns - earlier.last_ns >= took_ns / 2

@@ -39,6 +39,7 @@ def test_overlapping_answers_are_seen(one_ns: int, other_ns: int) -> None:
     [
         (Span(0, 1 * MS, 2 * MS), Span(0, 3 * MS, 4 * MS)),  # too quick to meet
         (Span(0, 50 * MS, 50 * MS), Span(0, 51 * MS, 51 * MS)),  # each in one read, at the same time
+        (Span(0, 48 * MS, 50 * MS), Span(0, 49 * MS, 51 * MS)),  # both read at once, when a stall had ended
         (Span(0, 5 * MS, 50 * MS), Span(60 * MS, 65 * MS, 110 * MS)),  # sent when the first had ended
         (Span(0, 50 * MS, 50 * MS), Span(40 * MS, 90 * MS, 90 * MS)),  # sent when the first was nearly whole
     ],
