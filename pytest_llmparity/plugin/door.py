@@ -286,9 +286,11 @@ class Door:
         inside = repeats.gate_of(item).partition("::")[2]
         here = self.config.invocation_params.dir
         words = ["pytest", f"{os.path.relpath(item.path, here)}::{inside}"]
-        for option, path in (("-c", self.config.option.inifilename), ("--rootdir", self.config.option.rootdir)):
-            if path is not None:
-                words += [option, os.path.relpath(path, here)]
+        # Whole paths, as pytest read them: a test may have gone to another folder since.
+        if self.config.option.inifilename is not None and self.config.inipath is not None:
+            words += ["-c", os.path.relpath(self.config.inipath, here)]
+        if self.config.option.rootdir is not None:
+            words += ["--rootdir", os.path.relpath(self.config.rootpath, here)]
         given = given_to(self.config)
         for value in given.engines[0]:
             words += ["--engines", value]

@@ -699,7 +699,6 @@ def test_the_command_that_repeats_a_test_names_the_file_and_the_folder_that_pyte
     folder = bench.pytester.mkdir("ci")
     (folder / "other.ini").write_text("[pytest]\n")
     bench.gate()
-
     bench.by_address = True
 
     run = bench.run(

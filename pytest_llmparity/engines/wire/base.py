@@ -83,7 +83,7 @@ class Adapter(RequestBuilder, Experimental):
     daemon: ClassVar[bool] = False
     """Whether people have one such server running that holds all their models, which a model's name then means."""
     listens: ClassVar[tuple[str, ...]] = ()
-    """Options, or variables, that tell a server where to listen: only :meth:`launch` gives them, those it needs."""
+    """Options, or variables, that say where or how it listens: :meth:`launch` gives those it needs, nobody else any."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """Packages that hold a server of this kind; where ``requires`` installs one, its version is the engine's."""
     serving_flags: ClassVar[Mapping[str, serving.Flag]] = {}

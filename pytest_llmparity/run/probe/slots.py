@@ -64,9 +64,9 @@ def together(first: Span, second: Span) -> bool | None:
 
     They were where the later one's first token arrived well before the earlier one's last, by a quarter of its time:
     what a machine that stalled reads at once comes in any order. They were not where the earlier one's tokens came one
-    by one and none of the later one's among them; nor, where tokens came at once, when the later
-    one ended by at least half an answer's time after the earlier one. A later one that was sent when half of the
-    earlier one's time had passed, as a busy machine may, tells neither: it had little to meet.
+    by one and none of the later one's among them; nor, where tokens came at once, when the later one ended by at least
+    half an answer's time after the earlier one. A later one that was sent when half of the earlier one's time had
+    passed, as a busy machine may, tells neither: it had little to meet.
     """
     earlier, later = sorted((first, second), key=lambda span: span.last_ns)
     took_ns = earlier.last_ns - min(first.sent_ns, second.sent_ns)
